@@ -1,0 +1,27 @@
+"""The one way in which this package words a wrong name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def unknown_name(kind: str, value: object, valid: Iterable[str], max_listed: int = 12) -> str:
+    """One sentence for a name that does not exist: what it is, its value, the nearest valid names.
+
+    Args:
+        kind: What the name stands for, e.g. ``"pooling"``.
+        value: What was given.
+        valid: All the names that would have been accepted.
+        max_listed: Up to this many valid names are listed in full; of more, only the nearest ones.
+    """
+    names = sorted(valid)
+    near = get_close_matches(str(value), names, n=3, cutoff=0.5)
+    sentence = f"Unknown {kind} {value!r}"
+    if near:
+        sentence += f": did you mean {' or '.join(repr(n) for n in near)}?"
+    else:
+        sentence += "."
+    if len(names) <= max_listed:
+        sentence += f" Valid: {', '.join(repr(n) for n in names)}."
+    return sentence
