@@ -1,0 +1,55 @@
+# The first Python that the host supports; override with PYTHON=...
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10; do $$p -c "" 2>/dev/null && { echo $$p; break; }; done || true)
+PYTHON := $(or $(PYTHON),python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo weights test lint types bench check clean
+
+help:
+	@echo "make demo     train, validate and search IRT models on the bundled pictures (makes $(VENV) first)"
+	@echo "make test     run the tests"
+	@echo "make lint     ruff check and ruff format"
+	@echo "make types    mypy, strict"
+	@echo "make bench    ours beside the peers, as ratios"
+	@echo "make check    lint, types, test, bench"
+	@echo "make weights  train the demo's starting weights again"
+
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.made pyproject.toml
+	@echo "Installing oml-vit-ext into $(VENV): about 4 minutes the first time (torch is large)."
+	$(PIP) install --quiet --progress-bar on -e ".[pipelines]"
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.made pyproject.toml
+	@echo "Installing oml-vit-ext with its test tools into $(VENV): about 4 minutes the first time (torch is large)."
+	$(PIP) install --quiet --progress-bar on -e ".[dev]"
+	touch $@ $(VENV)/.installed
+
+demo: $(VENV)/.installed
+	$(BIN)/python examples/demo.py
+
+weights: $(VENV)/.installed
+	$(BIN)/python examples/demo_weights/train.py
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/bench_losses.py
+
+check: lint types test bench
+
+clean:
+	rm -rf $(VENV) outputs logs build *.egg-info

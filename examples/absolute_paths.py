@@ -1,0 +1,29 @@
+"""Makes the paths of a config absolute: Hydra runs a script in the folder of the run, not where you typed."""
+
+from pathlib import Path
+
+from hydra.utils import to_absolute_path
+from omegaconf import DictConfig, open_dict
+
+_FOLDERS = ("dataset_root", "data_dir", "save_dir")
+_FILES = ("pretrained", "checkpoint")
+
+
+def with_absolute_paths(cfg: DictConfig) -> DictConfig:
+    """The same config, with the folders and the files that exist where the script was started made absolute.
+
+    ``save_dir: .`` stays: it stands for the folder of the run.
+    """
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        for key in _FOLDERS:
+            if cfg.get(key) not in (None, "."):
+                cfg[key] = to_absolute_path(cfg[key])
+        for key in _FILES:
+            if key in cfg and not _is_missing(cfg, key) and cfg[key] and Path(to_absolute_path(cfg[key])).is_file():
+                cfg[key] = to_absolute_path(cfg[key])
+    return cfg
+
+
+def _is_missing(cfg: DictConfig, key: str) -> bool:
+    return bool(cfg._is_missing(key))

@@ -1,0 +1,89 @@
+"""The two pictures of the demo: what is retrieved, and how many dimensions the descriptors use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+
+RIGHT, WRONG, NEUTRAL = "#2e9e44", "#d64545", "#444444"
+
+
+def draw_retrieval(
+    retrieved: dict[str, list[list[int]]], df: pd.DataFrame, root: Path, path: Path, n_queries: int = 8, top: int = 5
+) -> None:
+    """A grid: one query per row, one model after the other with its nearest drawings, right ones framed in green.
+
+    Args:
+        retrieved: Model name -> per query the retrieved row numbers of ``df``, nearest first.
+        df: The validation rows, with ``label``, ``path`` and ``label_name``.
+        root: Folder that the paths are relative to.
+        path: Where the picture goes.
+    """
+    queries = [round(i * (len(df) - 1) / (n_queries - 1)) for i in range(n_queries)]
+    models = list(retrieved)
+    columns = 1 + sum(1 + top for _ in models)  # a gap before each model
+    fig, axes = plt.subplots(n_queries, columns, figsize=(0.62 * columns, 0.78 * n_queries + 0.5))
+    for ax in axes.flat:
+        ax.axis("off")
+    for row, query in enumerate(queries):
+        _show(axes[row, 0], root / df.path[query], NEUTRAL)
+        axes[row, 0].set_title(df.label_name[query].replace("-", " ")[:18], fontsize=6, pad=2)
+        for m, model in enumerate(models):
+            for rank, item in enumerate(retrieved[model][query][:top]):
+                ax = axes[row, 2 + m * (top + 1) + rank]
+                _show(ax, root / df.path[item], RIGHT if df.label[item] == df.label[query] else WRONG)
+    for m, model in enumerate(models):
+        box = axes[0, 2 + m * (top + 1) + top // 2].get_position()
+        fig.text((box.x0 + box.x1) / 2, 0.945, model, ha="center", fontsize=9, weight="bold")
+    _save(fig, path)
+
+
+def draw_spectrum(embeddings: dict[str, Tensor], path: Path) -> None:
+    """Share of the variance in the first k principal components, one curve per model.
+
+    A model whose curve jumps up uses few dimensions: the collapse that the entropy regulariser is against (IRT, fig. 3).
+
+    Args:
+        embeddings: Model name -> descriptors ``(images, D)``.
+        path: Where the picture goes.
+    """
+    fig, ax = plt.subplots(figsize=(5, 3.2))
+    for model, vectors in embeddings.items():
+        energy = cumulative_energy(vectors)
+        ax.plot(range(1, len(energy) + 1), energy.tolist(), label=model)
+    ax.axhline(0.9, color="#999999", linewidth=0.8, linestyle=":")
+    ax.set(xscale="log", xlabel="principal components", ylabel="share of the variance", ylim=(0, 1.02))
+    ax.legend(frameon=False)
+    ax.spines[["top", "right"]].set_visible(False)
+    fig.tight_layout()
+    _save(fig, path)
+
+
+def cumulative_energy(embeddings: Tensor) -> Tensor:
+    """Cumulative share of the variance by principal component, ``(images, D)`` -> ``(D,)``, ending at 1."""
+    variances = torch.linalg.svdvals(embeddings.double() - embeddings.double().mean(dim=0)) ** 2
+    return variances.cumsum(0) / variances.sum()
+
+
+def _show(ax: plt.Axes, file: Path, colour: str) -> None:
+    ax.imshow(Image.open(file).convert("RGB"))
+    ax.axis("on")
+    ax.set(xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set(color=colour, linewidth=2)
+
+
+def _save(fig: plt.Figure, path: Path) -> None:
+    unfinished = path.with_name("part_" + path.name)
+    fig.savefig(unfinished, dpi=130)
+    plt.close(fig)
+    os.replace(unfinished, path)

@@ -1,0 +1,16 @@
+"""Writes the descriptors of a folder of images with the host's pipeline. ``--help`` lists what can be set."""
+
+import hydra
+from absolute_paths import with_absolute_paths
+from oml.const import HYDRA_BEHAVIOUR
+from oml.lightning.pipelines.predict import extractor_prediction_pipeline
+from omegaconf import DictConfig
+
+
+@hydra.main(config_path="pkg://oml_vit_ext.configs", config_name="irt/predict_demo", version_base=HYDRA_BEHAVIOUR)
+def main(cfg: DictConfig) -> None:
+    extractor_prediction_pipeline(with_absolute_paths(cfg))
+
+
+if __name__ == "__main__":
+    main()

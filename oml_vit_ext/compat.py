@@ -1,0 +1,46 @@
+"""Narrow repairs of the host where its behaviour would lose what a user wrote. Each one is logged when applied."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import oml.registry.losses as host_losses
+from torch import nn
+
+from oml_vit_ext.messages import unknown_name
+
+logger = logging.getLogger(__name__)
+
+# What the training pipeline passes to every criterion, whether its constructor asks for it or not.
+_PASSED_TO_ALL = {"label2category"}
+
+
+def apply(our_losses: Mapping[str, Any]) -> None:
+    """Apply all repairs; calling it again changes nothing."""
+    _build_our_losses_strictly(our_losses)
+
+
+def _build_our_losses_strictly(our_losses: Mapping[str, Any]) -> None:
+    """The host drops arguments of a criterion that its constructor does not name, so a typo in YAML trains another
+    loss without a word; and it takes any ``miner`` for one of its own. Our losses are built here instead.
+    """
+    host_get_criterion = host_losses.get_criterion
+    if getattr(host_get_criterion, "_from_oml_vit_ext", False):
+        return
+
+    def get_criterion(name: str, **kwargs: Any) -> nn.Module:
+        constructor = our_losses.get(name)
+        if constructor is None or host_losses.LOSSES_REGISTRY.get(name) is not constructor:
+            return host_get_criterion(name, **kwargs)
+        accepted = inspect.signature(constructor).parameters
+        for argument in kwargs:
+            if argument not in accepted and argument not in _PASSED_TO_ALL:
+                raise TypeError(unknown_name(f"argument of criterion {name!r}:", argument, accepted))
+        return constructor(**{k: v for k, v in kwargs.items() if k in accepted})
+
+    get_criterion._from_oml_vit_ext = True  # type: ignore[attr-defined]
+    host_losses.get_criterion = get_criterion
+    logger.info("open-metric-learning: wrong arguments of %s raise an error", ", ".join(our_losses))

@@ -1,0 +1,5 @@
+"""Images ``(B, 3, H, W)`` to descriptors ``(B, feat_dim)``."""
+
+from oml_vit_ext.extractors.irt import IRTExtractor
+
+__all__ = ["IRTExtractor"]

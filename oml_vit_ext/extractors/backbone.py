@@ -1,0 +1,135 @@
+"""The one place that builds timm vision transformers: every extractor of this package goes through it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models import is_model, list_models, model_entrypoint
+from torch import Tensor, nn
+
+from oml_vit_ext.extractors.weights import load_weights, resolve_weights
+from oml_vit_ext.messages import unknown_name
+
+# The timm modules whose models are plain or hybrid vision transformers: one width, a grid of patch tokens behind
+# prefix tokens, position embeddings that follow the input size.
+_VIT_FAMILIES = ("vision_transformer", "vision_transformer_hybrid", "deit", "eva")
+
+
+class Backbone(Protocol):
+    """What this package uses of a timm vision transformer."""
+
+    embed_dim: int
+    num_prefix_tokens: int
+    patch_embed: Any
+    fc_norm: nn.Module
+
+    def forward_features(self, x: Tensor) -> Tensor: ...
+
+
+def build_backbone(
+    arch: str,
+    weights: str | Path | None = None,
+    *,
+    timm_args: Mapping[str, Any] | None = None,
+    allow_pickle: bool = False,
+) -> nn.Module:
+    """A timm vision transformer without classifier that takes any image size.
+
+    Args:
+        arch: Name of a timm ViT, DeiT, EVA or hybrid model, e.g. ``deit_small_patch16_224``.
+        weights: ``None`` (random), a timm pretrained tag of the same architecture
+            (``deit_small_patch16_224.fb_in1k``) or a local file, see :func:`~oml_vit_ext.extractors.weights.load_weights`.
+        timm_args: More arguments for ``timm.create_model``, e.g. ``{"drop_path_rate": 0.1, "img_size": 64}``.
+        allow_pickle: Read ``weights`` files that hold more than tensors. Such a file can run any code: only for files
+            that you trust.
+
+    Raises:
+        ValueError: ``arch`` or ``weights`` is not known; the sentence names the nearest ones.
+        RuntimeError: The file of ``weights`` does not fit ``arch``.
+    """
+    check_arch(arch)
+    source = resolve_weights(weights, arch)
+    if source.tag is not None:
+        backbone = _create_pretrained(source.tag, timm_args or {})
+    else:
+        backbone = _create(arch, timm_args or {})
+        if source.path is not None:
+            load_weights(backbone, source.path, arch=arch, allow_pickle=allow_pickle)
+    if getattr(backbone, "attn_pool", None) is not None:
+        backbone.attn_pool = None  # never called here; DDP would wait for its gradients
+    return backbone
+
+
+def check_arch(arch: str) -> None:
+    """Raise a ``ValueError`` unless ``arch`` is a vision transformer of timm."""
+    name = arch.split(".")[0]
+    if not is_model(name):
+        raise ValueError(unknown_name("arch", arch, list_models(module=list(_VIT_FAMILIES))))
+    if name != arch:
+        raise ValueError(
+            f"Unknown arch {arch!r}: it names pretrained weights. Expected arch={name!r} and weights={arch!r}."
+        )
+    family = model_entrypoint(name).__module__.rsplit(".", 1)[-1]
+    if family not in _VIT_FAMILIES:
+        raise ValueError(
+            f"arch {arch!r} is not a vision transformer but comes from timm's {family!r} models; "
+            f"expected one of timm's {', '.join(_VIT_FAMILIES)} models, e.g. 'deit_small_patch16_224'."
+        )
+
+
+def forward_tokens(backbone: nn.Module, images: Tensor) -> Tensor:
+    """All tokens after the last norm: prefix tokens first, then the patch tokens row by row.
+
+    Args:
+        backbone: A model of :func:`build_backbone`.
+        images: ``(B, 3, H, W)``, any H and W: padded at the right and the bottom to whole patches.
+
+    Returns:
+        ``(B, prefix + patches, D)``.
+    """
+    check_images(images)
+    vit = cast(Backbone, backbone)
+    return vit.forward_features(pad_to_stride(images, total_stride(backbone)))
+
+
+def check_images(images: Tensor) -> None:
+    """Raise a ``ValueError`` unless ``images`` is ``(B, 3, H, W)``."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(
+            f"Images of shape {tuple(images.shape)} were given, expected (B, 3, H, W): convert greyscale or RGBA "
+            f"images to RGB first."
+        )
+
+
+def total_stride(backbone: nn.Module) -> tuple[int, int]:
+    """Pixels per token, vertically and horizontally, a convolutional stem included."""
+    return cast("tuple[int, int]", tuple(cast(Backbone, backbone).patch_embed.feat_ratio(as_scalar=False)))
+
+
+def pad_to_stride(images: Tensor, stride: tuple[int, int]) -> Tensor:
+    """Zero-pad ``(B, C, H, W)`` at the right and the bottom so that H and W are multiples of ``stride``.
+
+    Done on the image, not on the features: with an odd size, the stem of a hybrid rounds up where timm computes a
+    rounded-down grid, and the position embeddings no longer fit.
+    """
+    pad_h, pad_w = -images.shape[-2] % stride[0], -images.shape[-1] % stride[1]
+    return F.pad(images, (0, pad_w, 0, pad_h)) if pad_h or pad_w else images
+
+
+def _create(arch: str, timm_args: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
+    return timm.create_model(arch, pretrained=pretrained, num_classes=0, dynamic_img_size=True, **timm_args)
+
+
+def _create_pretrained(tag: str, timm_args: Mapping[str, Any]) -> nn.Module:
+    try:
+        return _create(tag, timm_args, pretrained=True)
+    except (OSError, torch.hub.HTTPError) as error:
+        raise RuntimeError(
+            f"The pretrained weights {tag!r} could not be downloaded ({type(error).__name__}: {error}). "
+            f"Without access to the model hub, pass the path of a local file as weights."
+        ) from error

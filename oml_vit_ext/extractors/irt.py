@@ -1,0 +1,85 @@
+"""The extractor of IRT: a vision transformer, a pooling, nothing else (El-Nouby et al., arXiv 2102.05644)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from oml.interfaces.models import IExtractor, IFreezable
+from torch import Tensor
+
+from oml_vit_ext.extractors.backbone import Backbone, build_backbone, forward_tokens
+from oml_vit_ext.extractors.pooling import Pooling
+
+
+class IRTExtractor(IExtractor, IFreezable):
+    """A timm vision transformer that turns images into descriptors.
+
+    Maps ``(B, 3, H, W)`` to ``(B, feat_dim)``, any H and W: images are padded to whole patches and the position
+    embeddings follow the size. There is no projection head: the descriptor has the width of the transformer. Under
+    autocast the descriptors are float32.
+
+    Args:
+        weights: ``None`` (random), a timm pretrained tag (``deit_small_patch16_224.fb_in1k``), or a file
+            (``.safetensors``, ``.pth``, ``.ckpt``) of timm, DeiT, DINO, Lightning or the host.
+        arch: Any ViT, DeiT, EVA or hybrid model of timm.
+        pooling: ``cls`` (the paper's choice), or ``avg``, ``max``, ``gem`` over the patch tokens.
+        normalise_features: Scale descriptors to length 1.
+        gem_p: The exponent of GeM, fixed.
+        timm_args: More arguments for timm's constructor, e.g. ``{drop_path_rate: 0.1}`` or ``{img_size: 384}``.
+        allow_pickle: Read files that hold more than tensors; only for files that you trust.
+
+    Raises:
+        ValueError: ``arch``, ``weights`` or ``pooling`` is not known, or CLS is asked of a model without CLS token.
+        FileNotFoundError, RuntimeError: The file of ``weights`` is missing, broken, or does not fit ``arch``.
+    """
+
+    # The backbones of the paper, by timm's names. Usable as ``IRTExtractor.from_pretrained(name)``.
+    pretrained_models: ClassVar[dict[str, Any]] = {
+        "deit_small_patch16_224.fb_in1k": {"init_args": {"arch": "deit_small_patch16_224"}},
+        "deit_small_distilled_patch16_224.fb_in1k": {"init_args": {"arch": "deit_small_distilled_patch16_224"}},
+        "deit_base_patch16_224.fb_in1k": {"init_args": {"arch": "deit_base_patch16_224"}},
+        "deit_base_distilled_patch16_224.fb_in1k": {"init_args": {"arch": "deit_base_distilled_patch16_224"}},
+        "deit_base_patch16_384.fb_in1k": {"init_args": {"arch": "deit_base_patch16_384"}},
+        "deit_base_distilled_patch16_384.fb_in1k": {"init_args": {"arch": "deit_base_distilled_patch16_384"}},
+    }
+
+    def __init__(
+        self,
+        weights: str | Path | None,
+        arch: str = "deit_small_patch16_224",
+        pooling: str = "cls",
+        normalise_features: bool = True,
+        gem_p: float = 3.0,
+        *,
+        timm_args: Mapping[str, Any] | None = None,
+        allow_pickle: bool = False,
+    ) -> None:
+        super().__init__()
+        Pooling(pooling, 0, gem_p)  # a wrong name is told before weights are downloaded
+        self.arch = arch
+        self.normalise_features = normalise_features
+        self.backbone = build_backbone(arch, weights, timm_args=timm_args, allow_pickle=allow_pickle)
+        if pooling == "cls" and getattr(self.backbone, "cls_token", None) is None:
+            raise ValueError(f"arch {arch!r} has no CLS token, so pooling 'cls' is not possible: use avg, max or gem.")
+        self.pooling = Pooling(pooling, cast(Backbone, self.backbone).num_prefix_tokens, gem_p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, 3, H, W)`` -> ``(B, feat_dim)``."""
+        pooled = self.pooling(forward_tokens(self.backbone, x))
+        pooled = cast(Backbone, self.backbone).fc_norm(pooled)  # the last norm of models made for average pooling
+        pooled = pooled.to(torch.promote_types(pooled.dtype, torch.float32))
+        return F.normalize(pooled, dim=-1) if self.normalise_features else pooled
+
+    @property
+    def feat_dim(self) -> int:
+        return cast(Backbone, self.backbone).embed_dim
+
+    def freeze(self) -> None:
+        self.backbone.requires_grad_(False)
+
+    def unfreeze(self) -> None:
+        self.backbone.requires_grad_(True)

@@ -1,0 +1,63 @@
+"""Puts the names of this package into the host's registries: the only module that knows all the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oml.registry.losses import LOSSES_REGISTRY
+from oml.registry.models import EXTRACTORS_REGISTRY
+from oml.registry.transforms import TRANSFORMS_FOR_PRETRAINED, TRANSFORMS_REGISTRY
+
+from oml_vit_ext import compat
+from oml_vit_ext.extractors import IRTExtractor
+from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, PMLLoss
+from oml_vit_ext.transforms import get_augs_irt, get_norm_resize_irt
+
+EXTRACTORS = {"irt": IRTExtractor}
+LOSSES = {
+    "contrastive_xbm": ContrastiveXBMLoss,
+    "differential_entropy": DifferentialEntropyLoss,
+    "irt": IRTLoss,
+    "pml": PMLLoss,
+}
+TRANSFORMS = {"augs_irt": get_augs_irt, "norm_resize_irt": get_norm_resize_irt}
+
+
+def register() -> None:
+    """Fill the host's registries. Calling it again changes nothing.
+
+    Raises:
+        RuntimeError: A name is taken by something that is not ours. Nothing is registered then.
+    """
+    additions: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        ("EXTRACTORS_REGISTRY", EXTRACTORS_REGISTRY, EXTRACTORS),
+        ("LOSSES_REGISTRY", LOSSES_REGISTRY, LOSSES),
+        ("TRANSFORMS_REGISTRY", TRANSFORMS_REGISTRY, TRANSFORMS),
+    ]
+    for registry_name, registry, ours in additions:
+        for name, constructor in ours.items():
+            _raise_if_taken(registry_name, registry, name, constructor)
+    for _, registry, ours in additions:
+        registry.update(ours)
+    for weights in IRTExtractor.pretrained_models:
+        TRANSFORMS_FOR_PRETRAINED.setdefault(weights, _transforms_for(weights))
+    compat.apply(our_losses=LOSSES)
+
+
+def _transforms_for(weights: str) -> Any:
+    crop = 384 if "_384" in weights else 224
+    return get_norm_resize_irt(im_size=round(crop * 256 / 224), crop_size=crop)
+
+
+def _raise_if_taken(registry_name: str, registry: dict[str, Any], name: str, constructor: Any) -> None:
+    present = registry.get(name)
+    if present is None or _full_name(present) == _full_name(constructor):
+        return
+    raise RuntimeError(
+        f"{registry_name} of open-metric-learning already has {name!r}: {_full_name(present)}, expected nothing or "
+        f"{_full_name(constructor)}. Register yours under another name."
+    )
+
+
+def _full_name(constructor: Any) -> str:
+    return f"{getattr(constructor, '__module__', '?')}.{getattr(constructor, '__qualname__', repr(constructor))}"

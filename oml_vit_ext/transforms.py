@@ -1,0 +1,52 @@
+"""The transforms of IRT: resize 256, crop 224, flip (arXiv 2102.05644, section 4.1)."""
+
+from __future__ import annotations
+
+import torchvision.transforms as t
+from oml.const import MEAN, STD, TNormParam
+from torchvision.transforms import InterpolationMode
+
+
+def get_augs_irt(
+    im_size: int = 256, crop_size: int = 224, mean: TNormParam = MEAN, std: TNormParam = STD
+) -> t.Compose:
+    """Training: resize to a square, random crop, random horizontal flip.
+
+    Args:
+        im_size: Side of the square in pixels; the aspect ratio is not kept.
+        crop_size: Side of the random crop in pixels, at most ``im_size``.
+        mean, std: Per channel, for values in [0, 1]. The default is ImageNet's.
+    """
+    _check_crop(im_size, crop_size)
+    return t.Compose(
+        [
+            t.Resize((im_size, im_size), interpolation=InterpolationMode.BICUBIC),
+            t.RandomCrop(crop_size),
+            t.RandomHorizontalFlip(),
+            t.ToTensor(),
+            t.Normalize(mean=mean, std=std),
+        ]
+    )
+
+
+def get_norm_resize_irt(
+    im_size: int = 256, crop_size: int = 224, mean: TNormParam = MEAN, std: TNormParam = STD
+) -> t.Compose:
+    """Test: resize the short side, centre crop. Arguments as for training.
+
+    The paper does not state its test crop; this is the public re-implementation's.
+    """
+    _check_crop(im_size, crop_size)
+    return t.Compose(
+        [
+            t.Resize(im_size, interpolation=InterpolationMode.BICUBIC),
+            t.CenterCrop(crop_size),
+            t.ToTensor(),
+            t.Normalize(mean=mean, std=std),
+        ]
+    )
+
+
+def _check_crop(im_size: int, crop_size: int) -> None:
+    if not 0 < crop_size <= im_size:
+        raise ValueError(f"crop_size is {crop_size}, expected a positive number not above im_size={im_size}.")

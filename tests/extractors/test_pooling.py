@@ -1,0 +1,47 @@
+"""Pooling against values worked out by hand."""
+
+import pytest
+import torch
+from oml_vit_ext.extractors.pooling import Pooling, avg_pool, cls_pool, gem_pool, max_pool
+
+# One image, CLS and a distillation token, three patches, two dimensions.
+TOKENS = torch.tensor([[[9.0, -9.0], [7.0, 7.0], [1.0, -1.0], [2.0, 5.0], [3.0, 2.0]]])
+
+
+def test_cls_is_the_first_token_and_not_the_distillation_token():
+    assert cls_pool(TOKENS).tolist() == [[9.0, -9.0]]
+
+
+def test_average_and_maximum_leave_prefix_tokens_out():
+    assert avg_pool(TOKENS, 2).tolist() == [[2.0, 2.0]]
+    assert max_pool(TOKENS, 2).tolist() == [[3.0, 5.0]]
+
+
+def test_gem_by_hand():
+    # ((1 + 8 + 27) / 3) ** (1/3), and the negative value clamped to almost nothing: ((0 + 125 + 8) / 3) ** (1/3)
+    expected = torch.tensor([[12.0 ** (1 / 3), (133 / 3) ** (1 / 3)]])
+    torch.testing.assert_close(gem_pool(TOKENS, 2, p=3.0), expected)
+
+
+def test_gem_lies_between_average_and_maximum():
+    tokens = torch.rand(4, 10, 6)
+    low, high = gem_pool(tokens, 1, p=1.0), gem_pool(tokens, 1, p=100.0)
+    torch.testing.assert_close(low, avg_pool(tokens, 1))
+    torch.testing.assert_close(high, max_pool(tokens, 1), rtol=0.03, atol=0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gem_in_half_precision_keeps_its_gradient_finite(dtype: torch.dtype):
+    tokens = torch.zeros(2, 5, 4, dtype=dtype, requires_grad=True)
+    gem_pool(tokens, 1).sum().backward()
+    assert tokens.grad is not None and torch.isfinite(tokens.grad).all()
+
+
+def test_unknown_pooling_names_the_nearest():
+    with pytest.raises(ValueError, match=r"Unknown pooling 'gme': did you mean 'gem'\?.*'avg', 'cls', 'gem', 'max'"):
+        Pooling("gme", 1)
+
+
+def test_gem_exponent_must_be_positive():
+    with pytest.raises(ValueError, match=r"gem_p is 0\.0, expected a positive number"):
+        Pooling("gem", 1, gem_p=0.0)

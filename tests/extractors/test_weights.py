@@ -1,0 +1,193 @@
+"""Weights from every kind of file the field leaves behind, and one clear sentence for each that does not do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from conftest import TINY_HYBRID, TINY_PLAIN
+from oml_vit_ext.extractors import IRTExtractor
+from safetensors.torch import save_file
+from torch import nn
+
+IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def trained() -> IRTExtractor:
+    """Stands for a trained model; random is good enough to tell whether its weights arrived."""
+    torch.manual_seed(7)
+    return IRTExtractor(None, **TINY_PLAIN).eval()
+
+
+def _prefixed(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {prefix + k: v for k, v in state.items()}
+
+
+CONTENTS: dict[str, Callable[[dict[str, torch.Tensor]], Any]] = {
+    "timm.pth": lambda s: s,
+    "deit.pth": lambda s: {"model": {**s, "head.weight": torch.ones(5, 192), "head.bias": torch.ones(5)}},
+    "dino.pth": lambda s: {"teacher": {**_prefixed(s, "module.backbone."), "module.head.mlp.0.weight": torch.ones(3)}},
+    "data_parallel.pt": lambda s: _prefixed(s, "module."),
+    "lightning.ckpt": lambda s: {
+        "epoch": 3,
+        "state_dict": {**_prefixed(s, "model.backbone."), "criterion.weight": torch.ones(9, 192)},
+        "callbacks": {"ModelCheckpoint": {"dirpath": Path("somewhere") / "checkpoints"}},
+    },
+}
+
+
+@pytest.mark.parametrize("name", sorted(CONTENTS))
+def test_torch_files(trained: IRTExtractor, tmp_path: Path, name: str):
+    torch.save(CONTENTS[name](trained.backbone.state_dict()), tmp_path / name)
+    loaded = IRTExtractor(tmp_path / name, **TINY_PLAIN).eval()
+    torch.testing.assert_close(loaded(IMAGES), trained(IMAGES))
+
+
+def test_safetensors_in_half_precision(trained: IRTExtractor, tmp_path: Path):
+    half = {k: v.half() for k, v in trained.backbone.state_dict().items()}
+    save_file(half, tmp_path / "half.safetensors")
+    loaded = IRTExtractor(str(tmp_path / "half.safetensors"), **TINY_PLAIN).eval()
+    assert next(loaded.parameters()).dtype == torch.float32
+    torch.testing.assert_close(loaded(IMAGES), trained(IMAGES), atol=1e-2, rtol=0)
+
+
+def test_published_dinov2_with_registers(tmp_path: Path):
+    timm_args = {"depth": 2, "img_size": 28}
+    theirs = timm.create_model("vit_small_patch14_reg4_dinov2", num_classes=0, **timm_args).state_dict()
+    cls_position = torch.randn(1, 1, 384)
+    published = {k: v for k, v in theirs.items() if k != "reg_token"}
+    published["register_tokens"] = theirs["reg_token"]
+    published["mask_token"] = torch.zeros(1, 384)
+    published["cls_token"] = theirs["cls_token"] - cls_position
+    published["pos_embed"] = torch.cat([cls_position, theirs["pos_embed"]], dim=1)
+    torch.save(published, tmp_path / "dinov2.pth")
+    loaded = IRTExtractor(tmp_path / "dinov2.pth", "vit_small_patch14_reg4_dinov2", timm_args=timm_args)
+    for name, tensor in loaded.backbone.state_dict().items():
+        torch.testing.assert_close(tensor, theirs[name], msg=name)
+
+
+def test_position_embeddings_of_another_grid_are_resampled(trained: IRTExtractor, tmp_path: Path, caplog):
+    torch.save(trained.backbone.state_dict(), tmp_path / "small.pth")
+    timm_args = {**TINY_PLAIN["timm_args"], "img_size": 48}
+    with caplog.at_level(logging.INFO):
+        larger = IRTExtractor(tmp_path / "small.pth", TINY_PLAIN["arch"], timm_args=timm_args).eval()
+    assert "resampled from 4x4 to 6x6" in caplog.text
+    assert larger.backbone.pos_embed.shape == (1, 37, 192)
+    # At the size it was trained for, the resampled grid comes back to (nearly) the same descriptors.
+    assert (larger(IMAGES) * trained(IMAGES)).sum(1).min() > 0.98
+
+
+def test_what_is_not_used_is_listed(trained: IRTExtractor, tmp_path: Path, caplog):
+    torch.save(CONTENTS["deit.pth"](trained.backbone.state_dict()), tmp_path / "deit.pth")
+    with caplog.at_level(logging.INFO):
+        IRTExtractor(tmp_path / "deit.pth", **TINY_PLAIN)
+    assert "not used by the extractor: head.bias, head.weight" in caplog.text
+
+
+def test_a_deeper_file_is_refused_and_described(tmp_path: Path):
+    deeper = {**TINY_PLAIN["timm_args"], "depth": 3}
+    state = timm.create_model(TINY_PLAIN["arch"], num_classes=0, **deeper).state_dict()
+    torch.save(state, tmp_path / "deeper.pth")
+    message = r"do not fit arch 'vit_tiny_patch16_224': the file holds a ViT of width 192, depth 3, patch 8, expected a "
+    with pytest.raises(RuntimeError, match=message + r"ViT of width 192, depth 2, patch 8\. Missing: none; unexpected"):
+        IRTExtractor(tmp_path / "deeper.pth", **TINY_PLAIN)
+
+
+def test_a_hybrid_file_for_a_plain_model_is_refused(tmp_path: Path):
+    torch.save(IRTExtractor(None, **TINY_HYBRID).backbone.state_dict(), tmp_path / "hybrid.pth")
+    with pytest.raises(RuntimeError, match="the file holds .* behind a convolutional stem"):
+        IRTExtractor(tmp_path / "hybrid.pth", **TINY_PLAIN)
+
+
+def test_a_distilled_file_for_a_plain_deit_is_refused(tmp_path: Path):
+    timm_args = {"depth": 1}
+    state = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=0, **timm_args).state_dict()
+    torch.save(state, tmp_path / "distilled.pth")
+    with pytest.raises(RuntimeError, match=r"with a distillation token, expected .*unexpected: dist_token"):
+        IRTExtractor(tmp_path / "distilled.pth", "deit_tiny_patch16_224", timm_args=timm_args)
+
+
+def test_a_missing_file():
+    with pytest.raises(FileNotFoundError, match=r"weights 'nowhere/best\.ckpt': there is no such file"):
+        IRTExtractor("nowhere/best.ckpt", **TINY_PLAIN)
+
+
+def test_a_folder(tmp_path: Path):
+    with pytest.raises(ValueError, match="is a folder, expected a file"):
+        IRTExtractor(tmp_path, **TINY_PLAIN)
+
+
+def test_a_tag_with_a_typing_error():
+    with pytest.raises(ValueError, match=r"did you mean 'deit_small_patch16_224\.fb_in1k'"):
+        IRTExtractor("deit_small_patch16_224.fb_in1", "deit_small_patch16_224")
+
+
+def test_a_tag_of_another_architecture():
+    with pytest.raises(ValueError, match="belong to arch 'deit_base_patch16_224', but arch is 'deit_small_patch16_224'"):
+        IRTExtractor("deit_base_patch16_224.fb_in1k", "deit_small_patch16_224")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.98])
+def test_a_truncated_file(trained: IRTExtractor, tmp_path: Path, suffix: str, share: float):
+    path = tmp_path / f"cut{suffix}"
+    state = trained.backbone.state_dict()
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(RuntimeError, match=f"weights '{path}'.*(truncated|not a whole|not a checkpoint)"):
+        IRTExtractor(path, **TINY_PLAIN)
+
+
+class _Custom:
+    """Any class that a checkpoint of somebody else may hold."""
+
+
+def test_a_pickle_is_refused_and_the_way_out_is_named(trained: IRTExtractor, tmp_path: Path):
+    path = tmp_path / "pickle.pth"
+    torch.save({"state_dict": trained.backbone.state_dict(), "args": _Custom()}, path)
+    with pytest.raises(RuntimeError, match=r"could run any code\. If you trust the file, pass allow_pickle=True .*_Custom"):
+        IRTExtractor(path, **TINY_PLAIN)
+    loaded = IRTExtractor(path, allow_pickle=True, **TINY_PLAIN).eval()
+    torch.testing.assert_close(loaded(IMAGES), trained(IMAGES))
+
+
+def test_a_whole_pickled_model(trained: IRTExtractor, tmp_path: Path):
+    torch.save(trained.backbone, tmp_path / "model.pth")
+    with pytest.raises(RuntimeError, match="allow_pickle=True"):
+        IRTExtractor(tmp_path / "model.pth", **TINY_PLAIN)
+    loaded = IRTExtractor(tmp_path / "model.pth", allow_pickle=True, **TINY_PLAIN).eval()
+    torch.testing.assert_close(loaded(IMAGES), trained(IMAGES))
+
+
+def test_a_file_without_a_transformer(tmp_path: Path):
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
+    with pytest.raises(RuntimeError, match="hold no vision transformer .* found bias, weight"):
+        IRTExtractor(tmp_path / "linear.pth", **TINY_PLAIN)
+
+
+def test_a_file_that_holds_no_tensors(tmp_path: Path):
+    torch.save({"epoch": 1, "note": "nothing here"}, tmp_path / "empty.pth")
+    with pytest.raises(RuntimeError, match="hold no state dict.*found epoch, note"):
+        IRTExtractor(tmp_path / "empty.pth", **TINY_PLAIN)
+
+
+def test_a_file_with_two_transformers(trained: IRTExtractor, tmp_path: Path):
+    state = trained.backbone.state_dict()
+    torch.save({**_prefixed(state, "student."), **_prefixed(state, "teacher.")}, tmp_path / "two.pth")
+    with pytest.raises(RuntimeError, match=r"hold 2 vision transformers, under student\., teacher\."):
+        IRTExtractor(tmp_path / "two.pth", **TINY_PLAIN)
+
+
+def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch):
+    def no_network(*_: Any, **__: Any) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("timm.create_model", no_network)
+    with pytest.raises(RuntimeError, match=r"'deit_tiny_patch16_224\.fb_in1k' could not be downloaded .*no route"):
+        IRTExtractor("deit_tiny_patch16_224.fb_in1k", "deit_tiny_patch16_224")
