@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hydra.utils import to_absolute_path
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 _FOLDERS = ("dataset_root", "data_dir", "save_dir")
 _FILES = ("pretrained", "checkpoint")
@@ -20,10 +20,11 @@ def with_absolute_paths(cfg: DictConfig) -> DictConfig:
             if cfg.get(key) not in (None, "."):
                 cfg[key] = to_absolute_path(cfg[key])
         for key in _FILES:
-            if key in cfg and not _is_missing(cfg, key) and cfg[key] and Path(to_absolute_path(cfg[key])).is_file():
+            if (
+                key in cfg
+                and not OmegaConf.is_missing(cfg, key)
+                and cfg[key]
+                and Path(to_absolute_path(cfg[key])).is_file()
+            ):
                 cfg[key] = to_absolute_path(cfg[key])
     return cfg
-
-
-def _is_missing(cfg: DictConfig, key: str) -> bool:
-    return bool(cfg._is_missing(key))

@@ -18,14 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from absolute_paths import with_absolute_paths
-from demo_pictures import draw_retrieval, draw_spectrum
 from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
 from oml.lightning.callbacks.metric import MetricValCallback
 from oml.lightning.pipelines.train import extractor_training_pipeline
 from oml.lightning.pipelines.validate import extractor_validation_pipeline
-from omegaconf import DictConfig
 from torch import Tensor
+
+from absolute_paths import with_absolute_paths
+from demo_pictures import draw_retrieval, draw_spectrum
+from folders import in_folder
 
 ROOT = Path(__file__).parent.parent
 
@@ -82,7 +84,6 @@ def train(variant: str, overrides: list[str], folder: Path) -> Path:
     say(f"Training {variant.upper()}: {cfg.iterations} iterations")
     best = folder / "checkpoints" / "best.ckpt"
     best.unlink(missing_ok=True)  # Lightning would keep it and write best-v1.ckpt
-    folder.mkdir(parents=True, exist_ok=True)
     with in_folder(folder), without_config_dump(cfg):
         extractor_training_pipeline(cfg)
     return best
@@ -111,7 +112,9 @@ def validate(name: str, overrides: list[str], folder: Path) -> Validated:
 def table(rows: list[Validated]) -> str:
     lines = [f"{'':16} {'CMC@1':>7} {'CMC@10':>7} {'MAP@5':>7} {'dims for 90 %':>14}"]
     for r in rows:
-        lines.append(f"{r.name:16} {r.cmc_1:7.3f} {r.cmc_10:7.3f} {r.map_5:7.3f} {r.dims_90:10} of {r.embeddings.shape[1]}")
+        lines.append(
+            f"{r.name:16} {r.cmc_1:7.3f} {r.cmc_10:7.3f} {r.map_5:7.3f} {r.dims_90:10} of {r.embeddings.shape[1]}"
+        )
     return "\n".join(lines)
 
 
@@ -124,17 +127,6 @@ def write_json(rows: list[Validated], path: Path) -> None:
 
 def say(text: str) -> None:
     print(f"\n=== {text} ===", flush=True)
-
-
-@contextlib.contextmanager
-def in_folder(folder: Path) -> Iterator[None]:
-    """The host's pipelines write where they stand."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 @contextlib.contextmanager

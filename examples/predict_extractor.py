@@ -1,13 +1,14 @@
 """Writes the descriptors of a folder of images with the host's pipeline. ``--help`` lists what can be set."""
 
 import hydra
-from absolute_paths import with_absolute_paths
+from omegaconf import DictConfig
 from oml.const import HYDRA_BEHAVIOUR
 from oml.lightning.pipelines.predict import extractor_prediction_pipeline
-from omegaconf import DictConfig
+
+from absolute_paths import with_absolute_paths
 
 
-@hydra.main(config_path="pkg://oml_vit_ext.configs", config_name="irt/predict_demo", version_base=HYDRA_BEHAVIOUR)
+@hydra.main(config_path="../configs", config_name="irt/predict_demo", version_base=HYDRA_BEHAVIOUR)
 def main(cfg: DictConfig) -> None:
     extractor_prediction_pipeline(with_absolute_paths(cfg))
 

@@ -7,9 +7,7 @@ from oml.const import MEAN, STD, TNormParam
 from torchvision.transforms import InterpolationMode
 
 
-def get_augs_irt(
-    im_size: int = 256, crop_size: int = 224, mean: TNormParam = MEAN, std: TNormParam = STD
-) -> t.Compose:
+def get_augs_irt(im_size: int = 256, crop_size: int = 224, mean: TNormParam = MEAN, std: TNormParam = STD) -> t.Compose:
     """Training: resize to a square, random crop, random horizontal flip.
 
     Args:

@@ -8,10 +8,11 @@ from pathlib import Path
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import oml_vit_ext  # noqa: E402
-import pandas as pd  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pandas as pd
+import pytest
+import torch
+
+import oml_vit_ext
 
 ROOT = Path(__file__).parent.parent
 DEMO_DATA = ROOT / "examples" / "demo_data"

@@ -69,6 +69,8 @@ class IRTExtractor(IExtractor, IFreezable):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, 3, H, W)`` -> ``(B, feat_dim)``."""
+        if x.shape[0] == 0:
+            return x.new_zeros((0, self.feat_dim))  # timm cannot reshape zero tokens
         pooled = self.pooling(forward_tokens(self.backbone, x))
         pooled = cast(Backbone, self.backbone).fc_norm(pooled)  # the last norm of models made for average pooling
         pooled = pooled.to(torch.promote_types(pooled.dtype, torch.float32))

@@ -56,8 +56,7 @@ def resolve_weights(weights: str | Path | None, arch: str) -> WeightsSource:
     if is_model_pretrained(name):
         if name.split(".")[0] != arch:
             raise ValueError(
-                f"weights {name!r} belong to arch {name.split('.')[0]!r}, but arch is {arch!r}: "
-                f"change one of the two."
+                f"weights {name!r} belong to arch {name.split('.')[0]!r}, but arch is {arch!r}: change one of the two."
             )
         return WeightsSource(tag=name)
     if path.is_dir():
@@ -134,7 +133,9 @@ def _path_classes() -> list[Any]:
 
 
 def _first_reason(error: Exception) -> str:
-    found = re.search(r"Unsupported (?:global|class|operand)[^\n]*?GLOBAL ([\w.]+)|WeightsUnpickler error: ([^\n]+)", str(error))
+    found = re.search(
+        r"Unsupported (?:global|class|operand)[^\n]*?GLOBAL ([\w.]+)|WeightsUnpickler error: ([^\n]+)", str(error)
+    )
     return next((g for g in found.groups() if g), "unknown") if found else "unknown"
 
 

@@ -1,4 +1,4 @@
-"""The contrastive loss of IRT over a batch and a cross-batch memory, as pure functions.
+"""The contrastive loss of IRT over a batch and a cross-batch memory, as a pure function.
 
 With cosine similarity s and labels y (El-Nouby et al., "Training Vision Transformers for Image Retrieval",
 arXiv 2102.05644; cross-batch memory: Wang et al., arXiv 1912.06798)::
@@ -6,154 +6,123 @@ arXiv 2102.05644; cross-batch memory: Wang et al., arXiv 1912.06798)::
     l(i, j) = 1 - s_ij               if y_i = y_j
               max(0, s_ij - margin)  otherwise
 
-Every pair's loss is piecewise linear in s with slope -1, 0 or +1. One pass over the columns therefore gives the value
-*and* the gradient: with W the matrix of slopes, the gradient is W @ columns and the value is a dot product with W.
-The columns are taken in slabs so small that the similarities never leave the processor's cache, and nothing of the size
-batch x memory is ever stored.
+    L = 1/N sum_i [ sum_{j in batch, j != i} l(i, j) + memory_weight * sum_{m in memory} l(i, m) ]
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from oml_vit_ext.losses.autograd import with_gradient
+from oml_vit_ext.losses.pair_sums import pair_sums
+
 REDUCTIONS = ("anchors", "nonzero_pairs")
 
-# Similarities per slab: 0.5 MB of float32 stays in a core's cache; a GPU wants larger matrix products instead.
-CPU_SLAB = 2**17
-GPU_SLAB = 2**24
+
+class _Columns(NamedTuple):
+    """What the anchors are compared with."""
+
+    features: Tensor
+    labels: Tensor
+    weight: float
+    roles: float  # how often a change of an anchor counts: twice where the anchors are columns as well
+    first_anchor: int | None = None
 
 
-class PairSums(NamedTuple):
-    """Sums over all pairs (anchor, column), for K groups of pairs; w is a pair's slope: -1, 0 or +1.
+class ContrastiveResult(NamedTuple):
+    """Both 0-d: the loss, differentiable, and how many negative pairs lie above the margin (batch and memory)."""
 
-    K is 1 (all pairs in one group), or 2 (positive pairs, then negative pairs).
-    """
-
-    slopes: Tensor  # (K, 3): sums of w * (s - margin), of w * w, and of w
-    gradient: Tensor | None  # (K, A, D): W @ columns
+    loss: Tensor
+    n_active_negatives: Tensor
 
 
-def pair_sums(
+def contrastive_loss(
     anchors: Tensor,
     anchor_labels: Tensor,
-    columns: Tensor,
-    column_labels: Tensor,
-    margin: float,
+    batch: Tensor | None = None,
+    batch_labels: Tensor | None = None,
+    memory: Tensor | None = None,
+    memory_labels: Tensor | None = None,
     *,
-    self_start: int | None = None,
-    split: bool = False,
-    with_gradient: bool = True,
+    margin: float = 0.5,
+    memory_weight: float = 1.0,
+    reduction: str = "anchors",
+    first_anchor: int = 0,
+    sum_over_ranks: Callable[[Tensor], Tensor] = lambda sums: sums,
     slab_rows: int | None = None,
-) -> PairSums:
+) -> ContrastiveResult:
     """
+    The gradient is that of the whole loss with respect to ``anchors`` in both of their roles, as rows and as columns of
+    the batch's similarity matrix; it is symmetric, so the second role doubles the first. Hence a process that holds a
+    part of the batch needs the other parts' embeddings, but not their gradients.
+
     Args:
         anchors: (A, D) unit vectors.
-        anchor_labels: (A,).
-        columns: (C, D) unit vectors, same dtype.
-        column_labels: (C,).
+        anchor_labels: (A,) int64.
+        batch: (N, D) the whole batch, whose rows from ``first_anchor`` on are the anchors: all of it by default, a part
+            of it where several processes share a batch.
+        batch_labels: (N,).
+        memory: (M, D) unit vectors of past batches, constants. None or empty: no memory.
+        memory_labels: (M,).
         margin: Similarity above which a negative pair costs something.
-        self_start: Anchor i is column ``self_start + i`` and is not compared with itself. None: anchors and columns
-            are different samples.
-        split: Keep positive and negative pairs apart, and leave out positive pairs of no loss (s >= 1).
-        with_gradient: Form the gradient with respect to the anchors, columns held fixed.
-        slab_rows: Columns per slab; by default a slab holds what fits into the cache.
+        memory_weight: Weight of a pair with a memory entry relative to a pair inside the batch.
+        reduction: ``"anchors"``: divide the sum over all pairs by N, as in the paper. ``"nonzero_pairs"``: average
+            positive and negative pairs separately over the pairs of non-zero loss and add the two averages, as
+            pytorch-metric-learning does; the averages are weighted, a memory pair counting ``memory_weight``. (The
+            value is that of its ``CrossBatchMemory``, the gradient is the value's own: that class takes the batch's
+            columns for constants.)
+        sum_over_ranks: Adds up a small tensor over all processes.
+        slab_rows: Columns handled at a time; by default what fits into the cache. Does not change the result.
     """
-    n_anchors, n_columns = len(anchors), len(columns)
-    if slab_rows is None:
-        slab_rows = max(1, (CPU_SLAB if anchors.device.type == "cpu" else GPU_SLAB) // n_anchors)
-    slab_rows = max(1, min(slab_rows, n_columns))
-    n_groups = 2 if split else 1
+    if batch is None or batch_labels is None:
+        batch, batch_labels = anchors, anchor_labels
+    groups = [_Columns(batch.detach(), batch_labels, 1.0, 2.0, first_anchor)]
+    if memory is not None and memory_labels is not None and len(memory) > 0:
+        groups.append(_Columns(memory, memory_labels, memory_weight, 1.0))
 
-    # Buffers of one slab, (columns x anchors): this orientation reads the columns once, in order.
-    shape = (slab_rows, n_anchors)
-    similarity, same = anchors.new_empty(shape), anchors.new_empty(shape, dtype=torch.bool)
-    slopes = anchors.new_empty((n_groups, *shape))
-    gradient = anchors.new_zeros((n_groups, *anchors.shape)) if with_gradient else None
-    n_slabs = -(-n_columns // slab_rows)
-    sums = anchors.new_zeros((max(1, n_slabs), n_groups, 3))
+    needs_gradient = torch.is_grad_enabled() and anchors.requires_grad
+    fixed = anchors.detach()
+    # Autocast would run the matrix products in half precision.
+    with torch.no_grad(), torch.autocast(fixed.device.type, enabled=False):
+        passes = [
+            pair_sums(
+                fixed,
+                anchor_labels,
+                columns.features,
+                columns.labels,
+                margin,
+                self_start=columns.first_anchor,
+                split=reduction == "nonzero_pairs",
+                with_gradient=needs_gradient,
+                slab_rows=slab_rows,
+            )
+            for columns in groups
+        ]
+        slopes = sum_over_ranks(torch.stack([one.slopes for one in passes]))  # (groups, kinds of pairs, statistics)
+        n_negative = (slopes[..., 1] + slopes[..., 2]) / 2
+        n_positive = (slopes[..., 1] - slopes[..., 2]) / 2
+        # A negative pair's loss is s - margin, a positive pair's 1 - s = (1 - margin) - (s - margin).
+        losses = slopes[..., 0] + (1 - margin) * n_positive
 
-    for number, start in enumerate(range(0, n_columns, slab_rows)):
-        slab = columns[start : start + slab_rows]
-        rows = len(slab)
-        s, e, w = similarity[:rows], same[:rows], slopes[:, :rows]
-        torch.mm(slab, anchors.T, out=s)
-        torch.eq(column_labels[start : start + rows, None], anchor_labels[None, :], out=e)
-        if split:
-            torch.logical_and(e, s < 1, out=w[0]).neg_()
-        s.sub_(margin)
-        torch.gt(s, 0, out=w[-1])
-        w[-1].masked_fill_(e, 0.0 if split else -1.0)
-        if self_start is not None:
-            first, last = max(start, self_start), min(start + rows, self_start + n_anchors)
-            if first < last:
-                own = w[:, first - start : last - start, first - self_start : last - self_start]
-                own.diagonal(dim1=1, dim2=2).zero_()
-        for group in range(n_groups):
-            flat = w[group].reshape(-1)
-            torch.dot(flat, s.view(-1), out=sums[number, group, 0])
-            torch.dot(flat, flat, out=sums[number, group, 1])
-            torch.sum(flat, dim=0, out=sums[number, group, 2])
-            if gradient is not None:
-                gradient[group].addmm_(w[group].T, slab)
-    return PairSums(sums.sum(dim=0), gradient)
-
-
-class PairLosses(NamedTuple):
-    """0-d tensors: sums of the positive and negative pairs' losses, and how many pairs have a slope."""
-
-    positive: Tensor
-    negative: Tensor
-    n_positive: Tensor
-    n_negative: Tensor
+        if reduction == "nonzero_pairs":
+            count = _weighted_sum(n_positive + n_negative, groups)
+            scale = torch.where(count > 0, count, torch.ones_like(count)).reciprocal()
+        else:
+            scale = losses.new_full((1,), 1 / len(batch))
+        value = (_weighted_sum(losses, groups) * scale).sum()
+        gradient = None
+        if needs_gradient:
+            for columns, one in zip(groups, passes, strict=True):
+                part = torch.einsum("k,kad->ad", scale * (columns.weight * columns.roles), one.gradient)
+                gradient = part if gradient is None else gradient + part
+    loss = value if gradient is None else with_gradient(value, anchors, gradient)
+    return ContrastiveResult(loss, n_negative.sum())
 
 
-def pair_losses(slopes: Tensor, margin: float) -> PairLosses:
-    """Reads the losses off the sums of ``PairSums.slopes`` of two groups, (2, 3).
-
-    A negative pair's loss is s - margin; a positive pair's is 1 - s = (1 - margin) - (s - margin). Nothing large
-    cancels, unlike in sums of s itself.
-    """
-    n_positive, n_negative = slopes[0, 1], slopes[1, 1]
-    return PairLosses(slopes[0, 0] + (1 - margin) * n_positive, slopes[1, 0], n_positive, n_negative)
-
-
-class _LossWithGradient(torch.autograd.Function):
-    """Gives a value the gradient that was formed together with it."""
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        ctx.save_for_backward(features, gradient)
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
-        features, gradient = ctx.saved_tensors
-        return _FinalGradient.apply(grad_output, features, gradient), None, None
-
-
-class _FinalGradient(torch.autograd.Function):
-    """A gradient that refuses to be differentiated.
-
-    ``once_differentiable`` alone would let a gradient penalty pass without a word when the incoming gradient is a
-    constant, and treat the slopes' product with the batch as constant too: a wrong second derivative.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, grad_output: Tensor, features: Tensor, gradient: Tensor) -> Tensor:
-        return grad_output * gradient
-
-    @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> Any:
-        raise RuntimeError(
-            "The contrastive loss cannot be differentiated twice: its gradient is formed in the forward pass. "
-            "Leave out create_graph=True."
-        )
-
-
-def with_gradient(value: Tensor, features: Tensor, gradient: Tensor) -> Tensor:
-    """``value`` (0-d) as a function of ``features`` (B, D) whose gradient there is ``gradient`` (B, D)."""
-    result: Tensor = _LossWithGradient.apply(features, value, gradient)
-    return result
+def _weighted_sum(values: Tensor, groups: list[_Columns]) -> Tensor:
+    """Sum over the first dimension, by weight. The weights stay Python numbers: a tensor of them would stall a GPU."""
+    return torch.stack([columns.weight * value for columns, value in zip(groups, values, strict=True)]).sum(dim=0)

@@ -43,7 +43,9 @@ def check_batch(features: Tensor, labels: Tensor | Sequence[int]) -> tuple[Tenso
     """
     if not isinstance(features, Tensor) or features.ndim != 2 or not features.is_floating_point() or len(features) == 0:
         got = f"{features.dtype} {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-        raise ValueError(f"features must be a floating-point tensor of shape (batch, dim), batch at least 1, got {got}.")
+        raise ValueError(
+            f"features must be a floating-point tensor of shape (batch, dim), batch at least 1, got {got}."
+        )
     if not isinstance(labels, Tensor):
         labels = torch.as_tensor(labels)
     if labels.is_floating_point() or labels.is_complex():

@@ -6,10 +6,11 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from conftest import TINY_HYBRID, TINY_PLAIN
 from oml.interfaces.models import IExtractor, IFreezable
 from oml.registry.models import get_extractor_by_cfg
 from oml.registry.transforms import get_transforms_for_pretrained
+
+from conftest import TINY_HYBRID, TINY_PLAIN
 from oml_vit_ext.extractors import IRTExtractor
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from oml_vit_ext.extractors.pooling import Pooling, avg_pool, cls_pool, gem_pool, max_pool
 
 # One image, CLS and a distillation token, three patches, two dimensions.

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import TINY_HYBRID, TINY_PLAIN
-from oml_vit_ext.extractors import IRTExtractor
 from safetensors.torch import save_file
 from torch import nn
+
+from conftest import TINY_HYBRID, TINY_PLAIN
+from oml_vit_ext.extractors import IRTExtractor
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -94,7 +95,9 @@ def test_a_deeper_file_is_refused_and_described(tmp_path: Path):
     deeper = {**TINY_PLAIN["timm_args"], "depth": 3}
     state = timm.create_model(TINY_PLAIN["arch"], num_classes=0, **deeper).state_dict()
     torch.save(state, tmp_path / "deeper.pth")
-    message = r"do not fit arch 'vit_tiny_patch16_224': the file holds a ViT of width 192, depth 3, patch 8, expected a "
+    message = (
+        r"do not fit arch 'vit_tiny_patch16_224': the file holds a ViT of width 192, depth 3, patch 8, expected a "
+    )
     with pytest.raises(RuntimeError, match=message + r"ViT of width 192, depth 2, patch 8\. Missing: none; unexpected"):
         IRTExtractor(tmp_path / "deeper.pth", **TINY_PLAIN)
 
@@ -129,7 +132,9 @@ def test_a_tag_with_a_typing_error():
 
 
 def test_a_tag_of_another_architecture():
-    with pytest.raises(ValueError, match="belong to arch 'deit_base_patch16_224', but arch is 'deit_small_patch16_224'"):
+    with pytest.raises(
+        ValueError, match="belong to arch 'deit_base_patch16_224', but arch is 'deit_small_patch16_224'"
+    ):
         IRTExtractor("deit_base_patch16_224.fb_in1k", "deit_small_patch16_224")
 
 
@@ -151,7 +156,9 @@ class _Custom:
 def test_a_pickle_is_refused_and_the_way_out_is_named(trained: IRTExtractor, tmp_path: Path):
     path = tmp_path / "pickle.pth"
     torch.save({"state_dict": trained.backbone.state_dict(), "args": _Custom()}, path)
-    with pytest.raises(RuntimeError, match=r"could run any code\. If you trust the file, pass allow_pickle=True .*_Custom"):
+    with pytest.raises(
+        RuntimeError, match=r"could run any code\. If you trust the file, pass allow_pickle=True .*_Custom"
+    ):
         IRTExtractor(path, **TINY_PLAIN)
     loaded = IRTExtractor(path, allow_pickle=True, **TINY_PLAIN).eval()
     torch.testing.assert_close(loaded(IMAGES), trained(IMAGES))

@@ -1,0 +1,115 @@
+"""The contrastive loss with a cross-batch memory, as a criterion of the host's pipelines (IRT_L)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from oml_vit_ext.losses.contrastive import REDUCTIONS, contrastive_loss
+from oml_vit_ext.losses.distributed import Batch, gather_batch, gather_constants, sum_over_ranks
+from oml_vit_ext.losses.inputs import check_batch, check_count, check_number, unit_vectors
+from oml_vit_ext.losses.memory import FeatureMemory
+from oml_vit_ext.messages import unknown_name
+
+
+class ContrastiveXBMLoss(nn.Module):
+    """``contrastive_loss`` of a batch and of the batches before it.
+
+    The memory holds past batches only: the current one enters after the loss is computed, and only in training mode.
+    Where features carry an attribute ``momentum_features`` (B, D), as those of ``ExtractorWithMomentum`` do, these
+    enter instead. On several processes the loss, its gradient and the memory are those of the concatenated batch; in
+    evaluation mode each process keeps to itself.
+
+    Args:
+        margin: Cosine similarity above which a negative pair costs something, 0 to 1.
+        memory_size: Embeddings kept; 0 means no memory.
+        memory_start: Training calls before the memory is used; it is filled meanwhile.
+        memory_weight: Weight of a pair with a memory entry relative to a pair inside the batch.
+        reduction: ``"anchors"`` (the paper's) or ``"nonzero_pairs"`` (pytorch-metric-learning's default).
+    """
+
+    criterion_name = "contrastive_xbm"
+
+    def __init__(
+        self,
+        margin: float = 0.5,
+        memory_size: int = 0,
+        memory_start: int = 0,
+        memory_weight: float = 1.0,
+        reduction: str = "anchors",
+    ) -> None:
+        super().__init__()
+        if reduction not in REDUCTIONS:
+            raise ValueError(unknown_name("reduction", reduction, REDUCTIONS))
+        self.margin = check_number("margin", margin, high=1.0)
+        self.memory_start = check_count("memory_start", memory_start)
+        self.memory_weight = check_number("memory_weight", memory_weight)
+        self.reduction = reduction
+        self.memory = FeatureMemory(check_count("memory_size", memory_size))
+        self.last_logs: dict[str, Tensor | float] = {}
+
+    def forward(self, features: Tensor, labels: Tensor | Sequence[int]) -> Tensor:
+        """
+        Args:
+            features: (B, D) of any length; they are normalised here.
+            labels: (B,) whole numbers.
+
+        Returns:
+            The scalar loss, in float32 (float64 for float64 features).
+        """
+        momentum_features = getattr(features, "momentum_features", None)
+        features, labels = check_batch(features, labels)
+        batch = gather_batch(unit_vectors(features), labels, across_ranks=self.training)
+        loss = self.batch_loss(batch)
+        if self.training:
+            self.memory.enqueue(self._for_memory(batch, momentum_features), batch.labels)
+        return loss
+
+    def batch_loss(self, batch: Batch) -> Tensor:
+        """The loss of a batch beside the memory as it is; writes ``last_logs``."""
+        own = slice(batch.start, batch.stop)
+        memory, memory_labels = self.used_memory(batch.features)
+        result = contrastive_loss(
+            batch.features[own],
+            batch.labels[own],
+            batch.features,
+            batch.labels,
+            memory,
+            memory_labels,
+            margin=self.margin,
+            memory_weight=self.memory_weight,
+            reduction=self.reduction,
+            first_anchor=batch.start,
+            sum_over_ranks=sum_over_ranks if self.training else lambda sums: sums,
+        )
+        self.last_logs = {
+            "contrastive": result.loss.detach(),
+            "active_negatives": result.n_active_negatives / len(batch.features),
+            "memory_fill": len(self.memory) / max(1, self.memory.size),
+        }
+        return result.loss
+
+    def used_memory(self, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The memory's features (M, D) and labels (M,), or None while it is only being filled."""
+        if len(self.memory) == 0 or self.memory.n_calls < self.memory_start:
+            return None, None
+        return self.memory.entries(like)
+
+    def _for_memory(self, batch: Batch, momentum_features: Tensor | None) -> Tensor:
+        if momentum_features is None:
+            return batch.features.detach()
+        n_own = batch.stop - batch.start
+        if len(momentum_features) != n_own or momentum_features.shape[1:] != batch.features.shape[1:]:
+            raise ValueError(
+                f"momentum_features must have the features' shape ({n_own}, {batch.features.shape[1]}), "
+                f"got {tuple(momentum_features.shape)}."
+            )
+        own = unit_vectors(momentum_features.detach().to(batch.features))
+        return gather_constants(own, batch)
+
+    def extra_repr(self) -> str:
+        return (
+            f"margin={self.margin:g}, memory_start={self.memory_start}, memory_weight={self.memory_weight:g}, "
+            f"reduction={self.reduction!r}"
+        )

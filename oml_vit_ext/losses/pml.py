@@ -1,0 +1,149 @@
+"""Any loss of pytorch-metric-learning as a criterion of the host's pipelines, memory included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pytorch_metric_learning.losses.cross_batch_memory import CrossBatchMemory
+from pytorch_metric_learning.utils import loss_and_miner_utils as pairs
+from torch import Tensor, nn
+
+from oml_vit_ext.losses.distributed import gather_batch, gather_constants
+from oml_vit_ext.losses.inputs import check_batch, check_count
+from oml_vit_ext.losses.memory import FeatureMemory
+from oml_vit_ext.losses.pml_parts import build, is_weight_regularizer
+
+Part = Mapping[str, Any]
+
+
+class PMLLoss(nn.Module):
+    """A loss of pytorch-metric-learning with its orthogonal parts, each given as ``{name, args}``.
+
+    Names are the library's class names; where a part's argument is itself a distance, reducer or regularizer it is
+    written the same way. Parameters of the loss (ArcFace's class centres) are parameters of this module.
+
+    The memory does what the library's ``CrossBatchMemory`` does: the batch is compared with itself, as constants, and
+    with the ``memory_size`` embeddings before it; unlike there it is saved whole, filled in training mode only, and
+    works on several processes. The loss, its gradient and the memory are those of the concatenated batch.
+
+    Args:
+        loss: For example ``{"name": "MultiSimilarityLoss", "args": {"alpha": 2}}``.
+        distance: Replaces the loss's own distance.
+        reducer: Replaces the loss's own reducer.
+        miner: Picks the pairs or triplets that the loss sees.
+        regularizer: On the embeddings; or on the class centres for those regularizers that are about centres.
+        memory_size: Past embeddings to compare with; 0 means no memory.
+    """
+
+    criterion_name = "pml"
+
+    def __init__(
+        self,
+        loss: Part,
+        distance: Part | None = None,
+        reducer: Part | None = None,
+        miner: Part | None = None,
+        regularizer: Part | None = None,
+        memory_size: int = 0,
+    ) -> None:
+        super().__init__()
+        replaced = {"distance": distance, "reducer": reducer}
+        args = {name: part for name, part in replaced.items() if part is not None}
+        if regularizer is not None:
+            args["weight_regularizer" if is_weight_regularizer(regularizer) else "embedding_regularizer"] = regularizer
+        self.loss = build("loss", loss, args)
+        _own_histogram(self.loss)
+        self.miner = None if miner is None else build("miner", miner)
+        self.memory = FeatureMemory(check_count("memory_size", memory_size))
+        name = type(self.loss).__name__
+        if memory_size > 0 and name not in CrossBatchMemory.supported_losses():
+            raise ValueError(
+                f"memory_size must be 0 for {name}, got {memory_size}: it does not compare with other embeddings. "
+                f"Losses that take a memory: {', '.join(CrossBatchMemory.supported_losses())}."
+            )
+        # The library's own attribute of this name is a statistic, zero in some of its losses.
+        self._n_classes: int | None = (loss.get("args") or {}).get("num_classes")
+        self.last_logs: dict[str, float] = {}
+
+    def forward(self, features: Tensor, labels: Tensor | Sequence[int]) -> Tensor:
+        """
+        Args:
+            features: (B, D), as the loss wants them: most of the library's distances normalise.
+            labels: (B,) whole numbers; from 0 to ``num_classes - 1`` for a loss that has classes.
+
+        Returns:
+            The scalar loss, in float32 (float64 for float64 features).
+        """
+        momentum_features = getattr(features, "momentum_features", None)
+        features, labels = check_batch(features, labels)
+        self._check_classes(labels)
+        batch = gather_batch(features, labels, across_ranks=self.training)
+        with torch.autocast(features.device.type, enabled=False):
+            loss = self._batch_loss(batch.features, batch.labels)
+        for buffer in self.loss.buffers():
+            buffer.detach_()  # that histogram would keep every past step's graph alive
+        self.last_logs["memory_fill"] = len(self.memory) / max(1, self.memory.size)
+        if self.training and self.memory.size > 0:
+            entries = batch.features.detach()
+            if momentum_features is not None:
+                entries = gather_constants(momentum_features.detach().to(features), batch)
+            self.memory.enqueue(entries, batch.labels)
+        return loss
+
+    def _batch_loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        if self.memory.size == 0:
+            mined = None if self.miner is None else self.miner(features, labels)
+            self._log_mined(mined)
+            loss: Tensor = self.loss(features, labels, mined)
+            return loss
+        past, past_labels = self.memory.entries(features)
+        references = torch.cat([past, features.detach()])
+        reference_labels = torch.cat([past_labels, labels])
+        if self.miner is None:
+            mined = pairs.get_all_pairs_indices(labels, reference_labels)
+        else:
+            mined = self.miner(features, labels, references, reference_labels)
+        own = torch.arange(len(past), len(references), device=features.device)
+        mined = without_self(mined, own)
+        self._log_mined(mined if self.miner is not None else None)
+        loss = self.loss(features, labels, mined, references, reference_labels)
+        return loss
+
+    def _log_mined(self, mined: Sequence[Tensor] | None) -> None:
+        if mined is not None:
+            self.last_logs["mined"] = float(len(mined[0]) if len(mined) == 3 else len(mined[0]) + len(mined[2]))
+
+    def _check_classes(self, labels: Tensor) -> None:
+        # Read on the CPU only: elsewhere it would stall the device at every step.
+        n_classes = self._n_classes
+        if n_classes is None or labels.device.type != "cpu":
+            return
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= n_classes:
+            raise ValueError(
+                f"labels must lie in 0..{n_classes - 1} for {type(self.loss).__name__} with num_classes={n_classes}, "
+                f"got {low}..{high}."
+            )
+
+
+def _own_histogram(loss: nn.Module) -> None:
+    """Makes the running histogram of ``DynamicSoftMarginLoss`` a part of its state, which the library does not save."""
+    histogram = getattr(loss, "hist_", None)
+    if isinstance(histogram, Tensor):
+        del loss.hist_
+        loss.register_buffer("hist_", histogram)
+
+
+def without_self(mined: Sequence[Tensor], own: Tensor) -> tuple[Tensor, ...]:
+    """Drops tuples whose positive is the anchor itself.
+
+    Args:
+        mined: (anchors, positives, negatives), or (anchors, positives, anchors, negatives).
+        own: (B,) ``own[i]`` is the reference index of anchor i.
+    """
+    keep = own[mined[0]] != mined[1]
+    if len(mined) == 3:
+        return tuple(index[keep] for index in mined)
+    return mined[0][keep], mined[1][keep], mined[2], mined[3]

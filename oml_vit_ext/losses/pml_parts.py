@@ -1,0 +1,116 @@
+"""Builds the parts of pytorch-metric-learning from ``{name, args}``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
+from torch import nn
+
+from oml_vit_ext.messages import unknown_name
+
+_MODULES: dict[str, ModuleType] = {
+    "loss": losses,
+    "distance": distances,
+    "reducer": reducers,
+    "miner": miners,
+    "regularizer": regularizers,
+}
+
+# Arguments that are parts themselves, wherever they appear.
+_NESTED = {
+    "distance": "distance",
+    "reducer": "reducer",
+    "embedding_regularizer": "regularizer",
+    "weight_regularizer": "regularizer",
+}
+
+# Abstract classes, wrappers of other losses, and what does not turn (features, labels) into a scalar.
+_NOT_OFFERED = {
+    "BaseMetricLossFunction",
+    "BaseLossWrapper",
+    "GenericPairLoss",
+    "EmbeddingRegularizerMixin",
+    "WeightRegularizerMixin",
+    "CrossBatchMemory",
+    "MultipleLosses",
+    "SelfSupervisedLoss",
+    "ManifoldLoss",
+    "VICRegLoss",
+    "BaseMiner",
+    "EmbeddingsAlreadyPackagedAsTriplets",
+    "BaseDistance",
+    "BatchedDistance",
+    "BaseReducer",
+    "DoNothingReducer",
+    "MultipleReducers",
+    "BaseRegularizer",
+}
+
+_OF_WEIGHTS = {"CenterInvariantRegularizer", "RegularFaceRegularizer", "SparseCentersRegularizer"}
+
+
+def offered(kind: str) -> dict[str, type[nn.Module]]:
+    """Class by name: all parts of a kind (loss, distance, reducer, miner, regularizer) that can be asked for."""
+    found = vars(_MODULES[kind]).items()
+    classes = {name: part for name, part in found if inspect.isclass(part) and issubclass(part, nn.Module)}
+    return {name: part for name, part in classes.items() if name not in _NOT_OFFERED}
+
+
+def is_weight_regularizer(config: Mapping[str, Any]) -> bool:
+    """Whether a regularizer is about class centres rather than embeddings."""
+    return config.get("name") in _OF_WEIGHTS
+
+
+def build(kind: str, config: Mapping[str, Any], more_args: Mapping[str, Any] | None = None) -> nn.Module:
+    """
+    Args:
+        kind: loss, distance, reducer, miner or regularizer.
+        config: ``{"name": class name, "args": {...}}``; ``args`` may be left out.
+        more_args: Further arguments, in the same form.
+
+    Raises:
+        ValueError: unknown name or argument, with the nearest valid ones, or values that the class refuses.
+    """
+    if not isinstance(config, Mapping) or "name" not in config or not set(config) <= {"name", "args"}:
+        raise ValueError(f"{kind} must have the form {{name: ..., args: {{...}}}}, got {config!r}.")
+    constructors = offered(kind)
+    name = config["name"]
+    if name not in constructors:
+        raise ValueError(unknown_name(f"pytorch-metric-learning {kind}", name, constructors))
+    constructor = constructors[name]
+    args = dict(config.get("args") or {}) | dict(more_args or {})
+    accepted = accepted_arguments(constructor)
+    for argument in args:
+        if argument not in accepted:
+            raise ValueError(unknown_name(f"argument of {name}:", argument, accepted))
+    try:
+        module: nn.Module = constructor(**{key: _value(key, value) for key, value in args.items()})
+    except (TypeError, AssertionError) as error:
+        reason = str(error).removeprefix(f"{name}.__init__() ")
+        raise ValueError(f"{name} cannot be built from the arguments {args!r}: {reason}.") from error
+    return module
+
+
+def accepted_arguments(constructor: type) -> set[str]:
+    """Names of all arguments, those included that the constructor passes on to its bases as ``**kwargs``."""
+    names: set[str] = set()
+    for base in constructor.__mro__:
+        if base is nn.Module:
+            break
+        if "__init__" in vars(base):
+            parameters = list(inspect.signature(base).parameters.values())
+            names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return names
+
+
+def _value(argument: str, value: Any) -> Any:
+    if argument in _NESTED and isinstance(value, Mapping):
+        return build(_NESTED[argument], value)
+    if argument == "weights" and isinstance(value, (list, tuple)):
+        return torch.tensor(value)  # ClassWeightedReducer indexes it with labels
+    return value

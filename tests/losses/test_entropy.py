@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import math
+
+import plain_loops
+import pytest
+import torch
+
+from oml_vit_ext.losses import DifferentialEntropyLoss, entropy_loss
+from oml_vit_ext.losses.inputs import unit_vectors
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (2, 5), (3, 3), (17, 8), (64, 384)])
+def test_value_and_gradient_equal_brute_force(shape: tuple[int, int]) -> None:
+    features = torch.randn(shape, requires_grad=True)
+    value = DifferentialEntropyLoss()(features, torch.zeros(len(features), dtype=torch.int64))
+    expected = plain_loops.entropy(features)
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
+    if shape[1] > 1:  # on a line the two ends are the only unit vectors: no gradient along the sphere
+        (gradient,) = torch.autograd.grad(value, features)
+        (expected_gradient,) = torch.autograd.grad(expected, features)
+        torch.testing.assert_close(gradient, expected_gradient, rtol=1e-5, atol=1e-5)
+
+
+def test_neighbours_closer_than_the_resolution_of_a_dot_product() -> None:
+    z = torch.nn.functional.normalize(torch.randn(12, 16)).repeat_interleave(3, 0)
+    features = z + 1e-5 * torch.randn(36, 16) * torch.tensor([0.0, 1.0, 3.0]).repeat(12)[:, None]
+    torch.testing.assert_close(
+        DifferentialEntropyLoss()(features, [0] * 36), plain_loops.entropy(features), rtol=1e-4, atol=0
+    )
+
+
+def test_duplicates_cost_log_eps_and_push_nowhere() -> None:
+    features = torch.tensor([[1.0, 0], [2.0, 0], [0, 1.0]], requires_grad=True)
+    loss = DifferentialEntropyLoss(eps=1e-4)(features, [0, 1, 2])
+    assert loss.item() == pytest.approx(-(2 * math.log(1e-4) + math.log(math.sqrt(2))) / 3, rel=1e-5)
+    loss.backward()
+    assert torch.isfinite(features.grad).all()
+    torch.testing.assert_close(loss.detach(), plain_loops.entropy(features.detach(), 1e-4))
+
+
+def test_a_single_sample_costs_nothing() -> None:
+    features = torch.randn(1, 4, requires_grad=True)
+    criterion = DifferentialEntropyLoss()
+    loss = criterion(features, [3])
+    loss.backward()
+    assert loss == 0 and (features.grad == 0).all()
+    assert criterion.last_logs["mean_nn_distance"] == 0
+
+
+def test_gradcheck_in_float64() -> None:
+    features = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda f: entropy_loss(unit_vectors(f)).loss, features)
+
+
+def test_logs() -> None:
+    criterion = DifferentialEntropyLoss()
+    loss = criterion(torch.eye(3), [0, 1, 2])
+    assert criterion.last_logs["entropy"] == loss
+    assert float(criterion.last_logs["mean_nn_distance"]) == pytest.approx(math.sqrt(2))
+
+
+def test_neighbours_are_searched_in_the_memory_among_other_labels() -> None:
+    torch.manual_seed(1)
+    features = torch.randn(6, 5, requires_grad=True)
+    labels, memory_labels = torch.randint(3, (6,)), torch.randint(3, (40,))
+    memory = plain_loops.random_unit(40, 5)
+    ours = entropy_loss(unit_vectors(features), labels=labels, memory=memory, memory_labels=memory_labels)
+    z = torch.nn.functional.normalize(features)
+    expected = torch.zeros(())
+    for i in range(6):
+        distances = [(z[i] - z[j]).norm() for j in range(6) if j != i]
+        distances += [(z[i] - memory[m]).norm() for m in range(40) if memory_labels[m] != labels[i]]
+        expected = expected - (min(distances) + 1e-8).log() / 6
+    torch.testing.assert_close(ours.loss, expected)
+    (gradient,) = torch.autograd.grad(ours.loss, features)
+    (expected_gradient,) = torch.autograd.grad(expected, features)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_a_memory_of_the_own_label_alone_changes_nothing() -> None:
+    z, labels = plain_loops.random_unit(5, 4), torch.zeros(5, dtype=torch.int64)
+    own = entropy_loss(z, labels=labels, memory=z.clone(), memory_labels=labels)
+    assert own.loss == entropy_loss(z).loss
+    alone = entropy_loss(z[:1], labels=labels[:1], memory=z.clone(), memory_labels=labels)
+    assert float(alone.loss) == pytest.approx(0, abs=1e-7)
+
+
+def test_one_sample_finds_its_neighbour_in_the_memory() -> None:
+    z, memory = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    result = entropy_loss(z, labels=torch.tensor([0]), memory=memory, memory_labels=torch.tensor([1, 0]))
+    assert float(result.mean_nn_distance) == pytest.approx(math.sqrt(2))

@@ -1,0 +1,86 @@
+"""A user's own OML script, with no import of ours, and Hydra applications that have nothing to do with OML."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+OML_SCRIPT = """
+import hydra
+from oml.registry.losses import get_criterion_by_cfg
+from oml.registry.models import get_extractor_by_cfg
+
+@hydra.main(config_path=".", config_name="config", version_base="1.1")
+def main(cfg):
+    print("built", type(get_extractor_by_cfg(cfg.extractor)).__name__, type(get_criterion_by_cfg(cfg.criterion)).__name__)
+
+main()
+"""
+
+OTHER_SCRIPT = """
+import sys
+import hydra
+
+@hydra.main(config_path=None, version_base="1.1")
+def main(cfg):
+    heavy = {"torch", "oml", "oml_vit_ext", "timm", "numpy", "pandas", "faiss"} & set(sys.modules)
+    print("imported", sorted(heavy))
+
+main()
+"""
+
+
+def _run(script: str, folder: Path, *arguments: str) -> str:
+    (folder / "script.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, "script.py", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_names_work_in_an_unmodified_oml_script(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text(
+        "extractor: {name: irt, args: {weights: null, arch: vit_tiny_patch16_224, timm_args: {depth: 1}}}\n"
+        "criterion: {name: irt, args: {memory_size: 10}}\n"
+    )
+    assert "built IRTExtractor IRTLoss" in _run(OML_SCRIPT, tmp_path)
+
+
+def test_our_config_groups_are_found_beside_the_users_own(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text(
+        "defaults: [{extractor: irt}, {criterion: irt}, _self_]\n"
+        "extractor: {args: {weights: null}}\n"
+        "criterion: {args: {memory_size: 10}}\n"
+    )
+    printed = _run(OML_SCRIPT, tmp_path, "extractor.args.arch=vit_tiny_patch16_224", "criterion=contrastive_xbm")
+    assert "built IRTExtractor ContrastiveXBMLoss" in printed
+
+
+def test_the_hosts_configs_are_still_found(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text(
+        "defaults: [{extractor: irt}, {criterion: triplet}, _self_]\n"
+        "extractor: {args: {weights: null, arch: vit_tiny_patch16_224}}\n"
+        "hydra: {searchpath: ['pkg://oml.configs']}\n"
+    )
+    assert "built IRTExtractor TripletLoss" in _run(OML_SCRIPT, tmp_path)
+
+
+def test_other_hydra_applications_import_nothing_of_ours(tmp_path: Path):
+    assert "imported []" in _run(OTHER_SCRIPT, tmp_path)
+
+
+@pytest.mark.parametrize("already", [False, True])
+def test_the_search_path_grows_only_beside_oml(already: bool, monkeypatch: pytest.MonkeyPatch):
+    from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+
+    from hydra_plugins.oml_vit_ext import OMLViTExtSearchPath
+
+    if not already:
+        monkeypatch.delitem(sys.modules, "oml")
+    search_path = ConfigSearchPathImpl()
+    OMLViTExtSearchPath().manipulate_search_path(search_path)
+    assert [e.path for e in search_path.get_path()] == (["pkg://oml_vit_ext.configs"] if already else [])
