@@ -20,11 +20,7 @@ def with_absolute_paths(cfg: DictConfig) -> DictConfig:
             if cfg.get(key) not in (None, "."):
                 cfg[key] = to_absolute_path(cfg[key])
         for key in _FILES:
-            if (
-                key in cfg
-                and not OmegaConf.is_missing(cfg, key)
-                and cfg[key]
-                and Path(to_absolute_path(cfg[key])).is_file()
-            ):
-                cfg[key] = to_absolute_path(cfg[key])
+            given = None if OmegaConf.is_missing(cfg, key) else cfg.get(key)
+            if given and Path(to_absolute_path(given)).is_file():  # else: a name of pretrained weights
+                cfg[key] = to_absolute_path(given)
     return cfg

@@ -50,13 +50,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder for models and pictures")
     parser.add_argument("--iterations", type=int, help="iterations of each training (default: that of the config)")
     parser.add_argument("--data", type=Path, default=ROOT / "examples/demo_data", help="folder with df.csv")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. optimizer.args.lr=1e-4 memory_size=0")
     args = parser.parse_args()
     quieten()
 
     started = time.perf_counter()
     output = args.output.absolute()
     output.mkdir(parents=True, exist_ok=True)
-    overrides = [f"dataset_root={args.data.absolute()}"]
+    overrides = [f"dataset_root={args.data.absolute()}", *args.overrides]
     training = overrides + ([f"iterations={args.iterations}"] if args.iterations else [])
 
     with initialize_config_module("oml_vit_ext.configs", version_base=None), in_folder(ROOT):
@@ -112,9 +113,8 @@ def validate(name: str, overrides: list[str], folder: Path) -> Validated:
 def table(rows: list[Validated]) -> str:
     lines = [f"{'':16} {'CMC@1':>7} {'CMC@10':>7} {'MAP@5':>7} {'dims for 90 %':>14}"]
     for r in rows:
-        lines.append(
-            f"{r.name:16} {r.cmc_1:7.3f} {r.cmc_10:7.3f} {r.map_5:7.3f} {r.dims_90:10} of {r.embeddings.shape[1]}"
-        )
+        dims = f"{r.dims_90} of {r.embeddings.shape[1]}"
+        lines.append(f"{r.name:16} {r.cmc_1:7.3f} {r.cmc_10:7.3f} {r.map_5:7.3f} {dims:>14}")
     return "\n".join(lines)
 
 

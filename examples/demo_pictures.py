@@ -50,7 +50,7 @@ def draw_retrieval(
 def draw_spectrum(embeddings: dict[str, Tensor], path: Path) -> None:
     """Share of the variance in the first k principal components, one curve per model.
 
-    A model whose curve jumps up uses few dimensions: the collapse that the entropy regulariser is against (IRT, fig. 3).
+    A model whose curve jumps up uses few dimensions: the collapse that IRT's entropy regulariser is against.
 
     Args:
         embeddings: Model name -> descriptors ``(images, D)``.

@@ -32,9 +32,9 @@ def _build_our_losses_strictly(our_losses: Mapping[str, Any]) -> None:
         return
 
     def get_criterion(name: str, **kwargs: Any) -> nn.Module:
-        constructor = our_losses.get(name)
-        if constructor is None or host_losses.LOSSES_REGISTRY.get(name) is not constructor:
+        if name not in our_losses or host_losses.LOSSES_REGISTRY.get(name) is not our_losses[name]:
             return host_get_criterion(name, **kwargs)
+        constructor: Any = our_losses[name]
         accepted = inspect.signature(constructor).parameters
         for argument in kwargs:
             if argument not in accepted and argument not in _PASSED_TO_ALL:

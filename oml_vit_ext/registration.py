@@ -9,11 +9,11 @@ from oml.registry.models import EXTRACTORS_REGISTRY
 from oml.registry.transforms import TRANSFORMS_FOR_PRETRAINED, TRANSFORMS_REGISTRY
 
 from oml_vit_ext import compat
-from oml_vit_ext.extractors import IRTExtractor
+from oml_vit_ext.extractors import ExtractorWithMomentum, IRTExtractor
 from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, PMLLoss
 from oml_vit_ext.transforms import get_augs_irt, get_norm_resize_irt
 
-EXTRACTORS = {"irt": IRTExtractor}
+EXTRACTORS = {"irt": IRTExtractor, "extractor_with_momentum": ExtractorWithMomentum}
 LOSSES = {
     "contrastive_xbm": ContrastiveXBMLoss,
     "differential_entropy": DifferentialEntropyLoss,

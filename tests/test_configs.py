@@ -58,6 +58,8 @@ def test_every_group_config_builds(group: str):
         cfg = compose(f"{group}/{path.stem}")[group]
         if group == "extractor":
             OmegaConf.update(cfg, "args.weights", None)
+            if "extractor" in cfg.args:
+                cfg.args.extractor.args.weights = None
         assert GROUPS[group](cfg) is not None
 
 
@@ -91,7 +93,9 @@ def test_every_run_composes_and_builds(name: str, variant: str):
 )
 def test_the_papers_hyper_parameters(data: str, iterations: int, memory: int, ks: list[int]):
     cfg = compose(f"irt/train_{data}", ["irt/variant=irt_r"])
-    assert cfg.extractor.args.arch == "deit_small_patch16_224" and cfg.extractor.args.pooling == "cls"
+    extractor = cfg.extractor.args.extractor if data == "inshop" else cfg.extractor
+    assert (extractor.name, extractor.args.weights) == ("irt", "deit_small_patch16_224.fb_in1k")
+    assert extractor.args.arch == "deit_small_patch16_224" and extractor.args.pooling == "cls"
     assert cfg.criterion.args.margin == 0.5 and cfg.criterion.args.entropy_weight == 0.7
     assert cfg.criterion.args.memory_size == memory
     assert cfg.lightning_trainer_extra_args.max_steps == iterations
@@ -100,6 +104,13 @@ def test_the_papers_hyper_parameters(data: str, iterations: int, memory: int, ks
     batch = cfg.bs_train or cfg.sampler.args.n_labels * cfg.sampler.args.n_instances
     assert batch == 64
     assert cfg.transforms_train.args == {"im_size": 256, "crop_size": 224}
+
+
+def test_only_the_memory_of_inshop_is_of_a_moving_average():
+    names = {data: compose(f"irt/train_{data}").extractor.name for data in ("sop", "cub", "inshop")}
+    assert names == {"sop": "irt", "cub": "irt", "inshop": "extractor_with_momentum"}
+    args = compose("irt/train_inshop").extractor.args
+    assert (args.momentum, args.weights) == (0.999, None)
 
 
 def test_variants_differ_by_the_criterion_alone():

@@ -15,7 +15,8 @@ from oml.registry.models import get_extractor_by_cfg
 
 @hydra.main(config_path=".", config_name="config", version_base="1.1")
 def main(cfg):
-    print("built", type(get_extractor_by_cfg(cfg.extractor)).__name__, type(get_criterion_by_cfg(cfg.criterion)).__name__)
+    built = get_extractor_by_cfg(cfg.extractor), get_criterion_by_cfg(cfg.criterion)
+    print("built", *(type(part).__name__ for part in built))
 
 main()
 """

@@ -30,7 +30,7 @@ LR = 7e-4
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--iterations", type=int, default=1800, help="of 128 drawings: 64 emoji, two drawings of each")
+    parser.add_argument("--iterations", type=int, default=900, help="of 128 drawings: 64 emoji, two drawings of each")
     parser.add_argument("--runs", type=Path, default=Path("outputs/weights"), help="folder for logs and checkpoint")
     parser.add_argument("--target", type=Path, default=TARGET, help="where the weights go, in half precision")
     args = parser.parse_args()

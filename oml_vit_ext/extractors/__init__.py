@@ -1,5 +1,6 @@
 """Images ``(B, 3, H, W)`` to descriptors ``(B, feat_dim)``."""
 
 from oml_vit_ext.extractors.irt import IRTExtractor
+from oml_vit_ext.extractors.momentum import ExtractorWithMomentum
 
-__all__ = ["IRTExtractor"]
+__all__ = ["ExtractorWithMomentum", "IRTExtractor"]

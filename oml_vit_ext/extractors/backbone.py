@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import timm
-import torch
 import torch.nn.functional as F
 from timm.models import is_model, list_models, model_entrypoint
 from torch import Tensor, nn
@@ -43,7 +42,7 @@ def build_backbone(
     Args:
         arch: Name of a timm ViT, DeiT, EVA or hybrid model, e.g. ``deit_small_patch16_224``.
         weights: ``None`` (random), a timm pretrained tag of the same architecture
-            (``deit_small_patch16_224.fb_in1k``) or a local file, see :func:`~oml_vit_ext.extractors.weights.load_weights`.
+            (``deit_small_patch16_224.fb_in1k``) or a local file, see ``load_weights`` in ``weights.py``.
         timm_args: More arguments for ``timm.create_model``, e.g. ``{"drop_path_rate": 0.1, "img_size": 64}``.
         allow_pickle: Read ``weights`` files that hold more than tensors. Such a file can run any code: only for files
             that you trust.
@@ -61,7 +60,7 @@ def build_backbone(
         if source.path is not None:
             load_weights(backbone, source.path, arch=arch, allow_pickle=allow_pickle)
     if getattr(backbone, "attn_pool", None) is not None:
-        backbone.attn_pool = None  # never called here; DDP would wait for its gradients
+        setattr(backbone, "attn_pool", None)  # noqa: B010  (never called here; DDP would wait for its gradients)
     return backbone
 
 
@@ -128,7 +127,7 @@ def _create(arch: str, timm_args: Mapping[str, Any], *, pretrained: bool = False
 def _create_pretrained(tag: str, timm_args: Mapping[str, Any]) -> nn.Module:
     try:
         return _create(tag, timm_args, pretrained=True)
-    except (OSError, torch.hub.HTTPError) as error:
+    except OSError as error:
         raise RuntimeError(
             f"The pretrained weights {tag!r} could not be downloaded ({type(error).__name__}: {error}). "
             f"Without access to the model hub, pass the path of a local file as weights."

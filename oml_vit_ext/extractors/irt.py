@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,7 @@ class IRTExtractor(IExtractor, IFreezable):
     """
 
     # The backbones of the paper, by timm's names. Usable as ``IRTExtractor.from_pretrained(name)``.
-    pretrained_models: ClassVar[dict[str, Any]] = {
+    pretrained_models: dict[str, Any] = {  # noqa: RUF012  (declared so in the host's interface)
         "deit_small_patch16_224.fb_in1k": {"init_args": {"arch": "deit_small_patch16_224"}},
         "deit_small_distilled_patch16_224.fb_in1k": {"init_args": {"arch": "deit_small_distilled_patch16_224"}},
         "deit_base_patch16_224.fb_in1k": {"init_args": {"arch": "deit_base_patch16_224"}},

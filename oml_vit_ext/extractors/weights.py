@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import is_model_pretrained, list_pretrained
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
@@ -133,9 +133,7 @@ def _path_classes() -> list[Any]:
 
 
 def _first_reason(error: Exception) -> str:
-    found = re.search(
-        r"Unsupported (?:global|class|operand)[^\n]*?GLOBAL ([\w.]+)|WeightsUnpickler error: ([^\n]+)", str(error)
-    )
+    found = re.search(r"GLOBAL ([\w.]+)|WeightsUnpickler error: ([^\n]+)", str(error))
     return next((g for g in found.groups() if g), "unknown") if found else "unknown"
 
 
@@ -149,9 +147,10 @@ def _find_tensors(content: Any, path: Path) -> StateDict:
         tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
         if tensors:
             return tensors
+    found = _some(sorted(map(str, content))) if isinstance(content, Mapping) else type(content).__name__
     raise RuntimeError(
         f"weights {str(path)!r} hold no state dict: expected tensors by name, or a dict with one of "
-        f"{', '.join(map(repr, _NESTED_IN))}; found {_some(sorted(map(str, content))) if isinstance(content, Mapping) else type(content).__name__}."
+        f"{', '.join(map(repr, _NESTED_IN))}; found {found}."
     )
 
 
@@ -160,8 +159,12 @@ def _backbone_part(state: StateDict, path: Path) -> StateDict:
     prefixes = sorted(key[: -len(_ANCHOR)] for key in state if key.endswith(_ANCHOR))
     if not prefixes:
         raise RuntimeError(
-            f"weights {str(path)!r} hold no vision transformer (no key ends in {_ANCHOR!r}); found {_some(sorted(state))}."
+            f"weights {str(path)!r} hold no vision transformer (no key ends in {_ANCHOR!r}); "
+            f"found {_some(sorted(state))}."
         )
+    if len(prefixes) == 2 and prefixes[0] == prefixes[1].replace("momentum_extractor.", "extractor.", 1):
+        logger.info("weights %s: of the extractor and its moving average, the extractor is used", path)
+        prefixes = prefixes[:1]  # a checkpoint of ``extractor_with_momentum``
     if len(prefixes) > 1:
         raise RuntimeError(
             f"weights {str(path)!r} hold {len(prefixes)} vision transformers, under {_some(prefixes)}: "
@@ -181,7 +184,7 @@ def _to_timm(state: StateDict, backbone: nn.Module) -> StateDict:
     theirs, ours = state.get("pos_embed"), getattr(backbone, "pos_embed", None)
     if theirs is None or ours is None or theirs.ndim != 3 or theirs.shape[1:] == ours.shape[1:]:
         return state
-    prefix_tokens = ours.shape[1] - backbone.patch_embed.num_patches  # type: ignore[union-attr,operator]
+    prefix_tokens = ours.shape[1] - backbone.patch_embed.num_patches  # type: ignore[union-attr]
     side = round((theirs.shape[1] - prefix_tokens) ** 0.5)
     if side * side + prefix_tokens != theirs.shape[1] or theirs.shape[2] != ours.shape[2]:
         return state  # not a grid of this model: the comparison of shapes says so

@@ -124,7 +124,7 @@ def test_pretrained_entries_name_real_timm_weights_and_have_transforms(weights: 
 
 
 def test_from_pretrained_of_an_unknown_name_lists_what_exists():
-    with pytest.raises(KeyError, match="deit_small_patch16_224.fb_in1k"):
+    with pytest.raises(KeyError, match=r"deit_small_patch16_224\.fb_in1k"):
         IRTExtractor.from_pretrained("deit_huge")
 
 

@@ -104,7 +104,7 @@ def test_a_deeper_file_is_refused_and_described(tmp_path: Path):
 
 def test_a_hybrid_file_for_a_plain_model_is_refused(tmp_path: Path):
     torch.save(IRTExtractor(None, **TINY_HYBRID).backbone.state_dict(), tmp_path / "hybrid.pth")
-    with pytest.raises(RuntimeError, match="the file holds .* behind a convolutional stem"):
+    with pytest.raises(RuntimeError, match=r"the file holds .* behind a convolutional stem"):
         IRTExtractor(tmp_path / "hybrid.pth", **TINY_PLAIN)
 
 
@@ -174,13 +174,13 @@ def test_a_whole_pickled_model(trained: IRTExtractor, tmp_path: Path):
 
 def test_a_file_without_a_transformer(tmp_path: Path):
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
-    with pytest.raises(RuntimeError, match="hold no vision transformer .* found bias, weight"):
+    with pytest.raises(RuntimeError, match=r"hold no vision transformer .* found bias, weight"):
         IRTExtractor(tmp_path / "linear.pth", **TINY_PLAIN)
 
 
 def test_a_file_that_holds_no_tensors(tmp_path: Path):
     torch.save({"epoch": 1, "note": "nothing here"}, tmp_path / "empty.pth")
-    with pytest.raises(RuntimeError, match="hold no state dict.*found epoch, note"):
+    with pytest.raises(RuntimeError, match=r"hold no state dict.*found epoch, note"):
         IRTExtractor(tmp_path / "empty.pth", **TINY_PLAIN)
 
 

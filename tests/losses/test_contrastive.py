@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from oml_vit_ext.losses import FeatureMemory, contrastive_loss, entropy_loss
+from oml_vit_ext.losses import FeatureMemory, contrastive_loss, entropy_loss, pair_sums
 from oml_vit_ext.losses.inputs import unit_vectors
 
 REDUCTIONS = ["anchors", "nonzero_pairs"]
@@ -31,10 +31,14 @@ def assert_same(ours: Tensor, plain: Tensor, features: Tensor, tolerance: float)
     torch.testing.assert_close(gradient, gradient_plain, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("leave_out_idle", [True, False])
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("layout", LABELS)
 @pytest.mark.parametrize("n_memory", [0, 1, 23])
-def test_value_and_gradient_equal_the_formula(reduction: str, layout: str, n_memory: int) -> None:
+def test_value_and_gradient_equal_the_formula(
+    reduction: str, layout: str, n_memory: int, leave_out_idle: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pair_sums, "may_wait_for_values", lambda device: leave_out_idle)
     labels = torch.tensor(LABELS[layout])
     memory, memory_labels = plain_loops.random_unit(n_memory, 6), labels[torch.randint(8, (n_memory,))]
     features = torch.randn(8, 6, requires_grad=True)
@@ -70,13 +74,15 @@ def test_the_slab_size_does_not_matter(reduction: str, slab_rows: int) -> None:
     assert_same(ours.loss, plain, features, 1e-5)
 
 
+@pytest.mark.parametrize("leave_out_idle", [True, False])
 @pytest.mark.parametrize("margin", [0.0, 0.5, 0.9, 1.0])
-def test_a_memory_far_larger_than_a_slab(margin: float) -> None:
-    # Dense but vectorised: loops over 16 x 30 000 pairs would take minutes.
+def test_a_memory_far_larger_than_a_slab(margin: float, leave_out_idle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair_sums, "may_wait_for_values", lambda device: leave_out_idle)
+    # Dense but vectorised: loops over 16 x 80 000 pairs would take minutes.
     features = torch.randn(16, 32, requires_grad=True)
     centre = torch.randn(32)
-    memory = torch.nn.functional.normalize(torch.randn(30_000, 32) + centre)
-    labels, memory_labels = torch.randint(40, (16,)), torch.randint(40, (30_000,))
+    memory = torch.nn.functional.normalize(torch.randn(80_000, 32) + centre)
+    labels, memory_labels = torch.randint(40, (16,)), torch.randint(40, (80_000,))
     z = torch.nn.functional.normalize(features)
     s, same = z @ memory.T, labels[:, None] == memory_labels
     s_batch, same_batch = z @ z.T, labels[:, None] == labels
@@ -107,6 +113,14 @@ def test_gradcheck_in_float64(reduction: str) -> None:
         ).loss
 
     assert torch.autograd.gradcheck(loss, torch.randn(5, 4, dtype=torch.float64, requires_grad=True))
+
+
+def test_a_nan_is_not_lost() -> None:
+    memory = plain_loops.random_unit(100, 4)
+    memory[7, 2] = torch.nan
+    z, labels = plain_loops.random_unit(4, 4), torch.arange(4)
+    result = contrastive_loss(z, labels, memory=memory, memory_labels=torch.full((100,), 9), margin=1.0)
+    assert result.loss.isnan()
 
 
 def test_parts_of_a_batch_add_up_to_the_whole() -> None:
@@ -149,8 +163,9 @@ def test_no_gradient_is_formed_where_none_is_wanted() -> None:
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_the_step_never_waits_for_a_value(reduction: str) -> None:
+def test_the_step_never_waits_for_a_value(reduction: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU, reading a value (.item(), nonzero, a boolean index) stalls the step; fake tensors have none to read."""
+    monkeypatch.setattr(pair_sums, "may_wait_for_values", lambda device: False)
     with FakeTensorMode():
         memory = FeatureMemory(50)
         for _ in range(5):

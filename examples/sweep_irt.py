@@ -1,0 +1,176 @@
+"""How margin and entropy weight of IRT's loss act on the bundled pictures: one short training for each pair of values.
+
+Every run goes through the host's pipelines, as in demo.py, and leaves one row in OUTPUT/sweep.csv. Call it again to go
+on: rows that are there with the same settings are not run again. At the end OUTPUT/sweep.png shows CMC@1 and the
+number of dimensions that carry 90 % of the variance, averaged over the seeds.
+
+  python examples/sweep_irt.py --margins 0.3,0.5 --entropy-weights 0,0.7 --seeds 1,2
+  python examples/sweep_irt.py --entropy-memory optimizer.args.lr=1e-4   # Hydra overrides, last
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from tqdm import tqdm
+
+from demo import ROOT, quieten, train, validate
+from folders import in_folder
+
+SETTINGS = ["margin", "entropy_weight", "seed", "entropy_memory", "iterations", "overrides"]
+PANELS = {"cmc_1": ("CMC@1", "{:.3f}"), "dims_90": ("dimensions for 90 % of the variance", "{:.0f}")}
+
+
+def main() -> None:
+    args = parse_arguments()
+    quieten()
+    output = args.output.absolute()
+    output.mkdir(parents=True, exist_ok=True)
+    with initialize_config_module("oml_vit_ext.configs", version_base=None), in_folder(ROOT):
+        iterations = args.iterations or compose("irt/train_demo", args.overrides).iterations
+        grid = itertools.product(
+            args.seeds, args.margins, args.entropy_weights
+        )  # a whole map first, then the next seed
+        shared = {
+            "entropy_memory": args.entropy_memory,
+            "iterations": iterations,
+            "overrides": " ".join(args.overrides),
+        }
+        wanted = [{"margin": m, "entropy_weight": w, "seed": s, **shared} for s, m, w in grid]
+        run_missing(wanted, args.overrides, output / "sweep.csv", output / "log.txt")
+    results = rows_of(wanted, read_rows(output / "sweep.csv"))
+    picture = output / ("sweep_entropy_memory.png" if args.entropy_memory else "sweep.png")
+    draw_heat_maps(results, f"emoji, {iterations} iterations, seeds {', '.join(map(str, args.seeds))}", picture)
+    print(means(results, "cmc_1").to_string(float_format="{:.3f}".format))
+    print(f"\n  all figures  {output / 'sweep.csv'}\n  heat maps    {picture}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--margins", type=numbers, default="0.1,0.3,0.5,0.7", help="values of the margin (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--entropy-weights", type=numbers, default="0,0.3,0.7,1,2", help="values of lambda (default: %(default)s)"
+    )
+    parser.add_argument("--seeds", type=whole_numbers, default="42", help="one run each (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, help="iterations of each training (default: that of the config)")
+    parser.add_argument("--output", type=Path, default=Path("outputs/sweep"), help="folder (default: %(default)s)")
+    parser.add_argument(
+        "--entropy-memory", action="store_true", help="the entropy's nearest neighbours from the memory as well"
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="changes to the config irt/train_demo, e.g. pretrained=null; paths are relative to the project's folder",
+    )
+    return parser.parse_intermixed_args()
+
+
+def numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def whole_numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def run_missing(wanted: list[dict], overrides: list[str], table: Path, log: Path) -> None:
+    """Run the settings that have no row in ``table`` yet; what the pipelines print goes to ``log``."""
+    finished = read_rows(table)
+    missing = [w for w in wanted if rows_of([w], finished).empty]
+    with tqdm(total=len(wanted), initial=len(wanted) - len(missing), unit="run", desc="sweep") as bar:
+        for setting in missing:
+            bar.set_postfix_str(f"margin {setting['margin']:g}, entropy weight {setting['entropy_weight']:g}")
+            with printing_to(log), tempfile.TemporaryDirectory(dir=table.parent) as folder:
+                row = run(setting, overrides, Path(folder))
+            append_row(row, table)
+            bar.update()
+
+
+def run(setting: dict, overrides: list[str], folder: Path) -> dict:
+    """Train and validate one setting in ``folder``; returns its row of the table."""
+    started = time.perf_counter()
+    criterion = [f"criterion.args.{name}={setting[name]}" for name in ("margin", "entropy_weight")]
+    criterion += [f"+criterion.args.entropy_memory={setting['entropy_memory']}"]
+    training = [f"iterations={setting['iterations']}", f"seed={setting['seed']}", *criterion, *overrides]
+    checkpoint = train("irt_r", training, folder)
+    arguments = ["irt/variant=irt_r", f"checkpoint='{checkpoint}'", *for_validation(overrides)]
+    result = validate("it", arguments, folder)
+    figures = {name: round(getattr(result, name), 4) for name in ("cmc_1", "cmc_10", "map_5", "dims_90")}
+    return {**setting, **figures, "seconds": round(time.perf_counter() - started, 1)}
+
+
+def for_validation(overrides: list[str]) -> list[str]:
+    """Those that say something about the model or the data: the validation config knows no optimizer, for instance."""
+    known = compose("irt/validate_demo")
+    keys = [parsed.key_or_group.split(".")[0] for parsed in OverridesParser.create().parse_overrides(overrides)]
+    return [override for override, key in zip(overrides, keys, strict=True) if key in known]
+
+
+def read_rows(table: Path) -> pd.DataFrame:
+    if not table.is_file():
+        return pd.DataFrame(columns=SETTINGS)
+    return pd.read_csv(table, dtype={"overrides": str}, keep_default_na=False)
+
+
+def rows_of(settings: list[dict], rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of exactly these settings."""
+    keys = {tuple(setting[name] for name in SETTINGS) for setting in settings}
+    return rows.loc[[key in keys for key in rows[SETTINGS].itertuples(index=False, name=None)]]
+
+
+def append_row(row: dict, table: Path) -> None:
+    """The file is replaced as a whole: whoever interrupts never leaves half a row."""
+    unfinished = table.with_suffix(".part")
+    rows = [*read_rows(table).to_dict("records"), row]
+    pd.DataFrame(rows).to_csv(unfinished, index=False)
+    os.replace(unfinished, table)
+
+
+def means(results: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Averages over the seeds: one row per margin, one column per entropy weight."""
+    return results.pivot_table(index="margin", columns="entropy_weight", values=column, aggfunc="mean")
+
+
+def draw_heat_maps(results: pd.DataFrame, title: str, path: Path) -> None:
+    fig, axes = plt.subplots(1, len(PANELS), figsize=(11, 3.6), layout="constrained")
+    for ax, (column, (name, number)) in zip(axes, PANELS.items(), strict=True):
+        values = means(results, column)
+        picture = ax.imshow(values, cmap="viridis", aspect="auto")
+        for (i, j), value in ((ij, values.iat[ij]) for ij in itertools.product(*map(range, values.shape))):
+            bright = picture.norm(value) > 0.6
+            ax.text(j, i, number.format(value), ha="center", va="center", color="black" if bright else "white")
+        ax.set_xticks(range(values.shape[1]), [f"{w:g}" for w in values.columns])
+        ax.set_yticks(range(values.shape[0]), [f"{m:g}" for m in values.index])
+        ax.set(xlabel="entropy weight λ", ylabel="margin β", title=name)
+    fig.suptitle(title, fontsize=9)
+    unfinished = path.with_name("part_" + path.name)
+    fig.savefig(unfinished, dpi=130)
+    plt.close(fig)
+    os.replace(unfinished, path)
+
+
+@contextlib.contextmanager
+def printing_to(log: Path) -> Iterator[None]:
+    with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        yield
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What a user gets from a wheel and from an sdist."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+NOT_SOURCE = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "outputs", "logs", "__pycache__", "images")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the sdist, built from a copy so that the checkout stays clean."""
+    folder = tmp_path_factory.mktemp("built")
+    source = folder / "source"
+    shutil.copytree(ROOT, source, ignore=NOT_SOURCE)
+    vendor = source / "examples" / "demo_data" / "images" / "noto"
+    vendor.mkdir(parents=True)
+    shutil.copy(next((ROOT / "examples/demo_data/images/noto").glob("*.jpg")), vendor)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder
+
+
+def test_the_wheel_holds_configs_and_plugin_but_no_demo(built: Path):
+    names = zipfile.ZipFile(next(built.glob("*.whl"))).namelist()
+    assert "oml_vit_ext/py.typed" in names and "hydra_plugins/oml_vit_ext/__init__.py" in names
+    assert "hydra_plugins/__init__.py" not in names, "other Hydra plugins would no longer be found"
+    in_repository = {str(p.relative_to(ROOT / "configs")) for p in (ROOT / "configs").rglob("*.yaml")}
+    prefix = "oml_vit_ext/configs/"
+    assert {n.removeprefix(prefix) for n in names if n.startswith(prefix) and n.endswith(".yaml")} == in_repository
+    assert not [n for n in names if n.startswith(("examples", "tests", "benchmarks"))]
+
+
+def test_every_module_is_in_the_wheel(built: Path):
+    names = set(zipfile.ZipFile(next(built.glob("*.whl"))).namelist())
+    assert {str(p.relative_to(ROOT)) for p in (ROOT / "oml_vit_ext").rglob("*.py")} <= names
+
+
+def test_the_sdist_holds_the_demo(built: Path):
+    names = tarfile.open(next(built.glob("*.tar.gz"))).getnames()
+    inside = {n.split("/", 1)[1] for n in names if "/" in n}
+    assert {"examples/demo.py", "examples/demo_data/df.csv", "tests/conftest.py", "README.md", "LICENSE"} <= inside
+    assert any(n.startswith("examples/demo_data/images/noto/") for n in inside)
+
+
+def test_an_unmodified_oml_script_works_from_the_wheel(built: Path, tmp_path: Path):
+    site = tmp_path / "site"
+    zipfile.ZipFile(next(built.glob("*.whl"))).extractall(site)
+    (tmp_path / "config.yaml").write_text("defaults: [{criterion: irt}]\n")
+    (tmp_path / "script.py").write_text(
+        "import hydra, oml.registry, sys\n"
+        "@hydra.main(config_path='.', config_name='config', version_base='1.1')\n"
+        "def main(cfg):\n"
+        "    print(cfg.criterion.args.entropy_weight, sys.modules['oml_vit_ext'].__file__)\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(site), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == f"0.7 {site / 'oml_vit_ext' / '__init__.py'}", done.stderr
