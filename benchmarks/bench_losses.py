@@ -4,8 +4,8 @@ The floor is the product of batch and memory, and the product that forms the gra
 columns without any gradient out of the second one, so how much of it remains depends on the data: beside the usual
 margin there is the worst case, where nearly every negative pair is active. Each step is forward and backward, from raw
 features to their gradient, with the memory full. Methods take turns, so that a busy machine slows them all; times are
-medians, ratios are medians of the ratios within a turn. OML's miner needs tens of seconds per step at SOP's size: it has
-the smallest size only.
+medians, ratios are medians of the ratios within a turn. OML's miner needs tens of seconds per step at SOP's size: it
+has the smallest size only.
 
     python benchmarks/bench_losses.py                     # about a minute on two idle cores
     python benchmarks/bench_losses.py --large             # up to a million entries (3 GB of memory)

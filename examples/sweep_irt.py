@@ -25,10 +25,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 from hydra import compose, initialize_config_module
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from tqdm import tqdm
 
-from demo import ROOT, quieten, train, validate
+from demo import ROOT, for_validation, quieten, train, validate
 from folders import in_folder
 
 SETTINGS = ["margin", "entropy_weight", "seed", "entropy_memory", "iterations", "overrides"]
@@ -42,9 +41,8 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     with initialize_config_module("oml_vit_ext.configs", version_base=None), in_folder(ROOT):
         iterations = args.iterations or compose("irt/train_demo", args.overrides).iterations
-        grid = itertools.product(
-            args.seeds, args.margins, args.entropy_weights
-        )  # a whole map first, then the next seed
+        # A whole map first, then the next seed.
+        grid = itertools.product(args.seeds, args.margins, args.entropy_weights)
         shared = {
             "entropy_memory": args.entropy_memory,
             "iterations": iterations,
@@ -114,13 +112,6 @@ def run(setting: dict, overrides: list[str], folder: Path) -> dict:
     result = validate("it", arguments, folder)
     figures = {name: round(getattr(result, name), 4) for name in ("cmc_1", "cmc_10", "map_5", "dims_90")}
     return {**setting, **figures, "seconds": round(time.perf_counter() - started, 1)}
-
-
-def for_validation(overrides: list[str]) -> list[str]:
-    """Those that say something about the model or the data: the validation config knows no optimizer, for instance."""
-    known = compose("irt/validate_demo")
-    keys = [parsed.key_or_group.split(".")[0] for parsed in OverridesParser.create().parse_overrides(overrides)]
-    return [override for override, key in zip(overrides, keys, strict=True) if key in known]
 
 
 def read_rows(table: Path) -> pd.DataFrame:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Similarities per slab. On a CPU, 2 MB of float32 stay in the cache. From 0.25 to 4 MB the speed is the same, but threads
-# wait for one another after every operation on a slab, which takes long where other processes share the cores: the
-# fewer slabs the better. A GPU wants large matrix products.
+# Similarities per slab. On a CPU, 2 MB of float32 stay in the cache. From 0.25 to 4 MB the speed is the same, but
+# threads wait for one another after every operation on a slab, which takes long where other processes share the cores:
+# the fewer slabs the better. A GPU wants large matrix products.
 CPU_SLAB = 2**19
 GPU_SLAB = 2**24
 
