@@ -48,6 +48,7 @@ types: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench_losses.py
+	$(BIN)/python benchmarks/bench_hydra_plugin.py
 
 check: lint types test bench
 
