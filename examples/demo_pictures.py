@@ -28,10 +28,11 @@ def draw_retrieval(
         root: Folder that the paths are relative to.
         path: Where the picture goes.
     """
-    queries = [round(i * (len(df) - 1) / (n_queries - 1)) for i in range(n_queries)]
+    queries = _spread_queries(df, n_queries)
     models = list(retrieved)
     columns = 1 + sum(1 + top for _ in models)  # a gap before each model
-    fig, axes = plt.subplots(n_queries, columns, figsize=(0.62 * columns, 0.78 * n_queries + 0.5))
+    fig, axes = plt.subplots(n_queries, columns, figsize=(0.55 * columns, 0.68 * n_queries + 0.4))
+    fig.subplots_adjust(left=0.04, right=0.99, bottom=0.01, top=0.92, wspace=0.1, hspace=0.25)
     for ax in axes.flat:
         ax.axis("off")
     for row, query in enumerate(queries):
@@ -45,6 +46,13 @@ def draw_retrieval(
         box = axes[0, 2 + m * (top + 1) + top // 2].get_position()
         fig.text((box.x0 + box.x1) / 2, 0.945, model, ha="center", fontsize=9, weight="bold")
     _save(fig, path)
+
+
+def _spread_queries(df: pd.DataFrame, n: int) -> list[int]:
+    """Row numbers of labels that lie evenly over the data, each time another of their drawings."""
+    rows = [group.index.tolist() for _, group in df.groupby("label")]
+    chosen = [rows[round(i * (len(rows) - 1) / max(1, n - 1))] for i in range(n)]
+    return [drawings[i % len(drawings)] for i, drawings in enumerate(chosen)]
 
 
 def draw_spectrum(embeddings: dict[str, Tensor], path: Path) -> None:
