@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from conftest import ROOT
 
 NOT_SOURCE = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "outputs", "logs", "__pycache__", "images")
@@ -46,7 +47,8 @@ def test_every_module_is_in_the_wheel(built: Path):
 
 
 def test_the_sdist_holds_the_demo(built: Path):
-    names = tarfile.open(next(built.glob("*.tar.gz"))).getnames()
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        names = archive.getnames()
     inside = {n.split("/", 1)[1] for n in names if "/" in n}
     assert {"examples/demo.py", "examples/demo_data/df.csv", "tests/conftest.py", "README.md", "LICENSE"} <= inside
     assert any(n.startswith("examples/demo_data/images/noto/") for n in inside)

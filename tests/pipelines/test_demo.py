@@ -7,16 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT
 from PIL import Image
+
+from conftest import ROOT
 
 SMALL = ["sampler.args.n_labels=4", "extractor.args.timm_args.depth=2", "pretrained=null"]
 
 
 def test_demo_prints_a_table_and_leaves_pictures(demo_slice: Path, tmp_path: Path):
+    arguments = ["--data", str(demo_slice), "--output", "here", "--iterations", "2", *SMALL]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples/demo.py"), "--data", str(demo_slice), "--output", "here"]
-        + ["--iterations", "2", *SMALL],
+        [sys.executable, str(ROOT / "examples/demo.py"), *arguments],
         cwd=tmp_path,
         capture_output=True,
         text=True,

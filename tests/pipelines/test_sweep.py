@@ -7,16 +7,17 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from conftest import ROOT
 from PIL import Image
+
+from conftest import ROOT
 
 SMALL = ["sampler.args.n_labels=4", "extractor.args.timm_args.depth=2", "pretrained=null"]
 
 
 def _sweep(folder: Path, data: Path, weights: str) -> pd.DataFrame:
+    arguments = ["--margins", "0.5", "--entropy-weights", weights, "--iterations", "2", "--output", "sweep"]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples/sweep_irt.py"), "--margins", "0.5", "--entropy-weights", weights]
-        + ["--iterations", "2", "--output", "sweep", f"dataset_root={data}", *SMALL],
+        [sys.executable, str(ROOT / "examples/sweep_irt.py"), *arguments, f"dataset_root={data}", *SMALL],
         cwd=folder,
         capture_output=True,
         text=True,
