@@ -116,7 +116,7 @@ def test_help_names_the_configs_and_variants(run_folder: Path):
 
 
 def test_a_wrong_pooling_stops_before_training(run_folder: Path):
-    arguments = ["dataset_root=data", "extractor.args.pooling=mean", *SMALL]
+    arguments = ["dataset_root=data", "extractor.args.pooling=mean", *SMALL, *TRAINING]
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples/train_extractor.py"), *arguments],
         cwd=run_folder,
