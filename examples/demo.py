@@ -20,7 +20,6 @@ from pathlib import Path
 import pandas as pd
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
 from oml.lightning.callbacks.metric import MetricValCallback
 from oml.lightning.pipelines.train import extractor_training_pipeline
 from oml.lightning.pipelines.validate import extractor_validation_pipeline
@@ -87,7 +86,7 @@ def train(variant: str, overrides: list[str], folder: Path) -> Path:
     say(f"Training {variant.upper()}: {cfg.iterations} iterations")
     best = folder / "checkpoints" / "best.ckpt"
     best.unlink(missing_ok=True)  # Lightning would keep it and write best-v1.ckpt
-    with in_folder(folder), without_config_dump(cfg):
+    with in_folder(folder), without_config_dump():
         extractor_training_pipeline(cfg)
     return best
 
@@ -96,7 +95,7 @@ def validate(name: str, overrides: list[str], folder: Path) -> Validated:
     """Validate with the host's pipeline and collect the figures."""
     cfg = with_absolute_paths(compose("irt/validate_demo", overrides))
     say(f"Validating {name}")
-    with in_folder(folder), without_config_dump(cfg):
+    with in_folder(folder), without_config_dump():
         trainer, logs = extractor_validation_pipeline(cfg)
     metric = next(c for c in trainer.callbacks if isinstance(c, MetricValCallback)).metric
     embeddings = metric.acc.storage[metric._acc_embeddings_key]
@@ -139,8 +138,8 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def without_config_dump(cfg: DictConfig) -> Iterator[None]:
-    """The host prints the whole config; here it goes into a file beside the run instead."""
+def without_config_dump() -> Iterator[None]:
+    """The host prints the whole config first; the demo leaves the screen to progress and results."""
     import oml.lightning.pipelines.train as host_train
     import oml.lightning.pipelines.validate as host_validate
 

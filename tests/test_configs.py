@@ -134,6 +134,6 @@ def test_all_yaml_files_end_with_a_newline_and_hold_no_machine_path():
         assert text.endswith("\n") and "/home/" not in text
 
 
-def test_random_models_are_built_without_torch_warnings(recwarn):
+def test_the_demo_model_takes_the_demo_images():
     cfg = _offline(compose("irt/validate_demo"))
     assert get_extractor_by_cfg(cfg.extractor).eval()(torch.zeros(1, 3, 48, 48)).shape == (1, 192)
