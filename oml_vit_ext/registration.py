@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from oml.registry.losses import LOSSES_REGISTRY
-from oml.registry.models import EXTRACTORS_REGISTRY
+from oml.registry.models import EXTRACTORS_REGISTRY, PAIRWISE_MODELS_REGISTRY
+from oml.registry.postprocessors import POSTPROCESSORS_REGISTRY
+from oml.registry.samplers import SAMPLERS_REGISTRY
 from oml.registry.transforms import TRANSFORMS_FOR_PRETRAINED, TRANSFORMS_REGISTRY
 
 from oml_vit_ext import compat
@@ -20,6 +22,9 @@ LOSSES = {
     "irt": IRTLoss,
     "pml": PMLLoss,
 }
+PAIRWISE_MODELS: dict[str, Any] = {}
+POSTPROCESSORS: dict[str, Any] = {}
+SAMPLERS: dict[str, Any] = {}
 TRANSFORMS = {"augs_irt": get_augs_irt, "norm_resize_irt": get_norm_resize_irt}
 
 
@@ -32,6 +37,9 @@ def register() -> None:
     additions: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         ("EXTRACTORS_REGISTRY", EXTRACTORS_REGISTRY, EXTRACTORS),
         ("LOSSES_REGISTRY", LOSSES_REGISTRY, LOSSES),
+        ("PAIRWISE_MODELS_REGISTRY", PAIRWISE_MODELS_REGISTRY, PAIRWISE_MODELS),
+        ("POSTPROCESSORS_REGISTRY", POSTPROCESSORS_REGISTRY, POSTPROCESSORS),
+        ("SAMPLERS_REGISTRY", SAMPLERS_REGISTRY, SAMPLERS),
         ("TRANSFORMS_REGISTRY", TRANSFORMS_REGISTRY, TRANSFORMS),
     ]
     for registry_name, registry, ours in additions:

@@ -1,0 +1,1 @@
+"""Public retrieval data sets as dataframes of the host."""

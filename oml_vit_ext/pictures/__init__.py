@@ -1,0 +1,1 @@
+"""Where a model looks, and what a re-ranker changed: figures to look at."""

@@ -1,0 +1,1 @@
+"""Batch samplers of the host's interface."""
