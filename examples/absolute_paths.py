@@ -5,21 +5,21 @@ from pathlib import Path
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-_FOLDERS = ("dataset_root", "data_dir", "save_dir")
-_FILES = ("pretrained", "checkpoint")
+_PATHS = ("dataset_root", "data_dir", "save_dir", "embeddings_cache_dir", "scores_file", "pca")
+_FILES_OR_NAMES = ("pretrained", "checkpoint", "first_stage_checkpoint")
 
 
 def with_absolute_paths(cfg: DictConfig) -> DictConfig:
-    """The same config, with the folders and the files that exist where the script was started made absolute.
+    """The same config, with its paths made absolute as seen from where the script was started.
 
     ``save_dir: .`` stays: it stands for the folder of the run.
     """
     cfg = cfg.copy()
     with open_dict(cfg):
-        for key in _FOLDERS:
+        for key in _PATHS:
             if cfg.get(key) not in (None, "."):
                 cfg[key] = to_absolute_path(cfg[key])
-        for key in _FILES:
+        for key in _FILES_OR_NAMES:
             given = None if OmegaConf.is_missing(cfg, key) else cfg.get(key)
             if given and Path(to_absolute_path(given)).is_file():  # else: a name of pretrained weights
                 cfg[key] = to_absolute_path(given)

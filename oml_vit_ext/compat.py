@@ -10,6 +10,9 @@ from typing import Any
 import oml.registry.losses as host_losses
 from torch import nn
 
+from oml_vit_ext.compat_freeze import freeze_in_training
+from oml_vit_ext.compat_mining import introduce_samplers
+from oml_vit_ext.compat_validation import validate_on_embeddings
 from oml_vit_ext.messages import unknown_name
 
 logger = logging.getLogger(__name__)
@@ -18,9 +21,12 @@ logger = logging.getLogger(__name__)
 _PASSED_TO_ALL = {"label2category"}
 
 
-def apply(our_losses: Mapping[str, Any]) -> None:
+def apply(our_losses: Mapping[str, Any], our_postprocessors: Mapping[str, Any]) -> None:
     """Apply all repairs; calling it again changes nothing."""
     _build_our_losses_strictly(our_losses)
+    freeze_in_training()
+    introduce_samplers()
+    validate_on_embeddings(our_postprocessors)
 
 
 def _build_our_losses_strictly(our_losses: Mapping[str, Any]) -> None:

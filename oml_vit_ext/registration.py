@@ -11,21 +11,34 @@ from oml.registry.samplers import SAMPLERS_REGISTRY
 from oml.registry.transforms import TRANSFORMS_FOR_PRETRAINED, TRANSFORMS_REGISTRY
 
 from oml_vit_ext import compat
-from oml_vit_ext.extractors import ExtractorWithMomentum, IRTExtractor
+from oml_vit_ext.extractors import ExtractorWithMomentum, ExtractorWithPCA, HybridViTExtractor, IRTExtractor
+from oml_vit_ext.group_size_transforms import get_augs_dtop, get_norm_resize_dtop
 from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, PMLLoss
+from oml_vit_ext.reranking import STIRReranker, STIRSiamese
+from oml_vit_ext.samplers import GroupSizeSampler, HardTuplesSampler
 from oml_vit_ext.transforms import get_augs_irt, get_norm_resize_irt
 
-EXTRACTORS = {"irt": IRTExtractor, "extractor_with_momentum": ExtractorWithMomentum}
+EXTRACTORS = {
+    "irt": IRTExtractor,
+    "hybrid_vit": HybridViTExtractor,
+    "extractor_with_pca": ExtractorWithPCA,
+    "extractor_with_momentum": ExtractorWithMomentum,
+}
 LOSSES = {
     "contrastive_xbm": ContrastiveXBMLoss,
     "differential_entropy": DifferentialEntropyLoss,
     "irt": IRTLoss,
     "pml": PMLLoss,
 }
-PAIRWISE_MODELS: dict[str, Any] = {}
-POSTPROCESSORS: dict[str, Any] = {}
-SAMPLERS: dict[str, Any] = {}
-TRANSFORMS = {"augs_irt": get_augs_irt, "norm_resize_irt": get_norm_resize_irt}
+PAIRWISE_MODELS: dict[str, Any] = {"stir": STIRSiamese}
+POSTPROCESSORS: dict[str, Any] = {"stir_reranker": STIRReranker}
+SAMPLERS: dict[str, Any] = {"group_size": GroupSizeSampler, "hard_tuples": HardTuplesSampler}
+TRANSFORMS = {
+    "augs_irt": get_augs_irt,
+    "norm_resize_irt": get_norm_resize_irt,
+    "augs_dtop": get_augs_dtop,
+    "norm_resize_dtop": get_norm_resize_dtop,
+}
 
 
 def register() -> None:
@@ -49,7 +62,7 @@ def register() -> None:
         registry.update(ours)
     for weights in IRTExtractor.pretrained_models:
         TRANSFORMS_FOR_PRETRAINED.setdefault(weights, _transforms_for(weights))
-    compat.apply(our_losses=LOSSES)
+    compat.apply(our_losses=LOSSES, our_postprocessors=POSTPROCESSORS)
 
 
 def _transforms_for(weights: str) -> Any:

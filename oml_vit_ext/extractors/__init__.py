@@ -1,6 +1,8 @@
 """Images ``(B, 3, H, W)`` to descriptors ``(B, feat_dim)``."""
 
+from oml_vit_ext.extractors.hybrid import HybridViTExtractor
 from oml_vit_ext.extractors.irt import IRTExtractor
 from oml_vit_ext.extractors.momentum import ExtractorWithMomentum
+from oml_vit_ext.extractors.pca import ExtractorWithPCA
 
-__all__ = ["ExtractorWithMomentum", "IRTExtractor"]
+__all__ = ["ExtractorWithMomentum", "ExtractorWithPCA", "HybridViTExtractor", "IRTExtractor"]

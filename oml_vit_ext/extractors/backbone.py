@@ -97,7 +97,11 @@ def forward_tokens(backbone: nn.Module, images: Tensor) -> Tensor:
 
 
 def check_images(images: Tensor) -> None:
-    """Raise a ``ValueError`` unless ``images`` is ``(B, 3, H, W)``."""
+    """Raise a ``ValueError`` unless ``images`` is ``(B, 3, H, W)`` with at least one pixel per image."""
+    if images.ndim == 4 and min(images.shape[-2:]) == 0:
+        raise ValueError(
+            f"Images of shape {tuple(images.shape)} were given, expected (B, 3, H, W) of at least one pixel."
+        )
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(
             f"Images of shape {tuple(images.shape)} were given, expected (B, 3, H, W): convert greyscale or RGBA "

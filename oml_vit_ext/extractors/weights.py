@@ -30,6 +30,8 @@ _NESTED_IN = ("state_dict", "model", "teacher", "state_dict_ema", "model_ema")
 # Parts of published checkpoints that an extractor has no use for: classifiers, DINO's projection and mask token.
 _NOT_NEEDED = re.compile(r"^(head|head_dist|pre_logits|fc|classifier|projector|predictor)\.|^mask_token$")
 _ANCHOR = "blocks.0.attn.qkv.weight"
+# What a ``hybrid_vit`` has beside its backbone; every one of them has the last.
+HYBRID_PARTS = ("global_branch", "local_branch", "descriptor_head")
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,12 @@ def load_weights(backbone: nn.Module, path: Path, *, arch: str, allow_pickle: bo
         RuntimeError: The file is broken, needs ``allow_pickle``, or does not fit ``arch``; the sentence says what was
             found and what was expected.
     """
-    state = _backbone_part(read_state_dict(path, allow_pickle=allow_pickle), path)
-    state = _to_timm(state, backbone)
+    fit_weights(backbone, read_state_dict(path, allow_pickle=allow_pickle), path, arch=arch)
+
+
+def fit_weights(backbone: nn.Module, state: StateDict, path: Path, *, arch: str) -> None:
+    """Copy the one transformer among the tensors of the file ``path`` into ``backbone``, see :func:`load_weights`."""
+    state = _to_timm(_backbone_part(state, path), backbone)
     expected = backbone.state_dict()
 
     wrong_shape = [k for k in expected if k in state and state[k].shape != expected[k].shape]
@@ -88,12 +94,12 @@ def load_weights(backbone: nn.Module, path: Path, *, arch: str, allow_pickle: bo
     if wrong_shape or missing or unexpected:
         raise RuntimeError(
             f"weights {str(path)!r} do not fit arch {arch!r}: the file holds {_describe(state)}, expected "
-            f"{_describe(expected)}. Missing: {_some(missing)}; unexpected: {_some(unexpected)}; "
-            f"of another shape: {_some(wrong_shape)}."
+            f"{_describe(expected)}. Missing: {some(missing)}; unexpected: {some(unexpected)}; "
+            f"of another shape: {some(wrong_shape)}."
         )
     not_needed = sorted(set(state) - set(expected))
     if not_needed:
-        logger.info("weights %s: not used by the extractor: %s", path, _some(not_needed))
+        logger.info("weights %s: not used by the extractor: %s", path, some(not_needed))
     backbone.load_state_dict({k: state[k] for k in expected}, strict=True)
 
 
@@ -147,7 +153,7 @@ def _find_tensors(content: Any, path: Path) -> StateDict:
         tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
         if tensors:
             return tensors
-    found = _some(sorted(map(str, content))) if isinstance(content, Mapping) else type(content).__name__
+    found = some(sorted(map(str, content))) if isinstance(content, Mapping) else type(content).__name__
     raise RuntimeError(
         f"weights {str(path)!r} hold no state dict: expected tensors by name, or a dict with one of "
         f"{', '.join(map(repr, _NESTED_IN))}; found {found}."
@@ -156,25 +162,51 @@ def _find_tensors(content: Any, path: Path) -> StateDict:
 
 def _backbone_part(state: StateDict, path: Path) -> StateDict:
     """The entries of the one transformer in the file, without their common prefix."""
+    prefix = backbone_prefix(state, path)
+    outside = sorted(k for k in state if not k.startswith(prefix))
+    parts = hybrid_parts(state, prefix)
+    if parts:
+        logger.warning(
+            "weights %s: a whole hybrid_vit (backbone, %s); only its backbone is used. "
+            "Its descriptors need the extractor hybrid_vit.",
+            path,
+            ", ".join(parts),
+        )
+    elif outside:
+        logger.info("weights %s: not part of the backbone: %s", path, some(outside))
+    return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+
+
+def backbone_prefix(state: Mapping[str, Tensor], path: Path) -> str:
+    """What stands before the names of the one transformer in the file, e.g. ``model.backbone.``.
+
+    Raises:
+        RuntimeError: There is no transformer, or more than one.
+    """
     prefixes = sorted(key[: -len(_ANCHOR)] for key in state if key.endswith(_ANCHOR))
     if not prefixes:
         raise RuntimeError(
             f"weights {str(path)!r} hold no vision transformer (no key ends in {_ANCHOR!r}); "
-            f"found {_some(sorted(state))}."
+            f"found {some(sorted(state))}."
         )
     if len(prefixes) == 2 and prefixes[0] == prefixes[1].replace("momentum_extractor.", "extractor.", 1):
         logger.info("weights %s: of the extractor and its moving average, the extractor is used", path)
         prefixes = prefixes[:1]  # a checkpoint of ``extractor_with_momentum``
     if len(prefixes) > 1:
         raise RuntimeError(
-            f"weights {str(path)!r} hold {len(prefixes)} vision transformers, under {_some(prefixes)}: "
+            f"weights {str(path)!r} hold {len(prefixes)} vision transformers, under {some(prefixes)}: "
             f"expected one. Save the part that you want on its own."
         )
-    prefix = prefixes[0]
-    outside = sorted(k for k in state if not k.startswith(prefix))
-    if outside:
-        logger.info("weights %s: not part of the backbone: %s", path, _some(outside))
-    return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    return prefixes[0]
+
+
+def hybrid_parts(state: Mapping[str, Tensor], prefix: str) -> list[str]:
+    """Which parts of a ``hybrid_vit`` stand beside the transformer at ``prefix``; none if it is something else."""
+    outer = prefix.removesuffix("backbone.")
+    if outer == prefix:
+        return []
+    beside = {key[len(outer) :].split(".")[0] for key in state if key.startswith(outer)}
+    return [part for part in HYBRID_PARTS if part in beside] if HYBRID_PARTS[-1] in beside else []
 
 
 def _to_timm(state: StateDict, backbone: nn.Module) -> StateDict:
@@ -209,7 +241,7 @@ def _describe(state: Mapping[str, Tensor]) -> str:
     return parts
 
 
-def _some(names: list[str], limit: int = 8) -> str:
+def some(names: list[str], limit: int = 8) -> str:
     if not names:
         return "none"
     more = f" and {len(names) - limit} more" if len(names) > limit else ""

@@ -1,0 +1,38 @@
+"""What the re-ranker's scripts do with a config before they hand it to the host's pipelines."""
+
+from pathlib import Path
+
+from hydra.utils import to_absolute_path
+from omegaconf import DictConfig, OmegaConf, open_dict
+from timm.models import is_model_pretrained
+
+_WANTED = {
+    "first_stage_checkpoint": "the checkpoint of stir/train_first_stage_* or irt/train_*, or a timm tag",
+    "checkpoint": "the checkpoint of stir/train_reranker_*",
+}
+
+
+def check_checkpoints(cfg: DictConfig) -> None:
+    """Stop with one sentence if a checkpoint is not given or not there, before anything is loaded."""
+    for key, wanted in _WANTED.items():
+        if key not in cfg.keys():  # noqa: SIM118  (`in cfg` is false for a value that is missing)
+            continue
+        expected = f"expected {wanted}: {key}=<its run folder>/checkpoints/best.ckpt"
+        if OmegaConf.is_missing(cfg, key) or not cfg[key]:
+            raise SystemExit(f"{key} is not set, {expected}")
+        path = Path(to_absolute_path(cfg[key]))
+        is_tag = key == "first_stage_checkpoint" and is_model_pretrained(cfg[key])
+        if not path.is_file() and not is_tag:
+            raise SystemExit(f"{key}: there is no file {path}, {expected}")
+
+
+def validation_of(cfg: DictConfig, checkpoint: Path) -> DictConfig:
+    """The config of a re-ranker's training, turned into that of validating ``checkpoint``."""
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        cfg.transforms_val = cfg.transforms_extraction
+        cfg.bs_val = cfg.batch_size_inference
+        pairwise_model = cfg.postprocessor.args.pairwise_model.args
+        pairwise_model.weights = str(checkpoint)
+        pairwise_model.extractor.args.weights = None
+    return cfg

@@ -1,0 +1,57 @@
+"""The picture of ``search.py``: a query and what was found for it, row by row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from PIL import Image
+
+from demo_pictures import NEUTRAL
+from oml_vit_ext.retrieval import Hit
+from oml_vit_ext.retrieval.image_list import parse_box
+
+FOUND = "#bbbbbb"
+
+
+def draw_hits(queries: Sequence[Path], found: Sequence[Sequence[Hit]], root: Path, path: Path) -> None:
+    """A grid: one query per row, then its hits, nearest first, each with its distance.
+
+    Args:
+        queries: Image files.
+        found: Per query what was found for it.
+        root: Folder that the paths of the hits are relative to.
+        path: Where the picture goes.
+    """
+    columns = 1 + max(map(len, found))
+    fig, axes = plt.subplots(len(queries), columns, figsize=(1.5 * columns, 1.8 * len(queries)), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for row, (query, hits) in enumerate(zip(queries, found, strict=True)):
+        _show(axes[row, 0], query, "", NEUTRAL, "query")
+        for column, hit in enumerate(hits, start=1):
+            _show(axes[row, column], root / hit.path, hit.box, FOUND, f"{hit.distance:.3f}")
+    fig.tight_layout()
+    unfinished = path.with_name("part_" + path.name)
+    fig.savefig(unfinished, dpi=130)
+    plt.close(fig)
+    os.replace(unfinished, path)
+
+
+def _show(ax: plt.Axes, file: Path, box: str, colour: str, title: str) -> None:
+    ax.set_title(title, fontsize=8, pad=3)
+    ax.axis("on")
+    ax.set(xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set(color=colour, linewidth=2)
+    try:
+        picture = Image.open(file).convert("RGB")
+    except OSError:  # deleted since it was indexed
+        ax.text(0.5, 0.5, "file is gone", ha="center", va="center", fontsize=7, transform=ax.transAxes)
+        return
+    ax.imshow(picture.crop(parse_box(box)) if box else picture)

@@ -1,0 +1,22 @@
+"""Validates a first stage with its re-ranker in the host's pipeline. ``--help`` lists what can be set.
+
+The metrics are printed before and after re-ranking.
+"""
+
+import hydra
+from omegaconf import DictConfig
+from oml.const import HYDRA_BEHAVIOUR
+
+from absolute_paths import with_absolute_paths
+from before_and_after import validate_and_compare
+from reranker_config import check_checkpoints
+
+
+@hydra.main(config_path="../configs", config_name="stir/validate_reranker_demo", version_base=HYDRA_BEHAVIOUR)
+def main(cfg: DictConfig) -> None:
+    check_checkpoints(cfg)
+    validate_and_compare(with_absolute_paths(cfg))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""``python -m oml_vit_ext.datasets``: public data sets to dataframes of the host."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+from oml_vit_ext.datasets.convert import DATASETS, convert, join
+from oml_vit_ext.datasets.listing import counts_of
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
+    warnings.showwarning = lambda message, *_, **__: print(f"Note: {message}", file=sys.stderr)  # type: ignore[assignment]
+    try:
+        return int(args.run(args))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m oml_vit_ext.datasets", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("convert", help="write the dataframe of a data set", description=convert.__doc__)
+    one.formatter_class = argparse.RawDescriptionHelpFormatter
+    one.description = "Writes df.csv into the folder of a data set.\n\n" + "\n".join(
+        f"  {name:12} {(function.__doc__ or '').splitlines()[0]}" for name, function in DATASETS.items()
+    )
+    one.add_argument("name", choices=DATASETS, metavar="NAME", help="one of the names above")
+    one.add_argument("root", type=Path, metavar="ROOT", help="folder of the data set")
+    one.add_argument("--output", type=Path, help="CSV file; default: df.csv in ROOT, df_with_bboxes.csv with boxes")
+    one.add_argument("--no-check", action="store_true", help="any sizes will do, and missing images are left out")
+    one.add_argument("--decode", action="store_true", help="read whole images, not only headers")
+    one.add_argument(
+        "--drop-single",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="drop training labels with one image; default: for inshop only, as the host's converter does",
+    )
+    one.add_argument("--boxes", action="store_true", help="with bounding boxes: cub, inshop, cars")
+    one.add_argument(
+        "--official-split", action="store_true", help="all classes on both sides, not the papers' halves: cub, cars"
+    )
+    one.add_argument("--train-on-all", action="store_true", help="all 713 models in the training set: sfm120k")
+    one.add_argument("--train-labels", type=int, help="the first N classes are for training, -1: all: folders")
+    one.set_defaults(run=_convert)
+
+    two = commands.add_parser("join", help="training rows of one dataframe, validation rows of another")
+    two.add_argument("--train", type=Path, required=True, help="dataframe with the training rows")
+    two.add_argument("--validation", type=Path, required=True, help="dataframe with the validation rows")
+    two.add_argument("--output", type=Path, required=True, help="CSV file in a folder above both data sets")
+    two.set_defaults(run=_join)
+    return parser
+
+
+def _convert(args: argparse.Namespace) -> int:
+    given = {name: getattr(args, name) for name in ("boxes", "official_split", "train_on_all", "train_labels")}
+    frame = convert(
+        args.name,
+        args.root,
+        output=args.output,
+        check=not args.no_check,
+        decode=args.decode,
+        drop_single=args.drop_single,
+        **{name: value for name, value in given.items() if value not in (None, False)},
+    )
+    print(f"{args.name}: {counts_of(frame)}")
+    return 0
+
+
+def _join(args: argparse.Namespace) -> int:
+    frame = join(args.train, args.validation, args.output)
+    print(f"{args.output}: {counts_of(frame)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""Landmark sets: SfM-120k, NC-clean, GLDv2, and Revisited Oxford and Paris."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from oml_vit_ext.datasets.listing import TRAIN, VALIDATION, Counts, Listing, find_file, find_folder, make_frame
+from oml_vit_ext.datasets.tree import folders
+from oml_vit_ext.retrieval.revisited_data import load_revisited
+from oml_vit_ext.safe_pickle import read_pickle
+
+_SFM = "retrieval-SfM-120k"
+
+
+def sfm120k(root: Path, train_on_all: bool = False) -> Listing:
+    """SfM-120k in cirtorch's layout: ``retrieval-SfM-120k.pkl`` and ``ims/yz/wx/uv/<...uvwxyz>``.
+
+    Labels are the 3D models. The pairs are those of the file: images of one model need not show the same part of it.
+    The file lists 91 642 + 6 403 images of 551 + 162 models. The 117 369 images that DToP counts for the same 713
+    models hold further validation images, which the file does not list.
+
+    Args:
+        root: The folder that holds the file, or the one that holds ``train/retrieval-SfM-120k``.
+        train_on_all: Put all 713 models into the training set, for classification as in DToP; the models of the
+            validation set are then in both.
+    """
+    source = find_file(root, f"{_SFM}.pkl", f"train/{_SFM}/{_SFM}.pkl", f"{_SFM}/{_SFM}.pkl")
+    content = read_pickle(source)
+    parts = {mode: _sfm_part(content, mode, source) for mode in ("train", "val")}
+    train, val = parts["train"], parts["val"]
+    labels = {mode: np.asarray(part["cluster"], dtype=np.int64) for mode, part in parts.items()}
+    if set(labels["train"]) & set(labels["val"]):  # numbered in each part on its own
+        labels["val"] = labels["val"] + labels["train"].max() + 1
+    paths = {mode: pd.Series([_sfm_path(str(cid)) for cid in part["cids"]]) for mode, part in parts.items()}
+    queries = np.isin(np.arange(len(val["cids"])), np.asarray(val["qidxs"], dtype=np.int64))
+    frame = pd.concat(
+        [
+            make_frame(labels["train"], paths["train"], True),
+            make_frame(labels["val"], paths["val"], False, is_query=queries),
+        ],
+        ignore_index=True,
+    )
+    if train_on_all:
+        frame = pd.concat([make_frame(labels["val"], paths["val"], True), frame], ignore_index=True)
+    pairs = [
+        pd.DataFrame(
+            {
+                "anchor": paths[mode].to_numpy()[np.asarray(part["qidxs"], dtype=np.int64)],
+                "positive": paths[mode].to_numpy()[np.asarray(part["pidxs"], dtype=np.int64)],
+                "split": {"train": TRAIN, "val": VALIDATION}[mode],
+            }
+        )
+        for mode, part in (("train", train), ("val", val))
+    ]
+    return Listing(
+        root=source.parent,
+        frame=frame,
+        counts=Counts(
+            91_642 + 6_403 * train_on_all, 551 + 162 * train_on_all, 6_403, 162, queries=None, gallery=6_403
+        ),
+        source=source,
+        pairs=pd.concat(pairs, ignore_index=True).drop_duplicates(ignore_index=True),
+    )
+
+
+def nc_clean(root: Path) -> Listing:
+    """NC-clean, the cleaned Neural Codes landmarks: all images are for training.
+
+    Either ``annotations/annotation_clean_{train,val}.txt`` with lines of path and label, or a folder for each label.
+    """
+    counts = Counts(train_images=27_965, train_labels=581)
+    lists = [root / "annotations" / f"annotation_clean_{part}.txt" for part in ("train", "val")]
+    lists = [file for file in lists if file.is_file()]
+    if not lists:
+        tree = folders(root, train_labels=-1)
+        return Listing(root, tree.frame, counts, tree.source, tree.image_folders)
+    lines = [line.rsplit(maxsplit=1) for file in lists for line in file.read_text().splitlines() if line.strip()]
+    wrong = [line for line in lines if len(line) != 2 or "://" in line[0]]
+    if wrong:
+        raise ValueError(
+            f"{lists[0].parent} lists {' '.join(wrong[0])!r}, expected the path of a downloaded image and its label."
+        )
+    paths, names = zip(*lines, strict=True)
+    return Listing(root, make_frame(pd.factorize(np.array(names), sort=True)[0], list(paths), True), counts, lists[0])
+
+
+def gldv2_clean(root: Path) -> Listing:
+    """GLDv2-clean: ``train_clean.csv`` and images ``train/a/b/c/abc....jpg``; all are for training."""
+    source = find_file(root, "train_clean.csv", "train/train_clean.csv", "metadata/train_clean.csv")
+    table = pd.read_csv(source, dtype={"images": str})
+    if list(table.columns[:2]) != ["landmark_id", "images"]:
+        raise ValueError(f"{source} has the columns {', '.join(table.columns)}, expected landmark_id and images.")
+    table = table.assign(id=table["images"].str.split()).explode("id", ignore_index=True)
+    return _gldv2(root, source, table, Counts(train_images=1_580_470, train_labels=81_313))
+
+
+def gldv2_noisy(root: Path) -> Listing:
+    """The whole training set of GLDv2: ``train.csv`` and images ``train/a/b/c/abc....jpg``."""
+    source = find_file(root, "train.csv", "train/train.csv", "metadata/train.csv")
+    table = pd.read_csv(source, usecols=["id", "landmark_id"], dtype={"id": str})
+    return _gldv2(root, source, table, Counts(train_images=4_132_914, train_labels=203_094))
+
+
+def roxford5k(root: Path) -> Listing:
+    """Revisited Oxford as a frame for the host, see :func:`_revisited`."""
+    return _revisited(root, "roxford5k", Counts(queries=70, gallery=4_993))
+
+
+def rparis6k(root: Path) -> Listing:
+    """Revisited Paris as a frame for the host, see :func:`_revisited`."""
+    return _revisited(root, "rparis6k", Counts(queries=70, gallery=6_322))
+
+
+def _revisited(root: Path, name: str, counts: Counts) -> Listing:
+    """Queries with their boxes, the database as gallery.
+
+    The host knows one label per image and no junk. So the label is the landmark, taken from the query's name, for the
+    queries and for their easy and hard images; every other image, junk included, has a label of its own. The host's
+    figures on this frame follow the training of a model; those of the papers come from ``evaluate_revisited``.
+    """
+    data = load_revisited(root, name)
+    landmarks = [path.stem.rpartition("_")[0] or path.stem for path in data.query_paths]
+    labels_of_queries, names = pd.factorize(np.array(landmarks))
+    labels = len(names) + np.arange(len(data.database_paths))
+    for label, truth in reversed(list(zip(labels_of_queries, data.ground_truth, strict=True))):
+        for kind in ("easy", "hard"):
+            labels[np.asarray(truth[kind], dtype=np.int64)] = label
+    is_query = np.arange(len(landmarks) + len(labels)) < len(landmarks)
+    sides = np.full((len(is_query), 4), np.nan)  # the whole image, see ``convert``
+    sides[is_query] = data.query_boxes
+    frame = make_frame(
+        np.concatenate([labels_of_queries, labels]),
+        [path.as_posix() for path in [*data.query_paths, *data.database_paths]],
+        False,
+        is_query=is_query,
+        is_gallery=~is_query,
+        x_1=sides[:, 0],
+        x_2=sides[:, 2],
+        y_1=sides[:, 1],
+        y_2=sides[:, 3],
+    )
+    return Listing(data.root, frame, counts, data.root / f"gnd_{name}.pkl", image_folders=("jpg",))
+
+
+def _gldv2(root: Path, source: Path, table: pd.DataFrame, counts: Counts) -> Listing:
+    ids = table["id"]
+    short = ids[ids.str.len() < 3]
+    if len(short):
+        raise ValueError(f"{source} lists the image {short.iloc[0]!r}, expected an id of at least three letters.")
+    below = ids.str[0] + "/" + ids.str[1] + "/" + ids.str[2] + "/" + ids + ".jpg"
+    folder = find_folder(root, ("train", "images", "."), below.iloc[0])
+    paths = below if folder == "." else folder + "/" + below
+    return Listing(root, make_frame(table["landmark_id"], paths, True), counts, source)
+
+
+def _sfm_part(content: Any, mode: str, source: Path) -> dict[str, Any]:
+    try:
+        part = dict(content[mode])
+        missing = [key for key in ("cids", "cluster", "qidxs", "pidxs") if key not in part]
+    except (TypeError, KeyError, ValueError):
+        raise ValueError(f"{source} has no part {mode!r}: expected the file of SfM-120k's tuples.") from None
+    if missing:
+        raise ValueError(f"{source}: the part {mode!r} has no {missing[0]!r}.")
+    if len(part["cids"]) != len(part["cluster"]) or len(part["qidxs"]) != len(part["pidxs"]):
+        raise ValueError(f"{source}: the lists of the part {mode!r} are not of equal length.")
+    return part
+
+
+def _sfm_path(cid: str) -> str:
+    return f"ims/{cid[-2:]}/{cid[-4:-2]}/{cid[-6:-4]}/{cid}"

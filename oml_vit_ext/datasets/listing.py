@@ -1,0 +1,109 @@
+"""What the annotations of a data set say, before any image is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from oml.const import IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
+
+TRAIN, VALIDATION = "train", "validation"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Sizes of a data set as its papers give them; ``None`` where they say nothing."""
+
+    train_images: int | None = None
+    train_labels: int | None = None
+    validation_images: int | None = None
+    validation_labels: int | None = None
+    queries: int | None = None
+    gallery: int | None = None
+
+    def differences(self, frame: pd.DataFrame) -> list[str]:
+        """One phrase for each count of ``frame`` that is not the expected one."""
+        found = counts_of(frame)
+        return [
+            f"{getattr(found, name):,} {name.replace('_', ' ')}, expected {expected:,}"
+            for name, expected in vars(self).items()
+            if expected is not None and getattr(found, name) != expected
+        ]
+
+    def __str__(self) -> str:
+        given = [(f.name, getattr(self, f.name)) for f in fields(self)]
+        return ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in given if n)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Images with the host's columns; paths are relative to ``root`` and written with ``/``."""
+
+    root: Path
+    frame: pd.DataFrame
+    counts: Counts
+    source: Path  # the file that lists the images
+    image_folders: tuple[str, ...] = ()  # below root: all image files here should be listed
+    pairs: pd.DataFrame | None = None  # anchor and positive: paths of images that show the same thing, for tuples
+    drop_single: bool = False  # whether the host's converter drops training labels with one image
+
+
+def counts_of(frame: pd.DataFrame) -> Counts:
+    train, validation = frame[frame[SPLIT_COLUMN] == TRAIN], frame[frame[SPLIT_COLUMN] == VALIDATION]
+    return Counts(
+        train_images=len(train),
+        train_labels=train[LABELS_COLUMN].nunique(),
+        validation_images=len(validation),
+        validation_labels=validation[LABELS_COLUMN].nunique(),
+        queries=int((validation[IS_QUERY_COLUMN] == True).sum()),  # noqa: E712  (None in training rows)
+        gallery=int((validation[IS_GALLERY_COLUMN] == True).sum()),  # noqa: E712
+    )
+
+
+def make_frame(
+    labels: object,
+    paths: object,
+    is_train: object,
+    *,
+    is_query: object = True,
+    is_gallery: object = True,
+    **columns: object,
+) -> pd.DataFrame:
+    """A frame with the host's obligatory columns: training rows are neither queries nor gallery.
+
+    Args:
+        labels: Integer of each image.
+        paths: Path of each image below the data set's folder.
+        is_train: Boolean of each image; the others are for validation.
+        is_query, is_gallery: Boolean of each image, for those of validation.
+        columns: More columns, e.g. ``category`` or ``x_1``.
+    """
+    frame = pd.DataFrame({LABELS_COLUMN: np.asarray(labels).astype(np.int64), PATHS_COLUMN: paths})
+    train = np.broadcast_to(np.asarray(is_train, dtype=bool), len(frame))
+    frame[SPLIT_COLUMN] = np.where(train, TRAIN, VALIDATION)
+    for name, values in ((IS_QUERY_COLUMN, is_query), (IS_GALLERY_COLUMN, is_gallery)):
+        column = np.broadcast_to(np.asarray(values, dtype=bool), len(frame)).astype(object)
+        column[train] = None
+        frame[name] = pd.Series(column, dtype=object)
+    for name, more in columns.items():
+        frame[name] = more
+    return frame
+
+
+def find_file(root: Path, *candidates: str) -> Path:
+    """The first of the candidates below ``root`` that exists.
+
+    Raises:
+        FileNotFoundError: None does; the sentence names all of them.
+    """
+    for candidate in candidates:
+        if (root / candidate).is_file():
+            return root / candidate
+    raise FileNotFoundError(f"{root} has no {' nor '.join(candidates)}: is it the folder of this data set?")
+
+
+def find_folder(root: Path, candidates: tuple[str, ...], sample: str) -> str:
+    """The first of the candidates below ``root`` that holds the file ``sample``; the first one if none does."""
+    return next((name for name in candidates if (root / name / sample).is_file()), candidates[0])

@@ -1,0 +1,195 @@
+"""The extractor of DToP: a hybrid transformer with a global and a local branch over its last layers.
+
+Source: Song et al., Boosting vision transformers for image retrieval, arXiv 2210.11909.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oml_vit_ext.extractors.backbone import Backbone, build_backbone, check_arch
+from oml_vit_ext.extractors.branches import BRANCHES, GlobalBranch, LocalBranch
+from oml_vit_ext.extractors.freezable_parts import ExtractorWithParts
+from oml_vit_ext.extractors.hybrid_weights import load_hybrid_weights
+from oml_vit_ext.extractors.layer_tokens import check_n_layers, check_tokens, last_norm, layer_tokens
+from oml_vit_ext.extractors.locality import EnhancedLocality
+from oml_vit_ext.extractors.multi_scale import check_scales, multi_scale
+from oml_vit_ext.extractors.weights import resolve_weights
+from oml_vit_ext.messages import unknown_name
+
+logger = logging.getLogger(__name__)
+
+
+class HybridViTExtractor(ExtractorWithParts):
+    """One descriptor from the CLS tokens and the patch maps of the last layers of a hybrid transformer.
+
+    Maps ``(B, 3, H, W)`` to ``(B, embed_dim)``, any H and W. The tokens leave their blocks through the transformer's
+    last norm. The global branch turns the CLS tokens of ``n_layers`` blocks into one vector, the local branch their
+    patch maps; both vectors side by side go through dropout, a fully connected layer and batch norm. Under autocast
+    the descriptors are float32. The four contributions of the paper are four switches: ``arch`` (a convolutional stem
+    or a plain transformer), ``branches``, ``n_layers``, ``enhanced_locality``.
+
+    ``freeze()`` and ``unfreeze()`` concern the transformer with its stem, as the host's ``freeze_n_epochs`` means it;
+    named parts work too: ``freeze("stem")``. A frozen part also computes as in evaluation: batch norms do not drift.
+
+    Args:
+        weights: ``None`` (random), a timm pretrained tag (``vit_base_r50_s16_384.orig_in21k_ft_in1k``), a file of the
+            transformer alone, or a file of this whole extractor, e.g. a checkpoint of the host. Without the latter,
+            the branches start at random, and the log says so.
+        arch: Any ViT, DeiT, EVA or hybrid model of timm.
+        n_layers: From how many of the last blocks tokens are taken; the paper's 6 is reconstructed.
+        embed_dim: N, the size of the descriptor and of each branch's vector; the paper's 1536 is reconstructed.
+        branches: ``global``, ``local`` or ``both``.
+        enhanced_locality: Refine the local branch's map by convolutions (ELM). With ``branches="global"`` there is no
+            such map: the switch has no effect then, and the log says so.
+        normalise_features: Scale descriptors to length 1.
+        timm_args: More arguments for timm's constructor, e.g. ``{drop_path_rate: 0.1}`` or ``{img_size: 384}``.
+        allow_pickle: Read files that hold more than tensors; only for files that you trust.
+        scales: In evaluation mode, descriptors are averaged over these factors of the image's sides, then normalised
+            again. GLAM, of the same authors, uses 0.75, 1, 1.25.
+        local_dim: Channels of the local branch's map; by default the transformer's width (reconstructed).
+        dropout: Before the last fully connected layer (reconstructed).
+        dilations, expansion: Of ELM's convolutions, see ``EnhancedLocality`` (reconstructed).
+        wave_height, wave_scale: Of ELM's WaveBlock, see there (reconstructed).
+        frozen: Parts that are not trained at all: any of ``stem`` (the convolutions, or a plain transformer's patch
+            projection), ``encoder`` (the rest of the transformer), ``branches``. ``unfreeze()`` leaves them frozen.
+
+    Raises:
+        ValueError: An argument is not valid, or the global branch is asked of a model without CLS token.
+        FileNotFoundError, RuntimeError: The file of ``weights`` is missing, broken, or does not fit.
+    """
+
+    default_parts = ("stem", "encoder")
+
+    # The hybrids of timm with weights; the branches are random. Usable as ``HybridViTExtractor.from_pretrained(name)``.
+    pretrained_models: dict[str, Any] = {  # noqa: RUF012  (declared so in the host's interface)
+        tag: {"init_args": {"arch": tag.split(".")[0]}}
+        for tag in (
+            "vit_tiny_r_s16_p8_224.augreg_in21k_ft_in1k",
+            "vit_tiny_r_s16_p8_384.augreg_in21k_ft_in1k",
+            "vit_small_r26_s32_224.augreg_in21k_ft_in1k",
+            "vit_small_r26_s32_384.augreg_in21k_ft_in1k",
+            "vit_base_r50_s16_224.orig_in21k",
+            "vit_base_r50_s16_384.orig_in21k_ft_in1k",
+            "vit_large_r50_s32_224.augreg_in21k_ft_in1k",
+            "vit_large_r50_s32_384.augreg_in21k_ft_in1k",
+        )
+    }
+
+    def __init__(
+        self,
+        weights: str | Path | None,
+        arch: str = "vit_base_r50_s16_384",
+        n_layers: int = 6,
+        embed_dim: int = 1536,
+        branches: str = "both",
+        enhanced_locality: bool = True,
+        normalise_features: bool = True,
+        *,
+        timm_args: Mapping[str, Any] | None = None,
+        allow_pickle: bool = False,
+        scales: Sequence[float] = (1.0,),
+        local_dim: int | None = None,
+        dropout: float = 0.1,
+        dilations: Sequence[int] = (6, 12, 18),
+        expansion: float = 2.0,
+        wave_height: float = 0.3,
+        wave_scale: float = 1.5,
+        frozen: Sequence[str] = (),
+    ) -> None:
+        super().__init__(frozen)
+        if branches not in BRANCHES:
+            raise ValueError(unknown_name("branches", branches, BRANCHES))
+        check_arch(arch)
+        self.arch = arch
+        self.n_layers = n_layers
+        self.normalise_features = normalise_features
+        self.scales = check_scales(scales)
+        source = resolve_weights(weights, arch)
+        self.backbone = build_backbone(arch, source.tag, timm_args=timm_args)
+        self.width = cast(Backbone, self.backbone).embed_dim
+        self._embed_dim = _positive("embed_dim", embed_dim)
+        channels = self.width if local_dim is None else _positive("local_dim", local_dim)
+        check_n_layers(n_layers, self.backbone, arch)
+        check_tokens(self.backbone, arch, branches)
+
+        self.global_branch: GlobalBranch | None = None
+        self.local_branch: LocalBranch | None = None
+        if branches != "local":
+            self.global_branch = GlobalBranch(n_layers, self.width, embed_dim)
+        if branches != "global":
+            locality = None
+            if enhanced_locality:
+                locality = EnhancedLocality(channels, expansion, dilations, wave_height, wave_scale)
+            self.local_branch = LocalBranch(n_layers, self.width, channels, embed_dim, locality)
+        elif enhanced_locality:
+            logger.warning("enhanced_locality belongs to the local branch: no effect with branches='global'")
+        n_branches = 2 if branches == "both" else 1
+        # No bias before the batch norm, which would take it out again.
+        self.descriptor_head = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(n_branches * embed_dim, embed_dim, bias=False), nn.BatchNorm1d(embed_dim)
+        )
+        if source.path is not None:
+            load_hybrid_weights(self, source.path, arch=arch, allow_pickle=allow_pickle)
+        elif source.tag is not None:
+            logger.info("weights %s: a transformer alone; the branches start at random", source.tag)
+        self.freeze_from_the_start()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, 3, H, W)`` -> ``(B, embed_dim)``."""
+        if x.shape[0] == 0:
+            return x.new_zeros((0, self.feat_dim))  # timm cannot reshape zero tokens
+        self._check_batch(x)
+        if self.training or self.scales == (1.0,):
+            return self._describe(x)
+        return self._normalise(multi_scale(self._describe, x, self.scales))
+
+    @property
+    def feat_dim(self) -> int:
+        return self._embed_dim
+
+    def parts(self) -> dict[str, list[nn.Module | nn.Parameter]]:
+        """``stem``: pixels to tokens; ``encoder``: the rest of the transformer; ``branches``: all that follows."""
+        stem = cast(Backbone, self.backbone).patch_embed
+        encoder = [module for module in self.backbone.children() if module is not stem]
+        branches = [self.global_branch, self.local_branch, self.descriptor_head]
+        return {
+            "stem": [stem],
+            "encoder": [*encoder, *self.backbone.parameters(recurse=False)],  # the latter: CLS, position embeddings
+            "branches": [module for module in branches if module is not None],
+        }
+
+    def _describe(self, images: Tensor) -> Tensor:
+        tokens = layer_tokens(self.backbone, images, self.n_layers)
+        norm = last_norm(self.backbone)
+        vectors = []
+        if self.global_branch is not None:
+            vectors.append(self.global_branch([norm(prefix[:, 0]) for prefix in tokens.prefix]))
+        if self.local_branch is not None:
+            vectors.append(self.local_branch([norm(patches) for patches in tokens.patches], tokens.grid))
+        descriptors = self.descriptor_head(torch.cat(vectors, dim=-1))
+        return self._normalise(descriptors.to(torch.promote_types(descriptors.dtype, torch.float32)))
+
+    def _check_batch(self, images: Tensor) -> None:
+        norm = self.descriptor_head[-1]
+        if len(images) == 1 and norm.training and isinstance(norm, nn.BatchNorm1d):
+            raise ValueError(
+                "A batch of 1 image was given in training mode, expected at least 2: the batch norm of hybrid_vit has "
+                "nothing to average over. Use .eval() to extract, or a batch size that leaves no single image over."
+            )
+
+    def _normalise(self, descriptors: Tensor) -> Tensor:
+        return F.normalize(descriptors, dim=-1) if self.normalise_features else descriptors
+
+
+def _positive(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}, expected a positive whole number.")
+    return value

@@ -1,0 +1,180 @@
+"""The re-ranker of STIR: the host's ``PairwiseReranker`` at a fraction of its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from oml.interfaces.datasets import IQueryGalleryDataset
+from oml.interfaces.models import IPairwiseModel
+from oml.retrieval.postprocessors.pairwise import PairwiseReranker
+from oml.retrieval.retrieval_results import RetrievalResults
+from torch import Tensor
+
+from oml_vit_ext.reranking.budget import queries_to_rerank
+from oml_vit_ext.reranking.images import load_images
+from oml_vit_ext.reranking.merge import merge_distances
+from oml_vit_ext.reranking.pair_order import Pairs
+from oml_vit_ext.reranking.processes import rank_and_world, run_share
+from oml_vit_ext.reranking.score_file import SharedScoreFile, fingerprint
+from oml_vit_ext.reranking.scoring import ScoringStats, score_pairs
+from oml_vit_ext.reranking.siamese import STIRSiamese
+
+
+class STIRReranker(PairwiseReranker):
+    """Puts the first ``top_n`` candidates of each query into the order of a pairwise model; the rest stays.
+
+    Results are those of the host's ``PairwiseReranker``. Each image is decoded and transformed once per pass, as far as
+    ``memory_mb`` allows, no gradients are kept, half precision works on every device, and all processes of
+    ``torch.distributed`` share the pairs. With a ``STIRSiamese``, what it computes per image is computed once per
+    image; where the order of the images makes no difference (``STIRSiamese.symmetric``), a pair that occurs in both
+    orders is computed once.
+
+    New distances are scaled down where they exceed the first distance of the rest, see ``merge_distances``. Equal
+    scores keep the first stage's order.
+
+    Args:
+        top_n: How many candidates per query to compare, at least 2. Queries with fewer keep those that they have.
+        pairwise_model: A ``STIRSiamese`` or any other pairwise model of the host. Runs on the device that it is on.
+        num_workers: Processes that decode images.
+        batch_size: At most so many pairs in one forward pass.
+        verbose: Show a progress bar.
+        use_fp16: Autocast: float16 on a GPU, bfloat16 on a CPU.
+        memory_mb: The most that kept images may take, in MB (1e6 bytes) on the model's device. Less costs more decodes.
+        budget: Re-rank only this share of the queries, from 0 to 1: those whose first two distances are closest.
+        margin: Or re-rank only queries whose first two distances differ by less than this.
+        scores_file: An ``.npz`` file that scores are written to twice a minute, and taken from by a later run with the
+            same model, images and precision, e.g. after an interruption or with a larger ``top_n``.
+
+    Attributes:
+        last_stats: ``ScoringStats`` of the last call, in this process: pairs, decodes, pairs per second, memory.
+
+    Raises:
+        ValueError: An argument is out of range.
+        TypeError: ``pairwise_model`` is not a pairwise model.
+    """
+
+    def __init__(
+        self,
+        top_n: int,
+        pairwise_model: IPairwiseModel,
+        num_workers: int,
+        batch_size: int,
+        verbose: bool = False,
+        use_fp16: bool = False,
+        *,
+        memory_mb: float = 2048,
+        budget: float | None = None,
+        margin: float | None = None,
+        scores_file: str | Path | None = None,
+    ) -> None:
+        _check_whole("top_n", top_n, 2, "with fewer there is nothing to re-rank")
+        _check_whole("batch_size", batch_size, 1, "pairs per forward pass")
+        _check_whole("num_workers", num_workers, 0, "0 decodes in this process")
+        if not isinstance(pairwise_model, IPairwiseModel):
+            raise TypeError(
+                f"pairwise_model is a {type(pairwise_model).__name__}, expected a pairwise model (IPairwiseModel), "
+                f"e.g. STIRSiamese (in YAML: name: stir)."
+            )
+        if not memory_mb > 0:
+            raise ValueError(f"memory_mb is {memory_mb!r}, expected a positive number of MB.")
+        if budget is not None and margin is not None:
+            raise ValueError("Both budget and margin are given, expected one of them.")
+        if budget is not None and not 0 <= budget <= 1:
+            raise ValueError(f"budget is {budget!r}, expected a share of the queries, from 0 to 1.")
+        if margin is not None and not margin >= 0:
+            raise ValueError(f"margin is {margin!r}, expected a difference of two distances, 0 or more.")
+        super().__init__(top_n, pairwise_model, num_workers, batch_size, verbose, use_fp16)
+        self.memory_mb = memory_mb
+        self.budget, self.margin = budget, margin
+        self.scores_file = None if scores_file is None else Path(scores_file).expanduser()
+        self.last_stats = ScoringStats()
+
+    def process(self, rr: RetrievalResults, dataset: IQueryGalleryDataset) -> RetrievalResults:
+        """Re-ranked results; the number of results per query and the ground truth stay as they are.
+
+        Raises:
+            ValueError: ``rr`` and ``dataset`` have different numbers of queries, or images differ in size.
+            RuntimeError: An image cannot be read, or the model gives NaN.
+        """
+        n_queries = dataset.get_query_ids().numel()
+        if n_queries != len(rr.retrieved_ids):
+            raise ValueError(
+                f"The retrieval results have {len(rr.retrieved_ids)} queries, but the data set has {n_queries}: "
+                f"expected the data set that they were retrieved from."
+            )
+        distances, retrieved_ids = self._process_raw(rr.retrieved_ids, rr.distances, dataset)
+        return RetrievalResults(distances, retrieved_ids, gt_ids=rr.gt_ids)
+
+    def _process_raw(
+        self, retrieved_ids: Sequence[Tensor], distances: Sequence[Tensor], dataset: IQueryGalleryDataset
+    ) -> tuple[Any, Any]:
+        # A data set with a single query or a single gallery image has a tensor without dimensions here.
+        query_ids, gallery_ids = dataset.get_query_ids().reshape(-1), dataset.get_gallery_ids().reshape(-1)
+        chosen = queries_to_rerank(distances, self.budget, self.margin).tolist()
+        tops = [gallery_ids[retrieved_ids[q].cpu()[: self.top_n].long()].numpy() for q in chosen]
+        firsts = query_ids.numpy()[chosen].repeat([len(top) for top in tops])
+        pairs = np.stack([firsts, np.concatenate([np.zeros(0, dtype=np.int64), *tops])], axis=1).astype(np.int64)
+        scores = self.score(pairs, dataset)
+
+        new_distances, new_ids = [d.float() for d in distances], list(retrieved_ids)
+        start = 0
+        for q, top in zip(chosen, tops, strict=True):
+            of_query = scores[start : start + len(top)].to(distances[q].device)
+            start += len(top)
+            new, order = of_query.sort(stable=True)
+            new_distances[q] = merge_distances(new, distances[q][self.top_n :])
+            new_ids[q] = torch.cat([retrieved_ids[q][: self.top_n][order], retrieved_ids[q][self.top_n :]])
+        return new_distances, new_ids
+
+    def score(self, pairs: Pairs, dataset: IQueryGalleryDataset) -> Tensor:
+        """The model's distances ``(N,)``, float32, of ``(N, 2)`` pairs of image ids in ``dataset``."""
+        if isinstance(self.model, STIRSiamese) and self.model.symmetric:
+            pairs = np.sort(pairs, axis=1)
+        distinct, inverse = np.unique(pairs, axis=0, return_inverse=True)
+        rank, world = rank_and_world()
+        file = None
+        known = np.full(len(distinct), np.nan, dtype=np.float32)
+        if self.scores_file is not None:
+            file = SharedScoreFile(self.scores_file, lambda: self._fingerprint(dataset))
+            known = file.known(distinct)
+        left = np.flatnonzero(np.isnan(known))
+        mine = np.array_split(left, world)[rank]
+
+        for rows, found in run_share(lambda: (mine, self._score_mine(distinct[mine], dataset, file))):
+            known[rows] = found.numpy()
+        self.last_stats = replace(self.last_stats, reused=len(pairs) - len(left))
+        if file is not None:
+            file.close(distinct[left], known[left])
+        return torch.from_numpy(known[inverse.reshape(-1)])
+
+    def _score_mine(self, pairs: Pairs, dataset: IQueryGalleryDataset, file: SharedScoreFile | None) -> Tensor:
+        try:
+            scores, self.last_stats = score_pairs(
+                self.model,
+                dataset,
+                pairs,
+                batch_size=self.batch_size,
+                num_workers=self.num_workers,
+                memory_mb=self.memory_mb,
+                half=self.use_fp16,
+                verbose=self.verbose,
+                on_scores=None if file is None else lambda rows, found: file.own.add(pairs[rows], found.numpy()),
+            )
+        finally:
+            if file is not None:
+                file.own.write()
+        return scores
+
+    def _fingerprint(self, dataset: IQueryGalleryDataset) -> str:
+        _, image = next(load_images(dataset, [[0]], num_workers=0))
+        return fingerprint(self.model, dataset, self.use_fp16, image)
+
+
+def _check_whole(name: str, value: object, least: int, why: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} is {value!r}, expected a whole number, {least} or more ({why}).")

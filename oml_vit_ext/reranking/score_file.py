@@ -1,0 +1,150 @@
+"""Scores of pairs in a file, so that an interrupted re-ranking goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from oml_vit_ext.reranking.pair_order import Pairs
+from oml_vit_ext.reranking.processes import gather, rank_and_world, run_share
+
+_WRITE_EVERY_S = 30.0
+
+
+class ScoreFile:
+    """Scores by pair, in one ``.npz`` file that is always whole: it is written beside and renamed.
+
+    What the file holds belongs to one model, one set of images and one precision, which ``fingerprint`` stands for.
+    Scores are found by their pair, so that another ``top_n`` or another first stage over the same images uses them too.
+
+    Args:
+        path: The file; it need not exist.
+        fingerprint: See :func:`fingerprint`.
+
+    Raises:
+        ValueError: The file belongs to another model or other images.
+        RuntimeError: The file is not one of scores.
+    """
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self.path, self.fingerprint = path, fingerprint
+        self.pairs: Pairs = np.zeros((0, 2), dtype=np.int64)
+        self.scores: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
+        self._new: list[tuple[Pairs, NDArray[np.float32]]] = []
+        self._written_at = time.monotonic()
+        if path.exists():
+            self._read()
+
+    def known(self, pairs: Pairs) -> NDArray[np.float32]:
+        """Scores ``(N,)`` of ``(N, 2)`` pairs, NaN where there is none."""
+        found = np.full(len(pairs), np.nan, dtype=np.float32)
+        if len(self.pairs) and len(pairs):
+            base = 1 + max(int(self.pairs.max()), int(pairs.max()))
+            keys, wanted = (p[:, 0] * base + p[:, 1] for p in (self.pairs, pairs))
+            order = np.argsort(keys)
+            place = order[np.searchsorted(keys, wanted, sorter=order).clip(max=len(keys) - 1)]
+            hit = keys[place] == wanted
+            found[hit] = self.scores[place[hit]]
+        return found
+
+    def add(self, pairs: Pairs, scores: NDArray[np.float32]) -> None:
+        """Remember new scores; every half minute they are written."""
+        self._new.append((pairs, scores))
+        if time.monotonic() - self._written_at > _WRITE_EVERY_S:
+            self.write()
+
+    def write(self) -> None:
+        """Write everything, if there is something new."""
+        self._written_at = time.monotonic()
+        if not self._new:
+            return
+        self.pairs = np.concatenate([self.pairs, *(pairs for pairs, _ in self._new)])
+        self.scores = np.concatenate([self.scores, *(scores for _, scores in self._new)])
+        self._new = []
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
+        with partial.open("wb") as file:
+            np.savez(file, fingerprint=np.array(self.fingerprint), pairs=self.pairs, scores=self.scores)
+        os.replace(partial, self.path)
+
+    def _read(self) -> None:
+        try:
+            with np.load(self.path, allow_pickle=False) as content:
+                fingerprint, self.pairs, self.scores = str(content["fingerprint"]), content["pairs"], content["scores"]
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            raise RuntimeError(
+                f"scores_file {str(self.path)!r} is not a file of scores ({error}): delete it or name another one."
+            ) from error
+        if fingerprint != self.fingerprint:
+            raise ValueError(
+                f"scores_file {str(self.path)!r} holds scores of another model, other images, transforms or precision: "
+                f"delete it or name another one."
+            )
+
+
+class SharedScoreFile:
+    """A score file that the processes of ``torch.distributed`` write to together: each one a part of its own.
+
+    The parts are ``path`` and ``path.rank1``, ``path.rank2``, ...; what is found in any of them is used, whatever
+    number of processes wrote them, and in the end all is in ``path`` alone. Alone, a process has only ``path``.
+    """
+
+    def __init__(self, path: Path, make_fingerprint: Callable[[], str]) -> None:
+        self.path = path
+        self.rank, _ = rank_and_world()
+        self.own_path = path if self.rank == 0 else path.with_name(f"{path.name}.rank{self.rank}")
+        self.own, self.parts = run_share(lambda: self._open(make_fingerprint()))[self.rank]
+
+    def known(self, pairs: Pairs) -> NDArray[np.float32]:
+        """Scores ``(N,)`` that any process knows, NaN where there is none; equal in all processes."""
+        known = np.full(len(pairs), np.nan, dtype=np.float32)
+        for part in [p for of_rank in gather([part.known(pairs) for part in self.parts]) for p in of_rank]:
+            known = np.where(np.isnan(known), part, known)
+        return known
+
+    def close(self, pairs: Pairs, scores: NDArray[np.float32]) -> None:
+        """Bring all scores of this run and of the parts into the one file, and remove the parts."""
+        if self.rank == 0:
+            for part in self.parts[1:]:
+                self.own.add(part.pairs, part.scores)
+            self.own.add(pairs, scores)
+            self.own.write()
+            for part_path in self._part_paths():
+                part_path.unlink(missing_ok=True)
+        gather(None)
+
+    def _open(self, fingerprint: str) -> tuple[ScoreFile, list[ScoreFile]]:
+        own = ScoreFile(self.own_path, fingerprint)
+        others = [p for p in self._part_paths() if p != self.own_path] if self.rank == 0 else []
+        return own, [own, *(ScoreFile(p, fingerprint) for p in others)]
+
+    def _part_paths(self) -> list[Path]:
+        return sorted(p for p in self.path.parent.glob(f"{self.path.name}.rank*") if p.suffix != ".partial")
+
+
+def fingerprint(model: nn.Module, dataset: Any, half: bool, image: Tensor) -> str:
+    """A hash of everything that scores depend on: weights, settings, the list of images, the transforms.
+
+    Args:
+        model: Its state dict and its ``repr`` count.
+        dataset: Its dataframe counts, or its length if it has none.
+        half: Whether autocast is used.
+        image: One transformed image of the data set: it stands for the transforms.
+    """
+    digest = hashlib.sha256(f"{model!r} {half} {len(dataset)}".encode())
+    for name, tensor in [*model.state_dict().items(), ("image", image)]:
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    if hasattr(dataset, "df"):
+        digest.update(dataset.df.to_csv(index=False).encode())
+    return digest.hexdigest()

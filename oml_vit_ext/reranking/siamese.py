@@ -1,0 +1,224 @@
+"""The pairwise model of STIR: query and candidate in one vision transformer (Shabanov et al., arXiv 2304.13393)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from oml.interfaces.models import IExtractor, IFreezable, IPairwiseModel
+from torch import Tensor, nn
+from torch.nn.modules.activation import Sigmoid
+from torchvision.ops import MLP
+
+from oml_vit_ext.extractors.irt import IRTExtractor
+from oml_vit_ext.extractors.momentum import ExtractorWithMomentum
+from oml_vit_ext.reranking import joint
+from oml_vit_ext.reranking.checkpoints import load_pairwise_weights
+
+
+class STIRSiamese(IPairwiseModel, IFreezable):
+    """Two images -> how different they are, from a vision transformer that sees both.
+
+    The images are the upper and the lower half of one picture: their patch tokens, with the position grid stretched to
+    twice the height, pass the transformer together, and a head reads the CLS token.
+
+    With ``join_layer=k`` each image passes the first k blocks alone, as in the first stage, with its own CLS token and
+    the position grid of one image; then both sequences become one, and the head reads how far the two CLS tokens
+    are apart, ``|cls_1 - cls_2|``. An image's first k blocks are thus computed once per image, not once per pair, and
+    the order of the images does not matter. k = 0 is the paper's model: with the weights of the host's
+    ``ConcatSiamese`` it gives the host's predictions.
+
+    ``forward(x1, x2)`` is ``score(encode(x1), encode(x2))``: callers that compare one image with many keep what
+    ``encode`` returns.
+
+    Args:
+        extractor: The transformer: an ``IRTExtractor``, best with the weights of the first stage, or an
+            ``ExtractorWithMomentum`` around one, of which the part that it predicts with is taken. Its pooling is used;
+            ``normalise_features`` is not, as in the host's recipe: the head reads the CLS token as it is. Any other
+            extractor, e.g. the host's ``ViTExtractor``, takes the stacked images as one (``join_layer=0`` only).
+        mlp_hidden_dims: Hidden widths of the head: linear, sigmoid, dropout 0.5, ..., linear without bias.
+        use_tta: ``predict`` averages both orders of the images (STIR-Symmetric), at twice the cost; for k > 0 both
+            orders agree, at no cost.
+        join_layer: k, from 0 (the paper) to depth - 1.
+        weights: A checkpoint of this class or of the host's ``ConcatSiamese``, or ``None``.
+        allow_pickle: Read ``weights`` that hold more than tensors; only a file that you trust.
+
+    Raises:
+        TypeError: ``extractor`` is not an extractor.
+        ValueError: ``join_layer`` is out of range, or the architecture cannot be joined.
+        FileNotFoundError, RuntimeError: The file of ``weights`` is missing, broken, or of another architecture.
+    """
+
+    def __init__(
+        self,
+        extractor: IExtractor,
+        mlp_hidden_dims: Sequence[int] = (192,),
+        use_tta: bool = False,
+        join_layer: int = 0,
+        weights: str | Path | None = None,
+        *,
+        allow_pickle: bool = False,
+    ) -> None:
+        super().__init__()
+        if isinstance(extractor, ExtractorWithMomentum):
+            extractor = getattr(
+                extractor, "momentum_extractor" if extractor.predict_with == "momentum" else "extractor"
+            ).requires_grad_(True)
+        if not isinstance(extractor, IExtractor):
+            raise TypeError(f"extractor is a {type(extractor).__name__}, expected an IExtractor, e.g. IRTExtractor.")
+        _check_join_layer(extractor, join_layer)
+        self.extractor = extractor
+        self.use_tta = use_tta
+        self.join_layer = join_layer
+        self.frozen = False
+        self.head = _build_head(extractor.feat_dim, mlp_hidden_dims)
+        # Travels in checkpoints, because the weights themselves do not tell for which k they were trained.
+        self.register_buffer("trained_join_layer", torch.tensor(join_layer))
+        if weights is not None:
+            load_pairwise_weights(self, Path(weights).expanduser(), allow_pickle=allow_pickle)
+
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
+        """Two batches of images ``(B, 3, H, W)`` -> logits ``(B,)``; positive means: not the same item."""
+        return self.score(*self._encode_pair(x1, x2)) if len(x1) else x1.new_zeros(0)
+
+    def predict(self, x1: Tensor, x2: Tensor) -> Tensor:
+        """Two batches of images ``(B, 3, H, W)`` -> probabilities ``(B,)`` of not being the same item, float32."""
+        return self.distance(*self._encode_pair(x1, x2)) if len(x1) else x1.new_zeros(0)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """What is computed once per image.
+
+        ``(B, 3, H, W)`` -> the tokens ``(B, T, D)`` after the first k blocks, T counting CLS and its like; for k = 0
+        the patch embeddings ``(B, h, w, D)``, which get their positions in the pair; for an extractor whose blocks are
+        out of reach the images themselves.
+        """
+        with self._backbone_context():
+            if self._backbone is None:
+                return images
+            if self.join_layer == 0:
+                return joint.patch_maps(self._backbone, images)
+            return joint.single_tokens(self._backbone, images, self.join_layer)
+
+    def score(self, encoded_1: Tensor, encoded_2: Tensor) -> Tensor:
+        """Two results of ``encode``, row by row one pair -> logits ``(B,)``."""
+        with self._backbone_context():
+            features = self._joint_features(encoded_1, encoded_2)
+        return self.head(features).flatten()
+
+    def distance(self, encoded_1: Tensor, encoded_2: Tensor) -> Tensor:
+        """Like ``predict``, from two results of ``encode``. -> probabilities ``(B,)``, float32."""
+        probabilities = torch.sigmoid(self.score(encoded_1, encoded_2).float())
+        if self.use_tta and self.join_layer == 0:  # for k > 0 both orders agree
+            probabilities = (probabilities + torch.sigmoid(self.score(encoded_2, encoded_1).float())) / 2
+        return probabilities
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the order of the two images makes no difference to ``predict``."""
+        return self.use_tta or self.join_layer > 0
+
+    def freeze(self) -> None:
+        """Only the head learns: the backbone has no gradients, and no dropout or drop path either.
+
+        Under ``DistributedDataParallel``, call it after the model is wrapped, and wrap with
+        ``find_unused_parameters=True``: what is frozen before wrapping would not be averaged after ``unfreeze``.
+        """
+        self.frozen = True
+        self.extractor.requires_grad_(False).eval()
+
+    def unfreeze(self) -> None:
+        self.frozen = False
+        self.extractor.requires_grad_(True).train(self.training)
+
+    def train(self, mode: bool = True) -> STIRSiamese:
+        super().train(mode)
+        if self.frozen:
+            self.extractor.eval()
+        return self
+
+    @property
+    def _backbone(self) -> nn.Module | None:
+        """The transformer whose blocks can be split, if there is one."""
+        backbone = getattr(self.extractor, "backbone", None)
+        return backbone if isinstance(self.extractor, IRTExtractor) and joint.is_joinable(backbone) else None
+
+    def _encode_pair(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        if x1.shape != x2.shape:
+            raise ValueError(
+                f"Images of one pair must have the same size: got batches of shape {tuple(x1.shape)} and "
+                f"{tuple(x2.shape)}. Use a transform that crops or resizes every image to one size."
+            )
+        images, places = torch.cat([x1, x2]), None
+        if self.join_layer:
+            images, places = distinct_images(images)
+        encoded = self.encode(images)
+        first, second = (encoded if places is None else encoded[places]).chunk(2)
+        return first, second
+
+    def _joint_features(self, encoded_1: Tensor, encoded_2: Tensor) -> Tensor:
+        backbone, k = self._backbone, self.join_layer
+        if backbone is None:
+            return self.extractor(torch.cat([encoded_1, encoded_2], dim=2))
+        pooling: Any = self.extractor.pooling
+        fc_norm: Any = backbone.fc_norm
+        by_cls = pooling.pooling == "cls"
+        if k == 0:
+            tokens = joint.join_maps(backbone, encoded_1, encoded_2)
+            return fc_norm(pooling(joint.joint_blocks(backbone, tokens, 0, places=[0] if by_cls else None)))
+        n = encoded_1.shape[1]
+        tokens = joint.join_tokens(encoded_1, encoded_2)
+        tokens = joint.joint_blocks(backbone, tokens, k, places=[0, n] if by_cls else None)
+        of_1, of_2 = tokens.split(1 if by_cls else n, dim=1)
+        return (fc_norm(pooling(of_1)) - fc_norm(pooling(of_2))).abs()
+
+    def _backbone_context(self) -> torch.no_grad | nullcontext[None]:
+        return torch.no_grad() if self.frozen else nullcontext()
+
+    def extra_repr(self) -> str:
+        return f"join_layer={self.join_layer}, use_tta={self.use_tta}"
+
+
+def _build_head(feat_dim: int, hidden_dims: Sequence[int]) -> nn.Sequential:
+    """The host's head, layer by layer, so that its checkpoints fit."""
+    head = MLP(feat_dim, [*hidden_dims, 1], activation_layer=Sigmoid, inplace=None, dropout=0.5)
+    head[-2] = nn.Linear(cast(nn.Linear, head[-2]).in_features, 1, bias=False)
+    head[-1] = nn.Identity()  # no dropout on the logit
+    return head
+
+
+def _check_join_layer(extractor: IExtractor, join_layer: int) -> None:
+    if isinstance(join_layer, bool) or not isinstance(join_layer, int):
+        raise ValueError(f"join_layer must be a whole number, got {join_layer!r}.")
+    if join_layer == 0:
+        return
+    if not isinstance(extractor, IRTExtractor) or not joint.is_joinable(extractor.backbone):
+        raise ValueError(
+            f"join_layer is {join_layer}, but {getattr(extractor, 'arch', type(extractor).__name__)!r} has no blocks "
+            f"between which two images could be joined: expected join_layer=0, or an IRTExtractor (name: irt) with a "
+            f"plain vision transformer, e.g. arch 'vit_small_patch16_224'."
+        )
+    depth = len(extractor.backbone.blocks)  # type: ignore[arg-type]
+    if not 0 < join_layer < depth:
+        raise ValueError(
+            f"join_layer is {join_layer}, expected 0 (the paper's model) to {depth - 1}: at least one of the {depth} "
+            f"blocks has to see both images."
+        )
+
+
+def distinct_images(images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The distinct images of a batch, and where each row of the batch is among them.
+
+    Mined pairs repeat the images of a batch several times. A few pixels tell candidates for equality, then all pixels
+    decide; without repetitions the batch is returned as it is.
+    """
+    pixels = images.flatten(1)
+    few = pixels[:, :: max(1, pixels.shape[1] // 64)]
+    _, places = torch.unique(few, dim=0, return_inverse=True)
+    n = int(places.max()) + 1
+    if n == len(images):
+        return images, None
+    rows = places.new_full((n,), -1).scatter_(0, places, torch.arange(len(images), device=images.device))
+    return (images[rows], places) if torch.equal(images[rows][places], images) else (images, None)

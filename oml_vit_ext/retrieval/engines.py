@@ -1,0 +1,170 @@
+"""Nearest rows through faiss: exactly, or through any index that ``faiss.index_factory`` builds."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Protocol
+
+import faiss
+import numpy as np
+from tqdm.auto import tqdm
+
+from oml_vit_ext.retrieval.rows import Floats, Ids, Rows
+
+EXACT = "Flat"
+_EXAMPLES = "'Flat', 'IVF1024,Flat', 'HNSW32', 'IVF4096,PQ48'"
+_TRAINING_SEED = 0
+# As many as faiss's k-means uses; 65 536 is what 256 centroids of a product quantizer use.
+_TRAINING_ROWS_PER_CENTROID, _LEAST_TRAINING_ROWS = 256, 65_536
+
+
+class Engine(Protocol):
+    """Finds the rows of one gallery."""
+
+    exact: bool
+
+    def search(self, queries: Floats, k: int) -> tuple[Floats, Ids]:
+        """``(Q, dim)`` -> ascending squared distances and positions, both ``(Q, k)``; -1 where none was found."""
+        ...
+
+
+class ExactEngine:
+    """Compares every query with every row, a block of the gallery at a time, without building an index.
+
+    Args:
+        gallery: What is searched.
+        memory_mb: Bound for a block of gallery rows, in MB; rows that are float32 already are not copied at all.
+    """
+
+    exact = True
+
+    def __init__(self, gallery: Rows, memory_mb: float) -> None:
+        self._gallery = gallery
+        self._block = max(1024, int(memory_mb * 1e6 / (4 * gallery.dim)))
+
+    def search(self, queries: Floats, k: int) -> tuple[Floats, Ids]:
+        if len(self._gallery) <= self._block:
+            return faiss.knn(queries, self._gallery.block(0, len(self._gallery)), k)
+        heap = faiss.ResultHeap(len(queries), k)
+        for start, rows in self._gallery.blocks(self._block):
+            distances, ids = faiss.knn(queries, rows, min(k, len(rows)))
+            heap.add_result(distances, ids + start)
+        heap.finalize()
+        return heap.D, heap.I
+
+
+class FaissEngine:
+    """A faiss index that holds the gallery.
+
+    Args:
+        index: Any filled index of faiss.
+        search_params: Settings of the search as faiss spells them, e.g. ``nprobe=16`` or ``efSearch=64``.
+        name: The factory string of the index, for messages.
+    """
+
+    exact = False
+
+    def __init__(self, index: Any, search_params: str, name: str) -> None:
+        self._index = index
+        if search_params:
+            _set_search_params(index, search_params, name)
+
+    def search(self, queries: Floats, k: int) -> tuple[Floats, Ids]:
+        return self._index.search(queries, k)
+
+
+def make_engine(gallery: Rows, index: str, search_params: str, memory_mb: float, verbose: bool) -> Engine:
+    """The engine for a factory string: ``Flat`` is the exact one, any other builds its index. Errors as below."""
+    if index == EXACT:
+        return exact_engine(gallery, search_params, memory_mb)
+    return FaissEngine(build_index(gallery, index, memory_mb=memory_mb, verbose=verbose), search_params, index)
+
+
+def exact_engine(gallery: Rows, search_params: str, memory_mb: float) -> ExactEngine:
+    """Raises a ``ValueError`` if there are ``search_params``: an exact search has none."""
+    if search_params:
+        raise ValueError(f"search_params {search_params!r} were given, but index 'Flat' is exact and has none.")
+    return ExactEngine(gallery, memory_mb)
+
+
+def build_index(gallery: Rows, index: str, *, memory_mb: float, verbose: bool) -> Any:
+    """Train an index on a sample of the gallery and fill it.
+
+    Args:
+        gallery: What is searched.
+        index: A factory string, e.g. ``IVF1024,Flat``.
+        memory_mb: Bound for the blocks in MB. The index itself and its training rows come on top.
+        verbose: Show progress.
+
+    Raises:
+        ValueError: faiss does not know the string, it does not go with the dimension, or the gallery is too small to
+            train the index.
+    """
+    built = empty_index(gallery.dim, index)
+    train_index(built, gallery, index, verbose=verbose)
+    add_rows(built, gallery, memory_mb=memory_mb, verbose=verbose)
+    return built
+
+
+def empty_index(dim: int, index: str) -> Any:
+    """``faiss.index_factory`` with L2 distances, its errors in one sentence."""
+    try:
+        return faiss.index_factory(dim, index, faiss.METRIC_L2)
+    except RuntimeError as error:
+        raise ValueError(
+            f"index {index!r} cannot be built for dimension {dim}: {_reason(error)}. "
+            f"Expected a faiss factory string, e.g. {_EXAMPLES}."
+        ) from error
+
+
+def train_index(index: Any, gallery: Rows, name: str, *, verbose: bool) -> None:
+    """Train on all rows of the gallery, or on a random sample as large as faiss makes use of."""
+    if index.is_trained:
+        return
+    n_rows = min(len(gallery), max(_LEAST_TRAINING_ROWS, _TRAINING_ROWS_PER_CENTROID * _n_lists(index)))
+    chosen = np.sort(np.random.default_rng(_TRAINING_SEED).permutation(len(gallery))[:n_rows])
+    with tqdm(total=1, desc=f"Training {name} on {n_rows} rows", disable=not verbose) as bar:
+        try:
+            index.train(gallery.take(chosen))
+        except RuntimeError as error:
+            raise ValueError(
+                f"index {name!r} cannot be trained on a gallery of {len(gallery)} rows of dimension {gallery.dim}: "
+                f"{_reason(error)}. Use a smaller index, or 'Flat'."
+            ) from error
+        bar.update()
+
+
+def add_rows(index: Any, rows: Rows, *, start: int = 0, memory_mb: float, verbose: bool) -> None:
+    """Put the rows from ``start`` on into a trained index, in blocks of at most ``memory_mb``."""
+    block = max(1024, int(memory_mb * 1e6 / (4 * rows.dim)))
+    block = min(block, max(1024, len(rows) // 20))  # a bar that moves
+    with tqdm(total=len(rows) - start, desc="Filling the index", unit=" rows", disable=not verbose) as bar:
+        for first in range(start, len(rows), block):
+            part = rows.block(first, min(first + block, len(rows)))
+            index.add(part)
+            bar.update(len(part))
+
+
+def _set_search_params(index: Any, params: str, name: str) -> None:
+    space: Any = faiss.ParameterSpace()
+    try:
+        space.set_index_parameters(index, params)
+    except RuntimeError as error:
+        raise ValueError(
+            f"search_params {params!r} cannot be set on index {name!r}: {_reason(error)}. "
+            f"Expected e.g. 'nprobe=16' for an IVF index or 'efSearch=64' for HNSW."
+        ) from error
+
+
+def _n_lists(index: Any) -> int:
+    ivf = faiss.try_extract_index_ivf(index)
+    return 0 if ivf is None else int(ivf.nlist)
+
+
+def _reason(error: RuntimeError) -> str:
+    """What faiss says, without the place in its source."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^Error in .* at \S+\.(?:cpp|h):\d+: ", "", text)
+    text = re.sub(r"^Error: '.*' failed: ?", "", text)
+    text = re.sub(r"^[\w:]+:(?=could)", "", text)
+    return text.strip().rstrip(".") or "faiss gives no reason"

@@ -1,0 +1,114 @@
+"""Tells whether two models give the same descriptors."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from oml.transforms.images.utils import get_im_reader_for_transforms
+from PIL import Image
+from torch import Tensor, nn
+
+# Another device or another version of a library moves a descriptor by well under a percent of its length.
+_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What is kept of a model in order to recognise it.
+
+    Args:
+        model: Class of the extractor.
+        weights: BLAKE2b over names, types, shapes and bytes of its state dict, in hex.
+        transforms: Their ``repr``, for the message only.
+        probe: The descriptor of a fixed picture: it shows what weights do not, such as pooling, crop, normalisation.
+    """
+
+    model: str
+    weights: str
+    transforms: str
+    probe: tuple[float, ...]
+
+    @classmethod
+    def of(cls, extractor: nn.Module, transform: Any) -> Fingerprint:
+        return cls(
+            model=type(extractor).__name__,
+            weights=hash_state(extractor.state_dict()),
+            transforms=re.sub(r" at 0x[0-9a-f]+", "", repr(transform)),
+            probe=tuple(round(value, 7) for value in _probe(extractor, transform).tolist()),
+        )
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Fingerprint:
+        return cls(**{**content, "probe": tuple(content["probe"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "probe": list(self.probe)}
+
+    @property
+    def width(self) -> int:
+        """Dimension of the descriptors."""
+        return len(self.probe)
+
+    def check_same(self, other: Fingerprint, ours: str, theirs: str) -> None:
+        """Raise a ``ValueError`` unless both give the same descriptors.
+
+        Args:
+            other: Another model's.
+            ours, theirs: What the two stand for, e.g. ``"the index"`` and ``"the query"``.
+        """
+        difference = self._difference(other, ours, theirs)
+        if difference:
+            raise ValueError(
+                f"{ours.capitalize()} and {theirs} come from different models: {difference}. Distances between their "
+                f"descriptors mean nothing: use the model of {ours}, or make it again with this one."
+            )
+
+    def _difference(self, other: Fingerprint, ours: str, theirs: str) -> str:
+        if self.width != other.width:
+            return f"{ours} has descriptors of {self.width} dimensions, {theirs} of {other.width}"
+        if self.weights != other.weights:
+            return (
+                f"the weights of {ours} ({self.model}) have the hash {self.weights[:12]}, "
+                f"those of {theirs} ({other.model}) {other.weights[:12]}"
+            )
+        a, b = np.array(self.probe), np.array(other.probe)
+        if np.linalg.norm(a - b) <= _TOLERANCE * np.linalg.norm(a):
+            return ""
+        if self.transforms != other.transforms:
+            one, two = " ".join(self.transforms.split()), " ".join(other.transforms.split())
+            return f"the weights agree, but the transforms are {one} for {ours} and {two} for {theirs}"
+        return "weights and transforms agree, but one picture gets two descriptors (another pooling or normalisation?)"
+
+
+def hash_state(state: Mapping[str, Tensor]) -> str:
+    """BLAKE2b of a state dict, the same on every device, in hex (32 digits)."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _probe(extractor: nn.Module, transform: Any) -> Tensor:
+    """The descriptor of smooth noise, 160 × 120 px, through reading and transforms."""
+    coarse = np.random.RandomState(0).randint(0, 256, (12, 16, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(coarse).resize((160, 120), Image.Resampling.BILINEAR).save(buffer, format="PNG")
+    read: Callable[[bytes], Any] = get_im_reader_for_transforms(transform)
+    picture = read(buffer.getvalue())
+    tensor = transform(image=picture)["image"] if isinstance(picture, np.ndarray) else transform(picture)
+    device = next((p.device for p in extractor.parameters()), torch.device("cpu"))
+    was_training = extractor.training
+    try:
+        with torch.no_grad():
+            return extractor.eval()(tensor[None].to(device))[0].float().cpu()
+    finally:
+        extractor.train(was_training)

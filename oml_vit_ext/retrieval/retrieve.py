@@ -1,0 +1,242 @@
+"""The host's retrieval results through faiss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from oml.const import SEQUENCE_COLUMN
+from oml.interfaces.datasets import (
+    IBaseDataset,
+    ILabeledDataset,
+    IQueryGalleryDataset,
+    IQueryGalleryLabeledDataset,
+)
+from oml.retrieval.retrieval_results import RetrievalResults
+from torch import FloatTensor, LongTensor, Tensor
+
+from oml_vit_ext.retrieval.engines import EXACT, make_engine
+from oml_vit_ext.retrieval.knn import Grouping, ground_truth, nearest
+from oml_vit_ext.retrieval.rows import Embeddings, Rows, check_dims
+
+MEMORY_MB = 256.0
+
+Neighbours = tuple[Sequence[FloatTensor], Sequence[LongTensor], Sequence[LongTensor] | None]
+
+
+def retrieve(
+    embeddings: Embeddings,
+    dataset: IQueryGalleryDataset | IQueryGalleryLabeledDataset,
+    n_items: int = 100,
+    index: str = EXACT,
+    verbose: bool = False,
+    *,
+    search_params: str = "",
+    memory_mb: float = MEMORY_MB,
+) -> RetrievalResults:
+    """What the host's ``RetrievalResults.from_embeddings`` gives, found through faiss.
+
+    With ``index="Flat"`` the items are the same (equal distances may come in another order), and so are the distances,
+    except that those near zero are more precise here. As there, a query neither finds itself nor its own sequence,
+    queries may get fewer items than asked for, and ground truth is given for labelled datasets. The results are on the
+    CPU.
+
+    Args:
+        embeddings: ``(len(dataset), dim)``, a tensor or an array of any floating type; a memory-mapped array is read
+            block by block. They need not be normalised: distances are Euclidean.
+        dataset: Has the query/gallery split, and labels if it is labelled.
+        n_items: Gallery items per query, at most.
+        index: ``Flat`` compares everything with everything. Any other faiss factory string builds an approximate index
+            of the gallery, e.g. ``IVF1024,Flat``, ``HNSW32``, ``IVF4096,PQ48``; the items that it finds get their true
+            distances and are ordered by them.
+        verbose: Show progress.
+        search_params: Settings of an approximate search, e.g. ``nprobe=16`` or ``efSearch=64``.
+        memory_mb: Bound for temporary memory, in MB, beyond the results and an approximate index. More is used only
+            where a single block of 64 queries needs it.
+
+    Raises:
+        ValueError: The embeddings are not as many as the dataset's items, not finite, or a row is all zeros;
+            ``n_items`` is below 1; ``index`` or ``search_params`` mean nothing to faiss, or the gallery is too small
+            to train such an index.
+    """
+    _check_length(embeddings, dataset, "embeddings")
+    labels = np.asarray(dataset.get_labels()) if isinstance(dataset, IQueryGalleryLabeledDataset) else None
+    distances, ids, gt_ids = knn(
+        embeddings,
+        ids_query=dataset.get_query_ids(),
+        ids_gallery=dataset.get_gallery_ids(),
+        sequence_ids=_sequences(dataset),
+        labels_gt=labels,
+        n_items=n_items,
+        index=index,
+        search_params=search_params,
+        memory_mb=memory_mb,
+        verbose=verbose,
+    )
+    return RetrievalResults(distances=distances, retrieved_ids=ids, gt_ids=gt_ids)
+
+
+def retrieve_qg(
+    embeddings_query: Embeddings,
+    embeddings_gallery: Embeddings,
+    dataset_query: IBaseDataset | ILabeledDataset,
+    dataset_gallery: IBaseDataset | ILabeledDataset,
+    n_items: int = 100,
+    index: str = EXACT,
+    verbose: bool = False,
+    *,
+    search_params: str = "",
+    memory_mb: float = MEMORY_MB,
+) -> RetrievalResults:
+    """What the host's ``RetrievalResults.from_embeddings_qg`` gives, for separate query and gallery datasets.
+
+    Arguments and errors are those of :func:`retrieve`. Sequences are told apart by their names in both datasets; the
+    host numbers them in each dataset on its own, so that unrelated sequences can get the same number there.
+    """
+    _check_length(embeddings_query, dataset_query, "query embeddings")
+    _check_length(embeddings_gallery, dataset_gallery, "gallery embeddings")
+    of_query = np.asarray(dataset_query.get_labels()) if isinstance(dataset_query, ILabeledDataset) else None
+    of_gallery = np.asarray(dataset_gallery.get_labels()) if isinstance(dataset_gallery, ILabeledDataset) else None
+    labelled = of_query is not None and of_gallery is not None
+    distances, ids, gt_ids = knn_qg(
+        embeddings_query,
+        embeddings_gallery,
+        sequence_ids_query=_sequences(dataset_query),
+        sequence_ids_gallery=_sequences(dataset_gallery),
+        labels_query=of_query if labelled else None,
+        labels_gallery=of_gallery if labelled else None,
+        n_items=n_items,
+        index=index,
+        search_params=search_params,
+        memory_mb=memory_mb,
+        verbose=verbose,
+    )
+    return RetrievalResults(distances=distances, retrieved_ids=ids, gt_ids=gt_ids)
+
+
+def knn(
+    embeddings: Embeddings,
+    ids_query: Any,
+    ids_gallery: Any,
+    *,
+    sequence_ids: Any = None,
+    labels_gt: Any = None,
+    n_items: int,
+    index: str,
+    search_params: str,
+    memory_mb: float,
+    verbose: bool,
+) -> Neighbours:
+    """The host's ``batched_knn`` through faiss: queries and gallery are rows of one matrix ``(L, dim)``.
+
+    ``ids_query`` and ``ids_gallery`` say which rows; ``sequence_ids`` and ``labels_gt`` have one entry per row.
+    """
+    rows_query, rows_gallery = _flat(ids_query).astype(np.int64), _flat(ids_gallery).astype(np.int64)
+
+    def of(rows: Any, values: Any) -> Any:
+        return None if values is None else _flat(values)[rows]
+
+    return _search(
+        Rows(embeddings, rows_query, "query embeddings"),
+        Rows(embeddings, rows_gallery, "gallery embeddings"),
+        items=(rows_query, rows_gallery),
+        sequences=(of(rows_query, sequence_ids), of(rows_gallery, sequence_ids)),
+        labels=(of(rows_query, labels_gt), of(rows_gallery, labels_gt)),
+        n_items=n_items,
+        index=index,
+        search_params=search_params,
+        memory_mb=memory_mb,
+        verbose=verbose,
+    )
+
+
+def knn_qg(
+    embeddings_query: Embeddings,
+    embeddings_gallery: Embeddings,
+    *,
+    ids_query: Any = None,
+    ids_gallery: Any = None,
+    sequence_ids_query: Any = None,
+    sequence_ids_gallery: Any = None,
+    labels_query: Any = None,
+    labels_gallery: Any = None,
+    n_items: int,
+    index: str,
+    search_params: str,
+    memory_mb: float,
+    verbose: bool,
+) -> Neighbours:
+    """The host's ``batched_knn_qg`` through faiss; what is given for queries must be given for the gallery too."""
+    return _search(
+        Rows(embeddings_query, name="query embeddings"),
+        Rows(embeddings_gallery, name="gallery embeddings"),
+        items=(ids_query, ids_gallery),
+        sequences=(sequence_ids_query, sequence_ids_gallery),
+        labels=(labels_query, labels_gallery),
+        n_items=n_items,
+        index=index,
+        search_params=search_params,
+        memory_mb=memory_mb,
+        verbose=verbose,
+    )
+
+
+def _search(
+    queries: Rows,
+    gallery: Rows,
+    items: tuple[Any, Any],
+    sequences: tuple[Any, Any],
+    labels: tuple[Any, Any],
+    *,
+    n_items: int,
+    index: str,
+    search_params: str,
+    memory_mb: float,
+    verbose: bool,
+) -> Neighbours:
+    if n_items < 1:
+        raise ValueError(f"n_items is {n_items}, expected at least 1.")
+    if memory_mb <= 0:
+        raise ValueError(f"memory_mb is {memory_mb}, expected a positive number of megabytes.")
+    check_dims(queries, gallery)
+    gallery.check()
+    queries.check()
+    ignored = [g for g in (_grouping(items, "ids"), _grouping(sequences, "sequences")) if g is not None]
+    engine = make_engine(gallery, index, search_params, memory_mb / 2, verbose)
+    distances, ids = nearest(queries, gallery, engine, n_items, ignored, memory_mb=memory_mb / 2, verbose=verbose)
+    by_label = _grouping(labels, "labels")
+    gt_ids = None if by_label is None else ground_truth(by_label, ignored)
+    return distances, ids, gt_ids  # type: ignore[return-value]
+
+
+def _grouping(values: tuple[Any, Any], name: str) -> Grouping | None:
+    """Integer codes that are equal where the values are, over queries and gallery together."""
+    of_queries, of_gallery = values
+    if of_queries is None and of_gallery is None:
+        return None
+    if of_queries is None or of_gallery is None:
+        known, unknown = ("gallery", "queries") if of_queries is None else ("queries", "gallery")
+        raise ValueError(f"The {name} of the {known} are known but those of the {unknown} are not: expected both.")
+    of_queries, of_gallery = _flat(of_queries), _flat(of_gallery)
+    codes = pd.factorize(np.concatenate([of_queries, of_gallery]))[0].astype(np.int64)
+    return Grouping(codes[: len(of_queries)], codes[len(of_queries) :])
+
+
+def _sequences(dataset: IBaseDataset) -> Any:
+    """The host's column of sequences, if there is one."""
+    return dataset.extra_data.get(SEQUENCE_COLUMN)
+
+
+def _flat(values: Any) -> Any:
+    """One dimension also where the host squeezed a single id to none."""
+    return (values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)).reshape(-1)
+
+
+def _check_length(embeddings: Embeddings, dataset: IBaseDataset, name: str) -> None:
+    if len(embeddings) != len(dataset):
+        raise ValueError(f"There are {len(embeddings)} {name} for a dataset of {len(dataset)} items: expected as many.")
+
+
+__all__ = ["retrieve", "retrieve_qg"]

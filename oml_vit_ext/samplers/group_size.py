@@ -1,0 +1,180 @@
+"""Batches of images of similar shape, so that each can be resized to one size (DToP, arXiv 2210.11909)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from oml.const import BBOXES_COLUMNS, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
+from oml.interfaces.samplers import IBatchSampler
+
+from oml_vit_ext.image_groups import GROUP_SIZES, checked_sizes, group_of
+from oml_vit_ext.samplers.grouped_batches import (
+    Cells,
+    balanced_batches,
+    n_balanced_batches,
+    n_random_batches,
+    random_batches,
+)
+from oml_vit_ext.samplers.image_sizes import read_image_sizes
+
+logger = logging.getLogger(__name__)
+
+
+class GroupSizeSampler(IBatchSampler):
+    """Batches whose images all belong to one group of similar aspect ratio.
+
+    The transform ``augs_dtop`` resizes each image to its group's size: give both the same ``sizes``. All batches have
+    ``batch_size`` images. They depend on ``seed`` and the epoch alone, so all processes see the same ones, of which the
+    host gives each process its share; so with several devices an optimiser step takes that many batches.
+
+    With ``n_instances`` a batch holds that many images of ``batch_size / n_instances`` labels, as the host's
+    ``balance``. An epoch shows each label once, in one group, drawn by the share of its images there; the few labels
+    that find no room wait for the next epoch. Batches are topped up with further labels of the group. Where a group has
+    too few labels, labels come again in a batch; where a label has too few images in the group, images do.
+
+    With ``n_instances=None`` images come at random, each once an epoch; the last batch of a group is topped up.
+
+    A group with fewer images than half a batch is left out, and the log says so: most of its batch would be copies.
+    Take its size out of ``sizes``, here and in the transform, and its images join the group of the nearest shape.
+
+    Sizes are those after the dataframe's bounding boxes and the EXIF orientation. They come from its columns ``width``
+    and ``height``, which ``oml_vit_ext.datasets`` writes, or are read from the images once; see ``image_sizes.py``.
+
+    Args:
+        labels: Label of each training row; passed by the host's pipeline.
+        dataset_root: Folder of the data set, as in the pipeline's config.
+        batch_size: Images in a batch.
+        n_instances: Images of each label in a batch, a divisor of ``batch_size``; ``None`` for images at random.
+        dataframe_name: As in the pipeline's config.
+        sizes: Width and height of each group in pixels.
+        seed: Of the random choices.
+        sizes_cache: CSV file that keeps the sizes of the images; next to the dataframe unless given.
+        n_threads: Threads that read sizes.
+        verbose: Show a progress bar meanwhile.
+
+    Raises:
+        ValueError: An argument is out of range, the dataframe does not belong to ``labels``, images cannot be read, or
+            every group is too small.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int] | np.ndarray,
+        dataset_root: str | Path,
+        batch_size: int,
+        n_instances: int | None,
+        dataframe_name: str = "df.csv",
+        sizes: Sequence[Sequence[int]] = GROUP_SIZES,
+        seed: int = 0,
+        sizes_cache: str | Path | None = None,
+        n_threads: int = 8,
+        verbose: bool = True,
+    ) -> None:
+        self.sizes = checked_sizes(sizes)
+        _check_batch(batch_size, n_instances)
+        self._batch_size = batch_size
+        self.n_instances = n_instances
+        self.seed = seed
+        self._epoch = 0
+
+        root = Path(dataset_root)
+        rows = _training_rows(root / dataframe_name, np.asarray(labels))
+        cache = Path(sizes_cache) if sizes_cache is not None else default_sizes_cache(root / dataframe_name)
+        groups = group_of(*_upright_sizes(rows, root, cache, n_threads, verbose), self.sizes)
+        label_numbers = pd.factorize(np.asarray(labels))[0]
+        self.groups = self._without_small_groups(groups, label_numbers)
+        self._cells = Cells.of(label_numbers, self.groups, len(self.sizes))
+        if n_instances is not None and len(self._cells.counts) < batch_size // n_instances:
+            raise ValueError(
+                f"batch_size={batch_size} and n_instances={n_instances} ask for {batch_size // n_instances} labels "
+                f"in a batch, but the training set has {len(self._cells.counts)}."
+            )
+
+    @property
+    def batch_size(self) -> int:
+        return self._batch_size
+
+    def __len__(self) -> int:
+        """Batches in an epoch, the same in each."""
+        if self.n_instances is None:
+            return int(n_random_batches(self._cells.counts.sum(axis=0), self._batch_size).sum())
+        return int(n_balanced_batches(self._cells, self._batch_size // self.n_instances).sum())
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng((self.seed, self._epoch))
+        self._epoch += 1
+        if self.n_instances is None:
+            return iter(random_batches(self.groups, len(self.sizes), self._batch_size, rng))
+        return iter(balanced_batches(self._cells, self._batch_size // self.n_instances, self.n_instances, rng))
+
+    def _without_small_groups(self, groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The group of each row, -1 for those of groups that are left out."""
+        counts = np.bincount(groups, minlength=len(self.sizes))
+        small = (counts > 0) & (counts < self._batch_size / 2)
+        if small.sum() == (counts > 0).sum():
+            raise ValueError(
+                f"The training set has {len(groups)} images in groups of {_named(counts, self.sizes, counts > 0)}, all "
+                f"smaller than half of batch_size={self._batch_size}: choose smaller batches or fewer sizes."
+            )
+        kept = np.where(small[groups], -1, groups)
+        if small.any():
+            logger.warning(
+                "group_size: left out, because smaller than half of batch_size=%d: %s; labels without other images: "
+                "%d. Take these sizes out of `sizes` to have the images in the group of the nearest shape.",
+                self._batch_size,
+                _named(counts, self.sizes, small),
+                len(np.unique(labels)) - len(np.unique(labels[kept >= 0])),
+            )
+        return kept
+
+
+def default_sizes_cache(dataframe: Path) -> Path:
+    """Where the sizes of a data set's images are kept: ``df.csv`` -> ``df.image_sizes.csv``."""
+    return dataframe.with_name(f"{dataframe.stem}.image_sizes.csv")
+
+
+def _check_batch(batch_size: int, n_instances: int | None) -> None:
+    if batch_size < 2:
+        raise ValueError(f"batch_size is {batch_size}, expected at least 2.")
+    if n_instances is not None and not (0 < n_instances < batch_size and batch_size % n_instances == 0):
+        raise ValueError(
+            f"n_instances is {n_instances}, expected a divisor of batch_size={batch_size} below it, or null for images "
+            f"at random."
+        )
+
+
+def _training_rows(dataframe: Path, labels: np.ndarray) -> pd.DataFrame:
+    """The rows that the host trains on, in its order."""
+    df = pd.read_csv(dataframe, index_col=False)
+    rows = df[df[SPLIT_COLUMN] == "train"].reset_index(drop=True)
+    same = len(rows) == len(labels) and np.array_equal(pd.factorize(rows[LABELS_COLUMN])[0], pd.factorize(labels)[0])
+    if not same:
+        raise ValueError(
+            f"{dataframe} has {len(rows)} training rows of {rows[LABELS_COLUMN].nunique()} labels, but the sampler was "
+            f"given {len(labels)} labels, {len(np.unique(labels))} of them different, or in another order: expected "
+            f"the dataset_root and the dataframe_name of the training set."
+        )
+    return rows
+
+
+def _upright_sizes(
+    rows: pd.DataFrame, root: Path, cache: Path, n_threads: int, verbose: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Width and height ``(N,)`` of the images as the transform will see them."""
+    has_boxes = set(BBOXES_COLUMNS) <= set(rows.columns)
+    if {"width", "height"} <= set(rows.columns) and not has_boxes:
+        return rows["width"].to_numpy(dtype=np.int64), rows["height"].to_numpy(dtype=np.int64)
+    paths = rows[PATHS_COLUMN].astype(str).tolist()
+    stored = read_image_sizes(paths, root, cache=cache, n_threads=n_threads, verbose=verbose)
+    if has_boxes:  # the host cuts them out before the transform turns the image
+        x1, x2, y1, y2 = (rows[column].to_numpy(dtype=np.int64) for column in BBOXES_COLUMNS)
+        stored = stored._replace(width=x2 - x1, height=y2 - y1)
+    return stored.upright()
+
+
+def _named(counts: np.ndarray, sizes: Sequence[tuple[int, int]], which: np.ndarray) -> str:
+    return ", ".join(f"{w}x{h} ({counts[i]} images)" for i, (w, h) in enumerate(sizes) if which[i])
