@@ -86,7 +86,9 @@ def distractors(cfg: DictConfig, embedder: Embedder) -> str | None:
     folder: str | None = cfg.distractor_descriptors
     if cfg.distractors is not None:
         if folder is None:
-            raise ValueError("distractors is given without distractor_descriptors: expected the folder to keep them in.")
+            raise ValueError(
+                "distractors is given without distractor_descriptors: expected the folder to keep them in."
+            )
         paths = [Path(cfg.distractors) / path for path in distractor_paths(cfg.distractors)]
         n_broken = describe_into(folder, embedder, paths, verbose=True)
         if n_broken:

@@ -11,12 +11,9 @@ number of dimensions that carry 90 % of the variance, averaged over the seeds.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import os
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
@@ -25,12 +22,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 from hydra import compose, initialize_config_module
-from tqdm import tqdm
 
 from demo import ROOT, for_validation, quieten, train, validate
 from folders import in_folder
+from results_table import run_missing
 
-SETTINGS = ["margin", "entropy_weight", "seed", "entropy_memory", "iterations", "overrides"]
 PANELS = {"cmc_1": ("CMC@1", "{:.3f}"), "dims_90": ("dimensions for 90 % of the variance", "{:.0f}")}
 
 
@@ -49,8 +45,13 @@ def main() -> None:
             "overrides": " ".join(args.overrides),
         }
         wanted = [{"margin": m, "entropy_weight": w, "seed": s, **shared} for s, m, w in grid]
-        run_missing(wanted, args.overrides, output / "sweep.csv", output / "log.txt")
-    results = rows_of(wanted, read_rows(output / "sweep.csv"))
+        results = run_missing(
+            wanted,
+            output / "sweep.csv",
+            output / "log.txt",
+            lambda setting, folder: run(setting, args.overrides, folder),
+            unit="sweep",
+        )
     picture = output / ("sweep_entropy_memory.png" if args.entropy_memory else "sweep.png")
     draw_heat_maps(results, f"emoji, {iterations} iterations, seeds {', '.join(map(str, args.seeds))}", picture)
     print(means(results, "cmc_1").to_string(float_format="{:.3f}".format))
@@ -88,21 +89,8 @@ def whole_numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def run_missing(wanted: list[dict], overrides: list[str], table: Path, log: Path) -> None:
-    """Run the settings that have no row in ``table`` yet; what the pipelines print goes to ``log``."""
-    finished = read_rows(table)
-    missing = [w for w in wanted if rows_of([w], finished).empty]
-    with tqdm(total=len(wanted), initial=len(wanted) - len(missing), unit="run", desc="sweep") as bar:
-        for setting in missing:
-            bar.set_postfix_str(f"margin {setting['margin']:g}, entropy weight {setting['entropy_weight']:g}")
-            with printing_to(log), tempfile.TemporaryDirectory(dir=table.parent) as folder:
-                row = run(setting, overrides, Path(folder))
-            append_row(row, table)
-            bar.update()
-
-
 def run(setting: dict, overrides: list[str], folder: Path) -> dict:
-    """Train and validate one setting in ``folder``; returns its row of the table."""
+    """Train and validate one setting in ``folder``; returns its figures."""
     started = time.perf_counter()
     criterion = [f"criterion.args.{name}={setting[name]}" for name in ("margin", "entropy_weight")]
     criterion += [f"+criterion.args.entropy_memory={setting['entropy_memory']}"]
@@ -111,27 +99,7 @@ def run(setting: dict, overrides: list[str], folder: Path) -> dict:
     arguments = ["irt/variant=irt_r", f"checkpoint='{checkpoint}'", *for_validation(overrides)]
     result = validate("it", arguments, folder)
     figures = {name: round(getattr(result, name), 4) for name in ("cmc_1", "cmc_10", "map_5", "dims_90")}
-    return {**setting, **figures, "seconds": round(time.perf_counter() - started, 1)}
-
-
-def read_rows(table: Path) -> pd.DataFrame:
-    if not table.is_file():
-        return pd.DataFrame(columns=SETTINGS)
-    return pd.read_csv(table, dtype={"overrides": str}, keep_default_na=False)
-
-
-def rows_of(settings: list[dict], rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of exactly these settings."""
-    keys = {tuple(setting[name] for name in SETTINGS) for setting in settings}
-    return rows.loc[[key in keys for key in rows[SETTINGS].itertuples(index=False, name=None)]]
-
-
-def append_row(row: dict, table: Path) -> None:
-    """The file is replaced as a whole: whoever interrupts never leaves half a row."""
-    unfinished = table.with_suffix(".part")
-    rows = [*read_rows(table).to_dict("records"), row]
-    pd.DataFrame(rows).to_csv(unfinished, index=False)
-    os.replace(unfinished, table)
+    return {**figures, "seconds": round(time.perf_counter() - started, 1)}
 
 
 def means(results: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -155,12 +123,6 @@ def draw_heat_maps(results: pd.DataFrame, title: str, path: Path) -> None:
     fig.savefig(unfinished, dpi=130)
     plt.close(fig)
     os.replace(unfinished, path)
-
-
-@contextlib.contextmanager
-def printing_to(log: Path) -> Iterator[None]:
-    with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        yield
 
 
 if __name__ == "__main__":

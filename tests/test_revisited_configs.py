@@ -33,7 +33,7 @@ def composed(name: str, *overrides: str) -> DictConfig:
         small += ["hybrid.arch=vit_tiny_r_s16_p8_224", "plain.arch=vit_tiny_patch16_224", "embed_dim=16"]
         small.remove("pretrained=null")
     else:
-        small += ["arch=vit_tiny_patch16_224", "side=32", "timm_args={depth: 2}"]
+        small += ["arch=vit_tiny_patch16_224", "side=32", "+timm_args.depth=2"]
     return compose(f"revisited/{name}", [*overrides, *small])
 
 
@@ -43,25 +43,23 @@ def test_no_config_is_forgotten():
     assert groups == {"dataset", "backbone", "variant"}
 
 
-@pytest.mark.parametrize("benchmark", ["roxford5k", "rparis6k"])
 @pytest.mark.parametrize(
-    ("name", "variant"),
+    ("name", "overrides"),
     [
-        ("evaluate_irt", "irt/variant=irt_o"),
-        ("evaluate_irt", "irt/variant=irt_l"),
-        ("evaluate_irt", "irt/variant=irt_r"),
-        ("evaluate_irt", "irt/variant=irt_r_pca128"),
-        ("evaluate_dtop", "dtop/variant=full"),
-        ("evaluate_dtop", "dtop/variant=full_whitened"),
-        ("evaluate_dtop", "dtop/variant=plain"),
-        ("evaluate_dtop", "dtop/variant=hybrid"),
+        ("evaluate_irt", ["irt/variant=irt_o"]),
+        ("evaluate_irt", ["irt/variant=irt_l", "average_over_scales=[0.7071,1]"]),
+        ("evaluate_irt", ["revisited/dataset=rparis6k"]),
+        ("evaluate_irt", ["irt/variant=irt_r_pca128", "pca=null"]),
+        ("evaluate_dtop", ["dtop/variant=full"]),
+        ("evaluate_dtop", ["dtop/variant=full_whitened", "pca=null", "pca_dim=8", "revisited/dataset=rparis6k"]),
+        ("evaluate_dtop", ["dtop/variant=plain"]),
+        ("evaluate_dtop", ["dtop/variant=hybrid"]),
     ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
-def test_every_evaluation_builds(benchmark: str, name: str, variant: str):
-    pca = ["pca=null", "+extractor.args.n_components=8"] if "pca" in variant else []
-    pca = ["pca=null", "pca_dim=8"] if "whitened" in variant else pca[:1]
-    cfg = composed(name, f"revisited/dataset={benchmark}", variant, *pca)
-    assert cfg.benchmark == benchmark and cfg.kappas == [1, 5, 10]
+def test_every_evaluation_builds(name: str, overrides: list[str]):
+    cfg = composed(name, *overrides)
+    assert cfg.benchmark == ("rparis6k" if "rparis6k" in str(overrides) else "roxford5k") and cfg.kappas == [1, 5, 10]
     get_transforms_by_cfg(cfg.transforms_val)
     assert get_extractor_by_cfg(cfg.extractor).feat_dim > 0
     assert not OmegaConf.missing_keys(cfg)

@@ -40,6 +40,7 @@ class LocalBranch(nn.Module):
         self.conv = nn.Conv2d(n_layers * dim, local_dim, 1)
         self.locality = locality
         self.fc = nn.Linear(local_dim, out_dim)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the maps are
 
     def forward(self, patch_tokens: list[Tensor], grid: tuple[int, int]) -> Tensor:
         tokens = torch.cat(patch_tokens, dim=-1)

@@ -179,7 +179,7 @@ class HybridViTExtractor(ExtractorWithParts):
 
     def _check_batch(self, images: Tensor) -> None:
         norm = self.descriptor_head[-1]
-        if len(images) == 1 and norm.training and isinstance(norm, nn.BatchNorm1d):
+        if images.shape[0] == 1 and norm.training and isinstance(norm, nn.BatchNorm1d):
             raise ValueError(
                 "A batch of 1 image was given in training mode, expected at least 2: the batch norm of hybrid_vit has "
                 "nothing to average over. Use .eval() to extract, or a batch size that leaves no single image over."

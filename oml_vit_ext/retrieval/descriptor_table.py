@@ -65,7 +65,8 @@ class DescriptorTable:
         n_saved = len(self.files)
         if len(self._parts) > n_saved:  # one file for all that is new
             self._parts[n_saved:] = [np.concatenate(self._parts[n_saved:])]
-        files, writers = [], {}
+        files: Files = []
+        writers: dict[str, Writer] = {}
         start = 0
         for number, part in enumerate(self._parts):
             if number < n_saved and number not in self._rewritten:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -88,8 +89,9 @@ class MilvusIndex(ImageIndex):
                 images.add_field(name, milvus.DataType.INT64)
             model = _schema(client, milvus, fingerprint.width)
             model.add_field("info", text, max_length=_LONGEST_TEXT)
-            info = {"root": str(Path(root).absolute()), "config": config, "model": fingerprint.to_dict()}
-            info["model"].pop("probe")  # it is the descriptor of that row
+            known = fingerprint.to_dict()
+            known.pop("probe")  # it is the descriptor of that row
+            info = {"root": str(Path(root).absolute()), "config": config, "model": known}
             _create_collection(client, f"{collection}_model", model, "FLAT", {})
             row = {"key": "model", "descriptor": list(fingerprint.probe), "info": json.dumps(info)}
             client.insert(f"{collection}_model", [row])
@@ -194,10 +196,9 @@ def _connect(uri: str, token: str) -> Any:
 
 def _import_pymilvus() -> Any:
     try:
-        import pymilvus
+        return importlib.import_module("pymilvus")  # by name: its stubs are no valid Python for mypy
     except ImportError as error:
         raise ImportError(f"An index in Milvus needs pymilvus ({error}): pip install 'oml-vit-ext[milvus]'.") from error
-    return pymilvus
 
 
 def _is_url(uri: str) -> bool:

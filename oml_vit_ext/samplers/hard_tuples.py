@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,8 @@ from oml.interfaces.samplers import IBatchSampler
 from torch import Tensor
 
 from oml_vit_ext.samplers.mining import Floats, Ids, arrange, hardest_negatives
+
+logger = logging.getLogger(__name__)
 
 # Rows of the training set (n,) to their descriptors (n, D) of length 1.
 Embed = Callable[[Ids], "Tensor | NDArray[np.floating]"]
@@ -104,6 +107,9 @@ class HardTuplesSampler(IBatchSampler):
         self._epoch += 1
         if self._mined is None or self._mined[0] != epoch:  # Lightning asks for the first batches more than once
             self._mined = epoch, self._batches(self.draw(epoch), self._embed)
+            logger.info(
+                "hard_tuples: epoch %d, mean similarity of anchors and negatives %.4f", epoch, self.last_similarity
+            )
         yield from self._mined[1]
 
     def mine_with(self, embed: Embed, epoch: Callable[[], int] | None = None) -> None:

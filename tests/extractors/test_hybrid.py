@@ -177,7 +177,10 @@ NO_CLS = {"arch": "vit_base_patch16_gap_224", "timm_args": {"img_size": 32, "dep
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_layers": 3}, r"n_layers is 3, expected a whole number from 1 to 2, the number of blocks of 'vit_tiny_patch"),
+        (
+            {"n_layers": 3},
+            r"n_layers is 3, expected a whole number from 1 to 2, the number of blocks of 'vit_tiny_patch",
+        ),
         ({"n_layers": 0}, "n_layers is 0, expected a whole number from 1 to 2"),
         ({"n_layers": 1.5}, r"n_layers is 1\.5, expected a whole number"),
         ({"branches": "globl"}, "Unknown branches 'globl': did you mean 'global'"),
@@ -258,7 +261,9 @@ def test_batch_norms_of_a_frozen_part_do_not_drift():
         before = statistics("stem"), statistics("branches")
         with torch.no_grad():
             extractor(torch.randn(2, 3, 32, 32))
-        moved = [not torch.equal(a, b) for a, b in zip(before, (statistics("stem"), statistics("branches")), strict=True)]
+        moved = [
+            not torch.equal(a, b) for a, b in zip(before, (statistics("stem"), statistics("branches")), strict=True)
+        ]
         assert moved == [mode == "branches", mode == "stem"]
         extractor.unfreeze("stem")
         extractor.freeze("branches")

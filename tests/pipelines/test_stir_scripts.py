@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_module
 
 from conftest import ROOT
+from oml_vit_ext.extractors import IRTExtractor
 
 WORLD = 2
 SMALL = [
@@ -51,8 +53,6 @@ def table(printed: str) -> list[str]:
 @pytest.fixture(scope="module")
 def trained(demo_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which two processes trained a re-ranker, all paths given as relative ones."""
-    from oml_vit_ext.extractors import IRTExtractor
-
     folder = tmp_path_factory.mktemp("reranker")
     (folder / "data").symlink_to(demo_slice)
     timm_args = {"img_size": 48, "patch_size": 2, "depth": 1}
@@ -90,22 +90,39 @@ def test_validation_prints_what_training_printed(trained: Path):
     assert all(0 <= float(value) <= 1 for value in first + second)
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "said"),
-    [
-        (
-            "train_reranker",
-            ["--config-name", "stir/train_reranker_sop"],
-            "first_stage_checkpoint is not set, expected the checkpoint of stir/train_first_stage_* or irt/train_*, ",
-        ),
-        (
-            "validate_reranker",
-            ["checkpoint=nowhere/best.ckpt", "first_stage_checkpoint=vit_tiny_r_s16_p8_224.augreg_in21k"],
-            "checkpoint: there is no file {folder}/nowhere/best.ckpt, expected the checkpoint of stir/train_reranker_*",
-        ),
-    ],
-)
-def test_a_missing_checkpoint_is_one_sentence(tmp_path: Path, name: str, arguments: list[str], said: str):
-    done = script(name, tmp_path, *arguments, "hydra.run.dir=run")
-    assert done.returncode != 0 and done.stderr.splitlines()[-1].startswith(said.format(folder=tmp_path))
-    assert "Traceback" not in done.stderr
+MISSING = {
+    "not set": (
+        "stir/train_reranker_sop",
+        [],
+        "first_stage_checkpoint is not set, expected the checkpoint of stir/train_first_stage_* or irt/train_*, or a timm",
+    ),
+    "not there": (
+        "stir/validate_reranker_sop",
+        ["checkpoint=nowhere/best.ckpt", "first_stage_checkpoint=vit_small_patch16_224.dino"],
+        "checkpoint: there is no file {folder}/nowhere/best.ckpt, expected the checkpoint of stir/train_reranker_*",
+    ),
+    "no tag of timm": (
+        "stir/validate_reranker_sop",
+        ["checkpoint=x", "first_stage_checkpoint=vit_small_patch16_224.dyno"],
+        "first_stage_checkpoint: there is no file {folder}/vit_small_patch16_224.dyno, expected",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISSING)
+def test_a_missing_checkpoint_is_one_sentence(case: str, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    from reranker_config import check_checkpoints
+
+    config, overrides, said = MISSING[case]
+    with initialize_config_module("oml_vit_ext.configs", version_base=None):
+        cfg = compose(config, overrides)
+    with pytest.raises(SystemExit) as stopped:
+        check_checkpoints(cfg)
+    assert str(stopped.value).startswith(said.format(folder=in_tmp_path))
+
+
+def test_the_script_stops_with_that_sentence_alone(tmp_path: Path):
+    done = script("train_reranker", tmp_path, "first_stage_checkpoint=nowhere.ckpt", "hydra.run.dir=run")
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"first_stage_checkpoint: there is no file {tmp_path}/nowhere.ckpt")

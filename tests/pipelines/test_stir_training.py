@@ -31,6 +31,7 @@ TRAINING = [
     "sampler.args.n_instances=2",
     "optimizer.name=adamw",
     "+optimizer.args.weight_decay=0.1",
+    "scheduling.scheduler.args.gamma=5e-3",
 ]
 TOP_N = 2
 

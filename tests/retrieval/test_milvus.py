@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -109,13 +109,6 @@ def test_wrong_names_and_places_are_told(photos: Path, embedder: Embedder, tmp_p
 def test_without_the_extra_the_error_names_it(
     photos: Path, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_import = builtins.__import__
-
-    def no_pymilvus(name, *args, **kwargs):
-        if name.startswith("pymilvus"):
-            raise ImportError("No module named 'pymilvus'")
-        return real_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", no_pymilvus)
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
     with pytest.raises(ImportError, match=r"pip install 'oml-vit-ext\[milvus\]'"):
         MilvusIndex.create(str(tmp_path / "index.db"), photos, embedder.fingerprint)

@@ -1,0 +1,88 @@
+"""DToP through the example scripts on a slice of the bundled pictures: train, validate, fit a whitening, predict."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from conftest import ROOT
+from oml_vit_ext.extractors.pca import load_pca
+
+# Two layers instead of six, four steps: about ten seconds a run, most of it imports.
+SMALL = (
+    "dataset_root=data",
+    "hybrid.timm_args.depth=2",
+    "multi_layer=2",
+    "embed_dim=16",
+    "pca_dim=8",
+    "images.group_sizes=[[48,32],[32,48]]",
+    "hydra.run.dir=run",
+)
+TRAINING = (
+    "iterations=4",
+    "num_classes=12",
+    "sampler.args.batch_size=8",
+    "sampler.args.n_instances=2",
+)
+
+
+def _script(name: str, folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / f"{name}.py"), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def run_folder(demo_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the whole model was trained, in batches of two shapes, the data set as a relative path."""
+    folder = tmp_path_factory.mktemp("dtop")
+    (folder / "data").symlink_to(demo_slice)
+    _script("train_extractor", folder, "--config-name", "dtop/train_demo", *SMALL, *TRAINING)
+    return folder
+
+
+def test_training_learns_class_centres_and_keeps_image_sizes(run_folder: Path):
+    content = torch.load(run_folder / "run/checkpoints/best.ckpt", weights_only=False)
+    assert content["global_step"] == 4
+    assert content["state_dict"]["criterion.weight"].shape == (12, 16)
+    assert len(pd.read_csv(run_folder / "run/image_sizes.csv")) > 40
+
+
+def test_whitening_is_fitted_then_used_to_validate_and_to_predict(run_folder: Path):
+    model = ("dtop/variant=full_whitened", "checkpoint=run/checkpoints/best.ckpt", "pca=new/pca.safetensors", *SMALL)
+    printed = _script("fit_pca", run_folder, "--config-name", "dtop/validate_demo", *model, "pca_images=40")
+    assert "Descriptors of 40 training images" in printed and "8 of 16 dimensions carry" in printed
+    assert load_pca(run_folder / "new/pca.safetensors").components.shape == (8, 16)
+
+    printed = _script("validate_extractor", run_folder, "--config-name", "dtop/validate_demo", *model)
+    assert "OVERALL/cmc/1" in printed
+
+    predict = ("--config-name", "dtop/predict_demo", "data_dir=data/images/noto-v1", "bs=64")
+    _script("predict_extractor", run_folder, *predict, *model)
+    descriptors = torch.tensor(list(json.loads((run_folder / "run/predictions.json").read_text()).values()))
+    assert descriptors.shape[1] == 8
+    torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(len(descriptors)))
+
+
+def test_fitting_needs_a_config_with_a_pca(run_folder: Path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples/fit_pca.py"), "--config-name", "dtop/validate_demo", *SMALL],
+        cwd=run_folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0 and "is 'hybrid_vit', expected 'extractor_with_pca'" in done.stderr
