@@ -48,6 +48,9 @@ types: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench_losses.py
+	$(BIN)/python benchmarks/bench_extractors.py
+	$(BIN)/python benchmarks/bench_rerank.py
+	$(BIN)/python benchmarks/bench_retrieval.py
 	$(BIN)/python benchmarks/bench_hydra_plugin.py
 
 check: lint types test bench

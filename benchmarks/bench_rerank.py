@@ -1,8 +1,9 @@
 """Re-ranking with a ViT-S/16: the host's concat_siamese + pairwise_reranker, and stir + stir_reranker, in one run.
 
 Same weights, same images from disk, same candidates. Each measurement has a process of its own, so that its peak memory
-is its own; methods take turns, times are medians over the rounds, ratios are medians of the ratios within a round. The
-model with join_layer=8 is not trained for it here: only its cost is of interest.
+is its own; methods take turns, times are medians over the rounds, ratios are medians of the ratios within a round; CPU time is
+less disturbed by other work on the machine than the clock is. The model with join_layer=8 is not trained for it here:
+only its cost is of interest.
 
 The host keeps about 155 MB per pair of the batch. Where its batch would not fit into this machine's free memory, it is
 run with a smaller one and its peak is extrapolated from two batch sizes; the table says so.
@@ -15,6 +16,7 @@ run with a smaller one and its peak is extrapolated from two batch sizes; the ta
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -90,10 +92,8 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
             self.before = torch.cuda.memory_allocated()
             return
-        try:
+        with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
-        except OSError:
-            pass
         self.before = self._peak()
 
     def extra_mb(self) -> float:
@@ -128,9 +128,9 @@ def run_child(args: argparse.Namespace) -> None:
         if args.workers == 0:
             type(dataset).__getitem__ = counted  # type: ignore[method-assign]
     memory = PeakMemory(args.device)
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     result = reranker.process(rr, dataset)
-    seconds = time.perf_counter() - started
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     n_pairs = sum(min(len(ids), args.child_top_n) for ids in rr.retrieved_ids)
     if isinstance(reranker, STIRReranker):
         decodes = reranker.last_stats.decodes
@@ -141,6 +141,7 @@ def run_child(args: argparse.Namespace) -> None:
             "pairs": n_pairs,
             "images": len(dataset),
             "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
             "pairs_per_s": n_pairs / seconds,
             "peak_extra_mb": memory.extra_mb(),
             "decodes": decodes,
@@ -192,6 +193,7 @@ def compare(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         rows[method] = {
             "pairs_per_s": statistics.median(r["pairs_per_s"] for r in runs),
             "x_host": statistics.median(speedups),
+            "cpu_ms_per_pair": statistics.median(1e3 * r["cpu_seconds"] / r["pairs"] for r in runs),
             "peak_extra_mb": max(r["peak_extra_mb"] for r in runs),
             "decodes": runs[0]["decodes"],
             "pairs": runs[0]["pairs"],
@@ -209,11 +211,12 @@ def compare(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def print_comparison(rows: dict[str, dict[str, Any]], args: argparse.Namespace) -> None:
     first = rows["host"]
     print(f"\n{first['pairs']} pairs of {first['images']} images, top {args.top_n}")
-    print(f"  {'':38}{'batch':>7}{'pairs/s':>10}{'x host':>8}{'peak extra':>13}{'decodes':>9}")
+    print(f"  {'':38}{'batch':>7}{'pairs/s':>10}{'x host':>8}{'CPU per pair':>14}{'peak extra':>13}{'decodes':>9}")
     host_peak = first.get("peak_extra_mb_extrapolated", first["peak_extra_mb"])
     for method, row in rows.items():
         print(
             f"  {METHODS[method]:38}{row['batch']:7}{row['pairs_per_s']:10.2f}{row['x_host']:8.2f}"
+            f"{row['cpu_ms_per_pair']:11.1f} ms"
             f"{row['peak_extra_mb']:10.0f} MB{row['decodes']:9}"
         )
     if "peak_extra_mb_extrapolated" in first:
@@ -231,9 +234,8 @@ def cost_by_top_n(args: argparse.Namespace) -> dict[str, dict[int, float]]:
         for top_n in [n for n in TOP_NS if n < args.queries]:
             run = measure(method, top_n, args.batch, args)
             costs[method][top_n] = run["seconds"]
-            print(
-                f"  {METHODS[method]:38}{top_n:4}{run['seconds']:9.2f} s{1e3 * run['seconds'] / run['pairs']:9.1f} ms"
-            )
+            per_pair_ms = 1e3 * run["seconds"] / run["pairs"]
+            print(f"  {METHODS[method]:38}{top_n:4}{run['seconds']:9.2f} s{per_pair_ms:9.1f} ms")
     return costs
 
 

@@ -33,22 +33,13 @@ from oml.registry.postprocessors import get_postprocessor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 from oml.retrieval.retrieval_results import RetrievalResults
 
+import oml_vit_ext  # noqa: F401  (the measuring process has no Hydra that would register the names)
 from absolute_paths import with_absolute_paths
 from demo import ROOT, quieten
 from folders import in_folder
 from peak_memory import peak_memory_mb
 from reranker_config import validation_of
 from results_table import Row, run_missing
-
-# The host's model and re-ranker instead of ours, in the same config.
-HOST = [
-    "postprocessor.name=pairwise_reranker",
-    "~postprocessor.args.memory_mb",
-    "~postprocessor.args.budget",
-    "~postprocessor.args.scores_file",
-    "postprocessor.args.pairwise_model.name=concat_siamese",
-    "~postprocessor.args.pairwise_model.args.join_layer",
-]
 
 
 def main() -> None:
@@ -91,9 +82,10 @@ def whole_numbers(text: str) -> list[int]:
 def run(setting: Row, overrides: list[str], folder: Path) -> Row:
     """Train one setting in ``folder`` and measure it; returns its figures."""
     host = setting["model"] == "host"
-    chosen = HOST if host else [f"join_layer={setting['join_layer']}"]
+    chosen = [f"join_layer={setting['join_layer']}", f"seed={setting['seed']}"]
     cfg = with_absolute_paths(compose(f"stir/train_reranker_{setting['data']}", [*overrides, *chosen]))
-    cfg.seed = setting["seed"]
+    if host:
+        cfg = with_parts_of_host(cfg)
     started = time.perf_counter()
     with in_folder(folder):
         postprocessor_training_pipeline(cfg)
@@ -104,6 +96,19 @@ def run(setting: Row, overrides: list[str], folder: Path) -> Row:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         figures = pool.apply(measure, (validation, host))
     return {**figures, "training_s": round(training_s, 1)}
+
+
+def with_parts_of_host(cfg: DictConfig) -> DictConfig:
+    """The same config with the host's pairwise model and re-ranker."""
+    content: Any = OmegaConf.to_container(cfg, resolve=True)
+    content["postprocessor"]["name"] = "pairwise_reranker"
+    arguments = content["postprocessor"]["args"]
+    pairwise_model = arguments["pairwise_model"]
+    pairwise_model["name"] = "concat_siamese"
+    del pairwise_model["args"]["join_layer"]
+    for ours in ("memory_mb", "budget", "scores_file"):
+        arguments.pop(ours, None)
+    return OmegaConf.create(content)
 
 
 def measure(cfg: dict[str, Any], host: bool) -> Row:

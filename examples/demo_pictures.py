@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-RIGHT, WRONG, NEUTRAL = "#2e9e44", "#d64545", "#444444"
+from oml_vit_ext.pictures import NEUTRAL, RIGHT, WRONG, frame, save_figure
 
 
 def draw_retrieval(
@@ -31,21 +27,23 @@ def draw_retrieval(
     queries = _spread_queries(df, n_queries)
     models = list(retrieved)
     columns = 1 + sum(1 + top for _ in models)  # a gap before each model
-    fig, axes = plt.subplots(n_queries, columns, figsize=(0.55 * columns, 0.68 * n_queries + 0.4))
+    fig = Figure(figsize=(0.55 * columns, 0.68 * n_queries + 0.4))
+    axes = fig.subplots(n_queries, columns)
     fig.subplots_adjust(left=0.04, right=0.99, bottom=0.01, top=0.92, wspace=0.1, hspace=0.25)
     for ax in axes.flat:
         ax.axis("off")
     for row, query in enumerate(queries):
-        _show(axes[row, 0], root / df.path[query], NEUTRAL)
+        frame(axes[row, 0], _read(root / df.path[query]), NEUTRAL)
         axes[row, 0].set_title(df.label_name[query].replace("-", " ")[:18], fontsize=6, pad=2)
         for m, model in enumerate(models):
             for rank, item in enumerate(retrieved[model][query][:top]):
                 ax = axes[row, 2 + m * (top + 1) + rank]
-                _show(ax, root / df.path[item], RIGHT if df.label[item] == df.label[query] else WRONG)
+                is_right = df.label[item] == df.label[query]
+                frame(ax, _read(root / df.path[item]), RIGHT if is_right else WRONG)
     for m, model in enumerate(models):
         box = axes[0, 2 + m * (top + 1) + top // 2].get_position()
         fig.text((box.x0 + box.x1) / 2, 0.945, model, ha="center", fontsize=9, weight="bold")
-    _save(fig, path)
+    save_figure(fig, path)
 
 
 def _spread_queries(df: pd.DataFrame, n: int) -> list[int]:
@@ -64,7 +62,8 @@ def draw_spectrum(embeddings: dict[str, Tensor], path: Path) -> None:
         embeddings: Model name -> descriptors ``(images, D)``.
         path: Where the picture goes.
     """
-    fig, ax = plt.subplots(figsize=(5, 3.2))
+    fig = Figure(figsize=(5, 3.2))
+    ax = fig.subplots()
     for model, vectors in embeddings.items():
         energy = cumulative_energy(vectors)
         ax.plot(range(1, len(energy) + 1), energy.tolist(), label=model)
@@ -73,7 +72,7 @@ def draw_spectrum(embeddings: dict[str, Tensor], path: Path) -> None:
     ax.legend(frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
     fig.tight_layout()
-    _save(fig, path)
+    save_figure(fig, path)
 
 
 def cumulative_energy(embeddings: Tensor) -> Tensor:
@@ -82,16 +81,5 @@ def cumulative_energy(embeddings: Tensor) -> Tensor:
     return variances.cumsum(0) / variances.sum()
 
 
-def _show(ax: plt.Axes, file: Path, colour: str) -> None:
-    ax.imshow(Image.open(file).convert("RGB"))
-    ax.axis("on")
-    ax.set(xticks=[], yticks=[])
-    for spine in ax.spines.values():
-        spine.set(color=colour, linewidth=2)
-
-
-def _save(fig: plt.Figure, path: Path) -> None:
-    unfinished = path.with_name("part_" + path.name)
-    fig.savefig(unfinished, dpi=130)
-    plt.close(fig)
-    os.replace(unfinished, path)
+def _read(file: Path) -> Image.Image:
+    return Image.open(file).convert("RGB")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import hydra
 import pandas as pd
-import torch
 from omegaconf import DictConfig, OmegaConf
 from oml.const import HYDRA_BEHAVIOUR
 from oml.datasets.images import ImageLabeledDataset
@@ -20,6 +19,7 @@ from oml.registry.transforms import get_transforms_by_cfg
 
 from absolute_paths import with_absolute_paths
 from oml_vit_ext.extractors.pca import PCAWeights, fit_pca, save_pca
+from retrieved_images import device_of
 
 
 @hydra.main(config_path="../configs", config_name="irt/validate_demo", version_base=HYDRA_BEHAVIOUR)
@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> None:
             f"with it, e.g. irt/variant=irt_r_pca128."
         )
     args = cfg.extractor.args
-    extractor = get_extractor_by_cfg(args.extractor).to(_device(cfg.accelerator))
+    extractor = get_extractor_by_cfg(args.extractor).to(device_of(cfg))
     dataset = training_images(cfg)
     print(f"Descriptors of {len(dataset)} training images")
     descriptors = inference(extractor, dataset, batch_size=cfg.bs_val, num_workers=cfg.num_workers, verbose=True)
@@ -65,12 +65,6 @@ def described(pca: PCAWeights) -> str:
     parts = [f"{kept} of {width} dimensions carry {energy[-1]:.1%} of the variance"]
     parts += [f"{int((energy < share).sum()) + 1} carry {share:.0%}" for share in (0.5, 0.9) if energy[-1] >= share]
     return ", ".join(parts)
-
-
-def _device(accelerator: str | None) -> str:
-    """As the host's pipelines choose: ``null`` is the GPU where there is one."""
-    on_gpu = accelerator == "gpu" or (accelerator is None and torch.cuda.is_available())
-    return "cuda" if on_gpu else "cpu"
 
 
 if __name__ == "__main__":

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
-from demo_pictures import NEUTRAL
+from oml_vit_ext.pictures import NEUTRAL, frame, save_figure
 from oml_vit_ext.retrieval import Hit
 from oml_vit_ext.retrieval.image_list import parse_box
 
@@ -29,7 +26,8 @@ def draw_hits(queries: Sequence[Path], found: Sequence[Sequence[Hit]], root: Pat
         path: Where the picture goes.
     """
     columns = 1 + max(map(len, found))
-    fig, axes = plt.subplots(len(queries), columns, figsize=(1.5 * columns, 1.8 * len(queries)), squeeze=False)
+    fig = Figure(figsize=(1.5 * columns, 1.8 * len(queries)))
+    axes = fig.subplots(len(queries), columns, squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
     for row, (query, hits) in enumerate(zip(queries, found, strict=True)):
@@ -37,21 +35,14 @@ def draw_hits(queries: Sequence[Path], found: Sequence[Sequence[Hit]], root: Pat
         for column, hit in enumerate(hits, start=1):
             _show(axes[row, column], root / hit.path, hit.box, FOUND, f"{hit.distance:.3f}")
     fig.tight_layout()
-    unfinished = path.with_name("part_" + path.name)
-    fig.savefig(unfinished, dpi=130)
-    plt.close(fig)
-    os.replace(unfinished, path)
+    save_figure(fig, path)
 
 
-def _show(ax: plt.Axes, file: Path, box: str, colour: str, title: str) -> None:
+def _show(ax: Axes, file: Path, box: str, colour: str, title: str) -> None:
     ax.set_title(title, fontsize=8, pad=3)
-    ax.axis("on")
-    ax.set(xticks=[], yticks=[])
-    for spine in ax.spines.values():
-        spine.set(color=colour, linewidth=2)
     try:
         picture = Image.open(file).convert("RGB")
     except OSError:  # deleted since it was indexed
         ax.text(0.5, 0.5, "file is gone", ha="center", va="center", fontsize=7, transform=ax.transAxes)
         return
-    ax.imshow(picture.crop(parse_box(box)) if box else picture)
+    frame(ax, picture.crop(parse_box(box)) if box else picture, colour)

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 import torch
 import torchvision.transforms as t
-import torchvision.transforms.functional as F
 from oml.const import MEAN, STD, TNormParam
 from PIL import Image, ImageOps
 from torch import nn
-from torchvision.transforms import InterpolationMode
 
 from oml_vit_ext.image_groups import GROUP_SIZES, checked_sizes, group_of
 
@@ -83,9 +81,8 @@ class GroupSizeCrop(nn.Module):
     def forward(self, image: Image.Image) -> Image.Image:
         width, height = self.sizes[int(group_of(image.width, image.height, self.sizes))]
         left, top, crop_width, crop_height = random_crop(image.size, width / height, self.crop_scale)
-        return F.resized_crop(
-            image, top, left, crop_height, crop_width, [height, width], interpolation=InterpolationMode.BICUBIC
-        )
+        box = (left, top, left + crop_width, top + crop_height)
+        return image.resize((width, height), Image.Resampling.BICUBIC, box=box)
 
     def extra_repr(self) -> str:
         return f"sizes={self.sizes}, crop_scale={self.crop_scale}"

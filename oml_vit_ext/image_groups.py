@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Width x height in px, from public code.
 GROUP_SIZES = ((512, 352), (512, 384), (448, 448), (384, 512), (352, 512))
@@ -34,7 +35,9 @@ def checked_sizes(sizes: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]
     return tuple((w, h) for w, h in pairs)
 
 
-def group_of(width: int | np.ndarray, height: int | np.ndarray, sizes: Sequence[tuple[int, int]]) -> np.ndarray:
+def group_of(
+    width: int | NDArray[np.int64], height: int | NDArray[np.int64], sizes: Sequence[tuple[int, int]]
+) -> NDArray[np.int64]:
     """Index of the size whose shape is nearest: the smallest factor between the aspect ratios.
 
     Between two sizes of ratios a < b the border is sqrt(ab), compared in integers: an image gets the same group here as

@@ -66,11 +66,13 @@ def test_commands_exist(text: str):
             with initialize_config_module("oml_vit_ext.configs", version_base=None):
                 compose(words[3], words[4:])
         else:
-            assert words[0] == "python" and (ROOT / words[1]).is_file(), line
+            # A script, or a module and its command.
+            n = 4 if words[1] == "-m" else 2
+            assert words[0] == "python" and (n == 4 or (ROOT / words[1]).is_file()), line
             done = subprocess.run(
-                [sys.executable, *words[1:2], "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+                [sys.executable, *words[1:n], "--help"], cwd=ROOT, capture_output=True, text=True, check=True
             )
-            unknown = [w for w in words[2:] if w.startswith("--") and w.split("=")[0] not in done.stdout]
+            unknown = [w for w in words[n:] if w.startswith("--") and w.split("=")[0] not in done.stdout]
             assert not unknown, f"{words[1]} does not know {unknown}"
 
 

@@ -22,13 +22,13 @@ from torchvision.transforms import RandomResizedCrop
 from conftest import ROOT
 
 STIR = ROOT / "configs" / "stir"
-DATA = ["demo", "inshop", "sop"]
+DATA = ["demo", "grocery", "inshop", "sop"]
 ROLES = ["train_first_stage", "validate_first_stage", "train_reranker", "validate_reranker"]
 RUNS = [f"{role}_{data}" for role in ROLES for data in DATA]
 PARTS = ["metrics", "reranker", "run", "training", *ROLES]
 FIRST_STAGES = ["irt_r", "vit_triplet"]
 TWO_BLOCKS = "+extractor.args.timm_args.depth=2"  # the architectures of the configs, quicker to build
-FILES = {"pretrained", "first_stage_checkpoint", "checkpoint"}
+FROM_OUTSIDE = {"dataset_root", "pretrained", "first_stage_checkpoint", "checkpoint"}
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def small(name: str, *overrides: str) -> DictConfig:
     """A run without weights from outside, of two blocks."""
     depth = TWO_BLOCKS.removeprefix("+") if name.endswith("demo") else TWO_BLOCKS
     cfg = compose(f"stir/{name}", [depth, *overrides])
-    return OmegaConf.merge(cfg, dict.fromkeys(FILES & set(cfg.keys())))
+    return OmegaConf.merge(cfg, dict.fromkeys(FROM_OUTSIDE & set(cfg.keys())))
 
 
 def test_no_config_is_forgotten():

@@ -103,7 +103,9 @@ def convert(
         frame = _without_single_labels(frame)
     frame = _without_lonely_queries(frame)
     if frame.empty:
-        raise ValueError(f"None of the {len(sizes)} images of {name} below {listing.root} can be read: {_some(left_out)}.")
+        raise ValueError(
+            f"None of the {len(sizes)} images of {name} below {listing.root} can be read: {_some(left_out)}."
+        )
     _warn(frame, left_out, name)
     check_retrieval_dataframe_format(frame, dataset_root=listing.root, verbose=False)
     _write(frame, output)
@@ -171,7 +173,9 @@ _FLAGS = (IS_QUERY_COLUMN, IS_GALLERY_COLUMN)
 def check_paths(listing: Listing) -> None:
     """Raise a ``ValueError`` if a path leads out of the data set's folder or is in one split twice."""
     paths = listing.frame[PATHS_COLUMN].astype(str)
-    suspects = paths[paths.str.contains("..", regex=False) | paths.str.startswith("/") | paths.str.contains("\\", regex=False)]
+    suspects = paths[
+        paths.str.contains("..", regex=False) | paths.str.startswith("/") | paths.str.contains("\\", regex=False)
+    ]
     outside = [p for p in suspects if PurePosixPath(p).is_absolute() or ".." in PurePosixPath(p).parts or "\\" in p]
     if outside:
         raise ValueError(f"{listing.source} lists {outside[0]!r}, expected paths below {listing.root}.")
@@ -186,7 +190,9 @@ def with_sizes(frame: pd.DataFrame, sizes: Iterable[Size | str]) -> tuple[pd.Dat
     """The frame with the sizes, without the images that have none; and what was left out, with reasons."""
     sizes = list(sizes)
     good = np.array([isinstance(size, Size) for size in sizes], dtype=bool)
-    left_out = [f"{path}: {size}" for path, size in zip(frame[PATHS_COLUMN], sizes, strict=True) if isinstance(size, str)]
+    left_out = [
+        f"{path}: {size}" for path, size in zip(frame[PATHS_COLUMN], sizes, strict=True) if isinstance(size, str)
+    ]
     frame = frame[good].reset_index(drop=True)
     known = [size for size in sizes if isinstance(size, Size)]
     for column, values in zip(Size._fields, zip(*known, strict=True), strict=True) if known else ():
@@ -219,7 +225,9 @@ def _without_lonely_queries(frame: pd.DataFrame) -> pd.DataFrame:
     in_gallery = set(frame[LABELS_COLUMN][frame[IS_GALLERY_COLUMN] == True])  # noqa: E712
     lonely = (frame[IS_QUERY_COLUMN] == True) & ~frame[LABELS_COLUMN].isin(in_gallery)  # noqa: E712
     if lonely.any():
-        warnings.warn(f"{int(lonely.sum())} queries are left out: the gallery has no image of their labels.", stacklevel=3)
+        warnings.warn(
+            f"{int(lonely.sum())} queries are left out: the gallery has no image of their labels.", stacklevel=3
+        )
     return frame[~lonely].reset_index(drop=True)
 
 

@@ -59,9 +59,7 @@ def sfm120k(root: Path, train_on_all: bool = False) -> Listing:
     return Listing(
         root=source.parent,
         frame=frame,
-        counts=Counts(
-            91_642 + 6_403 * train_on_all, 551 + 162 * train_on_all, 6_403, 162, queries=None, gallery=6_403
-        ),
+        counts=Counts(91_642 + 6_403 * train_on_all, 551 + 162 * train_on_all, 6_403, 162, queries=None, gallery=6_403),
         source=source,
         pairs=pd.concat(pairs, ignore_index=True).drop_duplicates(ignore_index=True),
     )

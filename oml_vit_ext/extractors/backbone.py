@@ -86,14 +86,14 @@ def forward_tokens(backbone: nn.Module, images: Tensor) -> Tensor:
 
     Args:
         backbone: A model of :func:`build_backbone`.
-        images: ``(B, 3, H, W)``, any H and W: padded at the right and the bottom to whole patches.
+        images: ``(B, 3, H, W)``, any H and W: enlarged to whole patches, see :func:`resize_to_stride`.
 
     Returns:
         ``(B, prefix + patches, D)``.
     """
     check_images(images)
     vit = cast(Backbone, backbone)
-    return vit.forward_features(pad_to_stride(images, total_stride(backbone)))
+    return vit.forward_features(resize_to_stride(images, total_stride(backbone)))
 
 
 def check_images(images: Tensor) -> None:
@@ -114,12 +114,21 @@ def total_stride(backbone: nn.Module) -> tuple[int, int]:
     return cast("tuple[int, int]", tuple(cast(Backbone, backbone).patch_embed.feat_ratio(as_scalar=False)))
 
 
-def pad_to_stride(images: Tensor, stride: tuple[int, int]) -> Tensor:
-    """Zero-pad ``(B, C, H, W)`` at the right and the bottom so that H and W are multiples of ``stride``.
+def resize_to_stride(images: Tensor, stride: tuple[int, int]) -> Tensor:
+    """Enlarge ``(B, C, H, W)`` bilinearly to the next multiples of ``stride``, by less than one stride per side.
 
     Done on the image, not on the features: with an odd size, the stem of a hybrid rounds up where timm computes a
-    rounded-down grid, and the position embeddings no longer fit.
+    rounded-down grid, and the position embeddings no longer fit. Not by padding: a strip of zeros changes the
+    descriptor more than the new aspect ratio does.
     """
+    size = [-(-side // step) * step for side, step in zip(images.shape[-2:], stride, strict=True)]
+    if tuple(size) == tuple(images.shape[-2:]):
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+
+
+def pad_to_stride(images: Tensor, stride: tuple[int, int]) -> Tensor:
+    """Zero-pad ``(B, C, H, W)`` at the right and the bottom so that H and W are multiples of ``stride``."""
     pad_h, pad_w = -images.shape[-2] % stride[0], -images.shape[-1] % stride[1]
     return F.pad(images, (0, pad_w, 0, pad_h)) if pad_h or pad_w else images
 

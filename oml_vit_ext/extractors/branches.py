@@ -43,8 +43,13 @@ class LocalBranch(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the maps are
 
     def forward(self, patch_tokens: list[Tensor], grid: tuple[int, int]) -> Tensor:
-        tokens = torch.cat(patch_tokens, dim=-1)
         if self.locality is None:  # a mean and a 1 x 1 convolution commute: this order is cheaper by far
+            tokens = torch.cat(patch_tokens, dim=-1)
             return self.fc(self.conv(tokens.mean(dim=1)[:, :, None, None]).flatten(1))
+        return self.fc(self.maps(patch_tokens, grid).mean(dim=(2, 3)))
+
+    def maps(self, patch_tokens: list[Tensor], grid: tuple[int, int]) -> Tensor:
+        """Y + locality(Y), ``(B, C, h, w)``: the vector is made of its mean."""
+        tokens = torch.cat(patch_tokens, dim=-1)
         maps = self.conv(tokens.unflatten(1, grid).permute(0, 3, 1, 2))  # channels last in memory: no copy
-        return self.fc((maps + self.locality(maps)).mean(dim=(2, 3)))
+        return maps if self.locality is None else maps + self.locality(maps)

@@ -30,11 +30,12 @@ logger = logging.getLogger(__name__)
 class HybridViTExtractor(ExtractorWithParts):
     """One descriptor from the CLS tokens and the patch maps of the last layers of a hybrid transformer.
 
-    Maps ``(B, 3, H, W)`` to ``(B, embed_dim)``, any H and W. The tokens leave their blocks through the transformer's
-    last norm. The global branch turns the CLS tokens of ``n_layers`` blocks into one vector, the local branch their
-    patch maps; both vectors side by side go through dropout, a fully connected layer and batch norm. Under autocast
-    the descriptors are float32. The four contributions of the paper are four switches: ``arch`` (a convolutional stem
-    or a plain transformer), ``branches``, ``n_layers``, ``enhanced_locality``.
+    Maps ``(B, 3, H, W)`` to ``(B, embed_dim)``, any H and W: images are enlarged to whole patches and the position
+    embeddings follow the size. The tokens leave their blocks through the transformer's last norm. The global branch
+    turns the CLS tokens of ``n_layers`` blocks into one vector, the local branch their patch maps; both vectors side by
+    side go through dropout, a fully connected layer and batch norm. Under autocast the descriptors are float32. The
+    four contributions of the paper are four switches: ``arch`` (a convolutional stem or a plain transformer),
+    ``branches``, ``n_layers``, ``enhanced_locality``.
 
     ``freeze()`` and ``unfreeze()`` concern the transformer with its stem, as the host's ``freeze_n_epochs`` means it;
     named parts work too: ``freeze("stem")``. A frozen part also computes as in evaluation: batch norms do not drift.

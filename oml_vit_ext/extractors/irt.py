@@ -18,7 +18,7 @@ from oml_vit_ext.extractors.pooling import Pooling
 class IRTExtractor(IExtractor, IFreezable):
     """A timm vision transformer that turns images into descriptors.
 
-    Maps ``(B, 3, H, W)`` to ``(B, feat_dim)``, any H and W: images are padded to whole patches and the position
+    Maps ``(B, 3, H, W)`` to ``(B, feat_dim)``, any H and W: images are enlarged to whole patches and the position
     embeddings follow the size. There is no projection head: the descriptor has the width of the transformer. Under
     autocast the descriptors are float32.
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from oml_vit_ext.extractors.backbone import check_images, pad_to_stride, total_stride
+from oml_vit_ext.extractors.backbone import check_images, resize_to_stride, total_stride
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ def layer_tokens(backbone: nn.Module, images: Tensor, n_layers: int) -> LayerTok
 
     Args:
         backbone: A model of ``build_backbone``.
-        images: ``(B, 3, H, W)``, any H and W: padded at the right and the bottom to whole patches. Position embeddings
-            are interpolated to the grid of these images.
+        images: ``(B, 3, H, W)``, any H and W: enlarged to whole patches (``resize_to_stride``). Position embeddings are
+            interpolated to the grid of these images.
         n_layers: How many blocks, from 1 to the depth.
     """
     check_images(images)
     stride = total_stride(backbone)
-    images = pad_to_stride(images, stride)
+    images = resize_to_stride(images, stride)
     vit = cast(Any, backbone)
     # NLC: the NCHW output copies every map, and EVA's code fails on a model without prefix tokens if asked for them.
     tokens = vit.forward_intermediates(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from oml.interfaces.models import IExtractor, IFreezable
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -32,7 +33,7 @@ class PCAWeights(NamedTuple):
     variance_ratio: Tensor  # (K,), shares of the whole variance
 
 
-def fit_pca(embeddings: Tensor | np.ndarray, n_components: int) -> PCAWeights:
+def fit_pca(embeddings: Tensor | NDArray[np.float64], n_components: int) -> PCAWeights:
     """The first ``n_components`` principal components of ``(N, D)`` descriptors, by scikit-learn in float64.
 
     Raises:

@@ -80,7 +80,9 @@ def _claim(folder: Path, fingerprint: Fingerprint, paths: Sequence[Path], per_fi
         check_model(folder, fingerprint)
         known = json.loads(file.read_text())["images"]
         if known != images:
-            raise ValueError(f"{folder} holds descriptors of other images, {known}, expected {images}: choose a new one.")
+            raise ValueError(
+                f"{folder} holds descriptors of other images, {known}, expected {images}: choose a new one."
+            )
         return
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{_MODEL}.{os.getpid()}.part"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from oml.const import BBOXES_COLUMNS, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 from oml.interfaces.samplers import IBatchSampler
 
@@ -63,7 +64,7 @@ class GroupSizeSampler(IBatchSampler):
 
     def __init__(
         self,
-        labels: Sequence[int] | np.ndarray,
+        labels: Sequence[int] | NDArray[np.int64],
         dataset_root: str | Path,
         batch_size: int,
         n_instances: int | None,
@@ -111,7 +112,7 @@ class GroupSizeSampler(IBatchSampler):
             return iter(random_batches(self.groups, len(self.sizes), self._batch_size, rng))
         return iter(balanced_batches(self._cells, self._batch_size // self.n_instances, self.n_instances, rng))
 
-    def _without_small_groups(self, groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def _without_small_groups(self, groups: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """The group of each row, -1 for those of groups that are left out."""
         counts = np.bincount(groups, minlength=len(self.sizes))
         small = (counts > 0) & (counts < self._batch_size / 2)
@@ -147,7 +148,7 @@ def _check_batch(batch_size: int, n_instances: int | None) -> None:
         )
 
 
-def _training_rows(dataframe: Path, labels: np.ndarray) -> pd.DataFrame:
+def _training_rows(dataframe: Path, labels: NDArray[np.int64]) -> pd.DataFrame:
     """The rows that the host trains on, in its order."""
     df = pd.read_csv(dataframe, index_col=False)
     rows = df[df[SPLIT_COLUMN] == "train"].reset_index(drop=True)
@@ -163,12 +164,12 @@ def _training_rows(dataframe: Path, labels: np.ndarray) -> pd.DataFrame:
 
 def _upright_sizes(
     rows: pd.DataFrame, root: Path, cache: Path, n_threads: int, verbose: bool
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Width and height ``(N,)`` of the images as the transform will see them."""
     has_boxes = set(BBOXES_COLUMNS) <= set(rows.columns)
     if {"width", "height"} <= set(rows.columns) and not has_boxes:
         return rows["width"].to_numpy(dtype=np.int64), rows["height"].to_numpy(dtype=np.int64)
-    paths = rows[PATHS_COLUMN].astype(str).tolist()
+    paths = [str(path) for path in rows[PATHS_COLUMN]]
     stored = read_image_sizes(paths, root, cache=cache, n_threads=n_threads, verbose=verbose)
     if has_boxes:  # the host cuts them out before the transform turns the image
         x1, x2, y1, y2 = (rows[column].to_numpy(dtype=np.int64) for column in BBOXES_COLUMNS)
@@ -176,5 +177,5 @@ def _upright_sizes(
     return stored.upright()
 
 
-def _named(counts: np.ndarray, sizes: Sequence[tuple[int, int]], which: np.ndarray) -> str:
+def _named(counts: NDArray[np.int64], sizes: Sequence[tuple[int, int]], which: NDArray[np.bool_]) -> str:
     return ", ".join(f"{w}x{h} ({counts[i]} images)" for i, (w, h) in enumerate(sizes) if which[i])

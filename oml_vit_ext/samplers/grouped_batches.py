@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -15,12 +16,12 @@ class Cells:
     Labels and groups are numbers from 0. ``rows`` holds those of a label in a group side by side.
     """
 
-    rows: np.ndarray  # (N,)
-    counts: np.ndarray  # (labels, groups)
-    starts: np.ndarray  # (labels, groups), into ``rows``
+    rows: NDArray[np.int64]  # (N,)
+    counts: NDArray[np.int64]  # (labels, groups)
+    starts: NDArray[np.int64]  # (labels, groups), into ``rows``
 
     @classmethod
-    def of(cls, labels: np.ndarray, groups: np.ndarray, n_groups: int) -> Cells:
+    def of(cls, labels: NDArray[np.int64], groups: NDArray[np.int64], n_groups: int) -> Cells:
         """From the label and the group ``(N,)`` of each row. Rows of group -1 are left out."""
         used = np.flatnonzero(groups >= 0)
         key = groups[used] * (int(labels.max()) + 1) + labels[used]
@@ -34,13 +35,13 @@ class Cells:
         return cycled(self.rows[start : start + count], n, rng)
 
 
-def cycled(items: np.ndarray, n: int, rng: np.random.Generator) -> list[int]:
+def cycled(items: NDArray[np.int64], n: int, rng: np.random.Generator) -> list[int]:
     """``n`` of the items in random order; none again before all were drawn."""
     rounds = [rng.permutation(items) for _ in range(-(-n // len(items)))]
     return np.concatenate(rounds)[:n].tolist() if rounds else []
 
 
-def n_balanced_batches(cells: Cells, n_labels: int) -> np.ndarray:
+def n_balanced_batches(cells: Cells, n_labels: int) -> NDArray[np.int64]:
     """Batches of each group in an epoch ``(groups,)``: enough for each label to be shown once.
 
     A label counts in a group by the share of its images that are there.
@@ -70,7 +71,7 @@ def balanced_batches(cells: Cells, n_labels: int, n_instances: int, rng: np.rand
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def _labels_by_group(cells: Cells, room: np.ndarray, rng: np.random.Generator) -> list[list[int]]:
+def _labels_by_group(cells: Cells, room: NDArray[np.int64], rng: np.random.Generator) -> list[list[int]]:
     """For each group the labels that are shown in it this epoch, in random order, at most ``room[group]``."""
     labels = rng.permutation(np.flatnonzero(cells.counts.sum(axis=1)))
     borders = np.cumsum(cells.counts[labels], axis=1)
@@ -86,7 +87,7 @@ def _labels_by_group(cells: Cells, room: np.ndarray, rng: np.random.Generator) -
     return taken
 
 
-def _topped_up(labels: list[int], counts: np.ndarray, n_labels: int, rng: np.random.Generator) -> list[int]:
+def _topped_up(labels: list[int], counts: NDArray[np.int64], n_labels: int, rng: np.random.Generator) -> list[int]:
     """``n_labels`` labels that begin with the given ones; further ones are drawn by their ``counts``."""
     while len(labels) < n_labels:
         weights = counts.astype(float)
@@ -98,12 +99,14 @@ def _topped_up(labels: list[int], counts: np.ndarray, n_labels: int, rng: np.ran
     return labels
 
 
-def n_random_batches(counts: np.ndarray, batch_size: int) -> np.ndarray:
+def n_random_batches(counts: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
     """Batches of each group ``(groups,)`` from its images: each is shown once, the last batch is topped up."""
     return -(-counts // batch_size)
 
 
-def random_batches(groups: np.ndarray, n_groups: int, batch_size: int, rng: np.random.Generator) -> list[list[int]]:
+def random_batches(
+    groups: NDArray[np.int64], n_groups: int, batch_size: int, rng: np.random.Generator
+) -> list[list[int]]:
     """One epoch of batches of ``batch_size`` rows at random, each within one group, in random order.
 
     Each row of a group from 0 is shown once; the last batch of a group is topped up with other rows of the group, and
@@ -112,10 +115,9 @@ def random_batches(groups: np.ndarray, n_groups: int, batch_size: int, rng: np.r
     batches = []
     for group in range(n_groups):
         rows = rng.permutation(np.flatnonzero(groups == group))
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
-            others = np.concatenate([rows[:start], rows[start + batch_size :]])
-            missing = batch_size - len(batch)
-            more = cycled(others if len(others) else batch, missing, rng)
-            batches.append(batch.tolist() + more)
+        missing = -len(rows) % batch_size
+        if missing:
+            others = rows[: len(rows) - len(rows) % batch_size]  # those that are not in the last batch
+            rows = np.concatenate([rows, cycled(others if len(others) else rows, missing, rng)])
+        batches += rows.reshape(-1, batch_size).tolist()
     return [batches[i] for i in rng.permutation(len(batches))]

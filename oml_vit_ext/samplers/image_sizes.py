@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
@@ -40,11 +41,11 @@ class _Entry(NamedTuple):
 class ImageSizes(NamedTuple):
     """Per image: width and height in pixels as stored, and whether EXIF turns it by a quarter."""
 
-    width: np.ndarray  # (N,) int
-    height: np.ndarray  # (N,) int
-    turned: np.ndarray  # (N,) bool
+    width: NDArray[np.int64]  # (N,) int
+    height: NDArray[np.int64]  # (N,) int
+    turned: NDArray[np.bool_]  # (N,) bool
 
-    def upright(self) -> tuple[np.ndarray, np.ndarray]:
+    def upright(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Width and height ``(N,)`` of the images as a viewer shows them."""
         return np.where(self.turned, self.height, self.width), np.where(self.turned, self.width, self.height)
 

@@ -42,7 +42,10 @@ def test_sop(tmp_path: Path):
 def test_cub_trains_on_the_first_hundred_classes(tmp_path: Path):
     miniature.cub(tmp_path)
     df = converted("cub", tmp_path)
-    assert df[df.split == "train"].label.tolist() == [1, 1, 100] and df[df.split != "train"].label.tolist() == [101, 200]
+    assert df[df.split == "train"].label.tolist() == [1, 1, 100] and df[df.split != "train"].label.tolist() == [
+        101,
+        200,
+    ]
     assert df.path[0] == "images/001.Albatross/a.jpg" and "x_1" not in df
 
 
@@ -359,5 +362,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture):
 def test_the_command_joins(tmp_path: Path, capsys: pytest.CaptureFixture):
     miniature.sop(tmp_path / "a")
     converted("sop", tmp_path / "a")
-    files = ["--train", f"{tmp_path}/a/out.csv", "--validation", f"{tmp_path}/a/out.csv", "--output", f"{tmp_path}/j.csv"]
+    files = [
+        "--train",
+        f"{tmp_path}/a/out.csv",
+        "--validation",
+        f"{tmp_path}/a/out.csv",
+        "--output",
+        f"{tmp_path}/j.csv",
+    ]
     assert main(["join", *files]) == 0 and (tmp_path / "j.csv").is_file()

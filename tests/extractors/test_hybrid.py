@@ -118,7 +118,7 @@ def test_enhanced_locality_without_a_local_branch_is_told(caplog: pytest.LogCapt
 @MODELS
 @pytest.mark.parametrize("size", [(48, 48), (64, 40), (33, 57), (3, 5), (1, 100)])
 def test_any_image_size(model: dict, size: tuple[int, int]):
-    """Images smaller than one patch included: they are padded."""
+    """Images smaller than one patch included: they are enlarged."""
     extractor = build(model)
     images = torch.randn(2, 3, *size)
     assert torch.isfinite(extractor(images)).all()

@@ -21,6 +21,7 @@ from oml_vit_ext.extractors import HybridViTExtractor
 # The processes fork from a server that has imported everything once and has no threads yet.
 mp.get_context("forkserver").set_forkserver_preload(["oml_vit_ext.extractors"])
 
+ONE_BLOCK = {**TINY_HYBRID, "timm_args": {**TINY_HYBRID["timm_args"], "depth": 1}}
 SWITCHES: list[dict[str, Any]] = [
     {"branches": "global", "n_layers": 1, "enhanced_locality": False},
     {"branches": "local", "n_layers": 1},
@@ -32,9 +33,9 @@ def build(model: dict[str, Any] = TINY_HYBRID, **arguments: Any) -> HybridViTExt
     return HybridViTExtractor(None, **{"n_layers": 2, "embed_dim": 32, **model, **arguments})
 
 
-@pytest.fixture()
+@pytest.fixture(scope="module")
 def exported() -> tuple[HybridViTExtractor, torch.export.ExportedProgram]:
-    extractor = build(scales=(1.0, 1.5)).eval()
+    extractor = build(ONE_BLOCK, n_layers=1, scales=(1.0, 1.5)).eval()
     batch = torch.export.Dim("batch", min=2, max=64)
     return extractor, torch.export.export(extractor, (torch.randn(4, 3, 48, 40),), dynamic_shapes={"x": {0: batch}})
 
@@ -62,8 +63,7 @@ def test_onnx_with_a_dynamic_batch(exported, tmp_path: Path):
 
 def test_torch_compile_without_graph_breaks():
     """Of the graph only, with one block: the backend that generates machine code takes minutes."""
-    model = {**TINY_HYBRID, "timm_args": {**TINY_HYBRID["timm_args"], "depth": 1}}
-    extractor = build(model, n_layers=1, dropout=0.0, wave_scale=1.0).train()
+    extractor = build(ONE_BLOCK, n_layers=1, dropout=0.0, wave_scale=1.0).train()
     images = torch.randn(3, 3, 48, 40)
     compiled = torch.compile(extractor, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(images), extractor(images), atol=1e-5, rtol=1e-4)

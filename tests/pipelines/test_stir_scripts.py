@@ -94,7 +94,7 @@ MISSING = {
     "not set": (
         "stir/train_reranker_sop",
         [],
-        "first_stage_checkpoint is not set, expected the checkpoint of stir/train_first_stage_* or irt/train_*, or a timm",
+        "first_stage_checkpoint is not set, expected the checkpoint of stir/train_first_stage_* or irt/train_*, ",
     ),
     "not there": (
         "stir/validate_reranker_sop",

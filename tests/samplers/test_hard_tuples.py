@@ -173,7 +173,9 @@ def landmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(noisy).save(root / f"{label}_{i}.png")
             val = None if label < 8 else True
             rows.append((label, f"{label}_{i}.png", "train" if label < 8 else "validation", val, val))
-    pd.DataFrame(rows, columns=["label", "path", "split", "is_query", "is_gallery"]).to_csv(root / "df.csv", index=False)
+    pd.DataFrame(rows, columns=["label", "path", "split", "is_query", "is_gallery"]).to_csv(
+        root / "df.csv", index=False
+    )
     pairs = [(f"{label}_0.png", f"{label}_{i}.png", "train") for label in range(8) for i in (1, 2)]
     pd.DataFrame(pairs, columns=["anchor", "positive", "split"]).to_csv(root / "df.pairs.csv", index=False)
     return root

@@ -36,7 +36,13 @@ def cub(root: Path) -> None:
         "images.txt": names,
         "image_class_labels.txt": labels,
         "train_test_split.txt": [1, 0, 1, 0, 1],
-        "bounding_boxes.txt": ["1.0 2.0 5.0 3.0", "0.0 0.0 12.0 8.0", "2.7 1.0 20.0 4.0", "1.0 1.0 2.0 2.0", "3.0 3.0 4.0 4.0"],
+        "bounding_boxes.txt": [
+            "1.0 2.0 5.0 3.0",
+            "0.0 0.0 12.0 8.0",
+            "2.7 1.0 20.0 4.0",
+            "1.0 1.0 2.0 2.0",
+            "3.0 3.0 4.0 4.0",
+        ],
     }
     for file, values in tables.items():
         (root / file).write_text("".join(f"{i} {value}\n" for i, value in enumerate(values, 1)))
@@ -87,7 +93,10 @@ def cars(root: Path) -> None:
 def cars_devkit(root: Path) -> None:
     fields = ["bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname"]
     (root / "devkit").mkdir(parents=True)
-    for test, file, folder in ((0, "devkit/cars_train_annos.mat", "cars_train"), (1, "cars_test_annos_withlabels.mat", "cars_test")):
+    for test, file, folder in (
+        (0, "devkit/cars_train_annos.mat", "cars_train"),
+        (1, "cars_test_annos_withlabels.mat", "cars_test"),
+    ):
         labels = [label for label, is_test in _CARS if is_test == test]
         rows = np.empty((1, len(labels)), dtype=[(n, object) for n in fields])
         for i, label in enumerate(labels):
@@ -121,7 +130,10 @@ def gldv2(root: Path) -> None:
 
 def nc_clean(root: Path) -> None:
     (root / "annotations").mkdir(parents=True)
-    lists = {"train": [("eiffel/1.jpg", "eiffel"), ("colosseum/2.jpg", "colosseum")], "val": [("eiffel/3.jpg", "eiffel")]}
+    lists = {
+        "train": [("eiffel/1.jpg", "eiffel"), ("colosseum/2.jpg", "colosseum")],
+        "val": [("eiffel/3.jpg", "eiffel")],
+    }
     for part, lines in lists.items():
         (root / f"annotations/annotation_clean_{part}.txt").write_text("".join(f"{p} {n}\n" for p, n in lines))
         for path, _ in lines:
@@ -135,7 +147,12 @@ def revisited(root: Path, name: str = "roxford5k", n_database: int = 12, sizes: 
     queries = ["all_souls_000001", "all_souls_000002", "radcliffe_camera_000003"]
     gnd = [
         {"easy": [0, 1], "hard": [2], "junk": [3], "bbx": [1.4, 0.6, 9.5, 7.2]},
-        {"easy": np.array([1]), "hard": np.array([0, 2]), "junk": np.array([], dtype=int), "bbx": [0.0, 0.0, 12.0, 8.0]},
+        {
+            "easy": np.array([1]),
+            "hard": np.array([0, 2]),
+            "junk": np.array([], dtype=int),
+            "bbx": [0.0, 0.0, 12.0, 8.0],
+        },
         {"easy": [], "hard": [5, 6], "junk": [0], "bbx": [2.0, 1.0, 11.0, 8.0]},
     ]
     for i, name_of_image in enumerate(database + queries):

@@ -1,0 +1,78 @@
+"""What the examples with pictures share: the validation images of a config, what is retrieved, how an image looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from oml.datasets.images import ImageQueryGalleryLabeledDataset, get_retrieval_images_datasets
+from oml.inference import inference
+from oml.interfaces.models import IExtractor
+from oml.registry.transforms import get_transforms_by_cfg
+from oml.retrieval.retrieval_results import RetrievalResults
+from torch import Tensor
+
+from oml_vit_ext.pictures import Strip, mean_and_std, to_picture
+
+
+class RetrievedImages:
+    """The validation images of a config, and the strips of pictures that retrieval results stand for.
+
+    Attributes:
+        dataset: Queries and gallery.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self._cfg = cfg
+        transform = get_transforms_by_cfg(cfg.transforms_val)
+        self._mean, self._std = mean_and_std(transform)
+        _, self.dataset = get_retrieval_images_datasets(
+            Path(cfg.dataset_root), None, transform, dataframe_name=cfg.dataframe_name, verbose=False
+        )
+        dataset: ImageQueryGalleryLabeledDataset = self.dataset
+        self._query_ids, self._gallery_ids = dataset.get_query_ids().tolist(), dataset.get_gallery_ids().tolist()
+
+    def retrieve(self, extractor: IExtractor, n_items: int) -> RetrievalResults:
+        """The first ``n_items`` gallery images per query."""
+        cfg = self._cfg
+        descriptors = inference(extractor, self.dataset, cfg.bs_val, num_workers=cfg.num_workers, verbose=True)
+        return RetrievalResults.from_embeddings(descriptors, self.dataset, n_items=n_items)
+
+    def tensor(self, image_id: int) -> Tensor:
+        """``(3, H, W)``, as the model takes it."""
+        return self.dataset[image_id][self.dataset.input_tensors_key]
+
+    def picture(self, image_id: int) -> np.ndarray:
+        """``(H, W, 3)``: what the model sees."""
+        return to_picture(self.tensor(image_id), self._mean, self._std)
+
+    def ids(self, results: RetrievalResults, query: int, top: int) -> list[int]:
+        """The query's image and the first retrieved ones."""
+        found = results.retrieved_ids[query][:top].tolist()
+        return [self._query_ids[query], *(self._gallery_ids[i] for i in found)]
+
+    def strip(self, results: RetrievalResults, query: int, top: int) -> Strip:
+        """The pictures of :meth:`ids`, with ground truth and distances."""
+        pictures = [self.picture(i) for i in self.ids(results, query, top)]
+        right = right_ones(results, query)[:top].tolist()
+        return Strip(pictures[0], pictures[1:], right, results.distances[query][:top].tolist())
+
+
+def right_ones(results: RetrievalResults, query: int) -> Tensor:
+    """Per retrieved image whether it belongs to the query's ground truth."""
+    return torch.isin(results.retrieved_ids[query], results.gt_ids[query])
+
+
+def spread(items: Sequence[int], n: int) -> list[int]:
+    """At most ``n`` of the items, evenly spaced, the first and the last among them."""
+    n = min(n, len(items))
+    return [items[round(i * (len(items) - 1) / max(1, n - 1))] for i in range(n)]
+
+
+def device_of(cfg: DictConfig) -> str:
+    """As the host's pipelines choose: ``null`` is the GPU where there is one."""
+    on_gpu = cfg.accelerator == "gpu" or (cfg.accelerator is None and torch.cuda.is_available())
+    return "cuda" if on_gpu else "cpu"
