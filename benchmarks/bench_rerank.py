@@ -1,9 +1,9 @@
 """Re-ranking with a ViT-S/16: the host's concat_siamese + pairwise_reranker, and stir + stir_reranker, in one run.
 
 Same weights, same images from disk, same candidates. Each measurement has a process of its own, so that its peak memory
-is its own; methods take turns, times are medians over the rounds, ratios are medians of the ratios within a round; CPU time is
-less disturbed by other work on the machine than the clock is. The model with join_layer=8 is not trained for it here:
-only its cost is of interest.
+is its own; methods take turns, times are medians over the rounds, ratios are medians of the ratios within a round; CPU
+time is less disturbed by other work on the machine than the clock is. The model with join_layer=8 is not trained for it
+here: only its cost is of interest.
 
 The host keeps about 155 MB per pair of the batch. Where its batch would not fit into this machine's free memory, it is
 run with a smaller one and its peak is extrapolated from two batch sizes; the table says so.

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 from oml.registry.postprocessors import get_postprocessor_by_cfg
@@ -63,18 +64,18 @@ def make_index(args: argparse.Namespace) -> None:
         if args.predictions:
             report = add_predictions(index, args.predictions, embedder)
         else:
-            report = add_in_parts(index, images, embedder, args.save_every)
-        index.save()
+            report = add_in_parts(index, images, embedder, args.save_every, folder)
+        index.save(folder)
     print(f"{report}\n{folder}: {len(index)} images, index {index.index}")
 
 
-def add_in_parts(index: SearchIndex, images: pd.DataFrame, embedder: Embedder, size: int) -> AddReport:
+def add_in_parts(index: SearchIndex, images: pd.DataFrame, embedder: Embedder, size: int, folder: Path) -> AddReport:
     """Add, and save after every ``size`` images, so that an interrupted run goes on where it was."""
     report = AddReport()
     for start in range(0, len(images), size):
         report += index.add(images[start : start + size], embedder, verbose=True)
         if start + size < len(images):
-            index.save(finish=False)
+            index.save(folder, finish=False)
     return report
 
 
@@ -96,6 +97,10 @@ def shard_of(images: pd.DataFrame, shard: str) -> pd.DataFrame:
 
 def answer(args: argparse.Namespace) -> None:
     """Print and draw the nearest images of the queries."""
+    if args.rerank == 1 or args.rerank < 0:
+        raise SystemExit(f"--rerank is {args.rerank}, expected at least 2 hits, or 0 for none.")
+    if args.rerank and not args.reranker:
+        raise SystemExit("--rerank needs --reranker, a config with a postprocessor: e.g. stir/validate_reranker_sop.")
     shards = [SearchIndex.load(folder, mmap=args.mmap) for folder in args.index]
     embedder = shards[0].embedder(**model_settings(args))
     for shard in shards:
@@ -105,7 +110,7 @@ def answer(args: argparse.Namespace) -> None:
     descriptors = embedder.describe_all(args.images)
     found = search_shards(shards, descriptors, n_searched, search_params=args.search_params)
     if args.rerank:
-        reranker, transform = reranker_of(args)
+        reranker, transform = reranker_of(args, embedder.device)
         found = [rerank_hits(q, hits, root, reranker, transform) for q, hits in zip(args.images, found, strict=True)]
     found = [hits[: args.k] for hits in found]
     for query, hits in zip(args.images, found, strict=True):
@@ -128,15 +133,13 @@ def embedder_of(args: argparse.Namespace) -> Embedder:
     return Embedder.from_config(container(cfg.extractor), container(cfg.transforms_predict), **model_settings(args))
 
 
-def reranker_of(args: argparse.Namespace) -> tuple[Any, Any]:
+def reranker_of(args: argparse.Namespace, device: torch.device) -> tuple[Any, Any]:
     """The postprocessor of a config, looking at ``--rerank`` hits, and the transforms of its images."""
-    if not args.reranker:
-        raise SystemExit("--rerank needs --reranker, a config with a postprocessor: e.g. stir/validate_reranker_sop.")
     cfg = config(args.reranker, args.overrides)
     postprocessor = container(cfg.postprocessor)
     settings = {"top_n": args.rerank, "num_workers": 0, "verbose": False}
     reranker = get_postprocessor_by_cfg({**postprocessor, "args": {**postprocessor["args"], **settings}})
-    reranker.model.to(Embedder(reranker.model, None, device=args.device).device)
+    reranker.model.to(device)
     return reranker, get_transforms_by_cfg(container(cfg.transforms_val))
 
 

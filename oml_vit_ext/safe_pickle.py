@@ -71,7 +71,8 @@ def _dtype(code: Any, align: Any = False, copy: Any = True) -> np.dtype[Any]:
         code = code.decode("latin1")
     if not isinstance(code, str) or not _PLAIN_DTYPE.fullmatch(code):
         raise _Refused(f"the numpy type {code!r}")
-    return np.dtype(code, align=False, copy=True)  # type: ignore[call-overload]  (a copy: the pickle sets its byte order)
+    found: np.dtype[Any] = np.dtype(code, align=False, copy=True)  # a copy: the pickle sets its byte order
+    return found
 
 
 def _scalar(dtype: Any, value: Any = b"") -> Any:

@@ -78,10 +78,10 @@ def test_the_real_ndarray_cannot_be_called(tmp_path: Path):
 @pytest.mark.parametrize("content", [b"", b"no pickle", pickle.dumps(CONTENT)[:-20]])
 def test_broken_files_are_named(tmp_path: Path, content: bytes):
     (tmp_path / "x.pkl").write_bytes(content)
-    with pytest.raises(ValueError, match="x.pkl cannot be read as a pickle file"):
+    with pytest.raises(ValueError, match=r"x.pkl cannot be read as a pickle file"):
         read_pickle(tmp_path / "x.pkl")
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="x.pkl is missing"):
+    with pytest.raises(FileNotFoundError, match=r"x.pkl is missing"):
         read_pickle(tmp_path / "x.pkl")

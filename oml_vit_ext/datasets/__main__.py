@@ -7,13 +7,14 @@ import sys
 import warnings
 from pathlib import Path
 
-from oml_vit_ext.datasets.convert import DATASETS, convert, join
+from oml_vit_ext.datasets.convert import DATASETS, convert
+from oml_vit_ext.datasets.join import join
 from oml_vit_ext.datasets.listing import counts_of
 
 
 def main(arguments: list[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
-    warnings.showwarning = lambda message, *_, **__: print(f"Note: {message}", file=sys.stderr)  # type: ignore[assignment]
+    warnings.showwarning = lambda message, *_, **__: print(f"Note: {message}", file=sys.stderr)
     try:
         return int(args.run(args))
     except (ValueError, FileNotFoundError) as error:

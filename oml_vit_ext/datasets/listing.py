@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,7 +70,7 @@ def make_frame(
     *,
     is_query: object = True,
     is_gallery: object = True,
-    **columns: object,
+    **columns: Any,
 ) -> pd.DataFrame:
     """A frame with the host's obligatory columns: training rows are neither queries nor gallery.
 
@@ -87,9 +88,7 @@ def make_frame(
         column = np.broadcast_to(np.asarray(values, dtype=bool), len(frame)).astype(object)
         column[train] = None
         frame[name] = pd.Series(column, dtype=object)
-    for name, more in columns.items():
-        frame[name] = more
-    return frame
+    return frame.assign(**columns)
 
 
 def find_file(root: Path, *candidates: str) -> Path:

@@ -1,4 +1,4 @@
-"""Stanford Online Products, CUB-200-2011, DeepFashion In-Shop, CARS196: annotations as the host's converters read them."""
+"""Stanford Online Products, CUB-200-2011, DeepFashion In-Shop, CARS196, in the layouts of the host's converters."""
 
 from __future__ import annotations
 
@@ -100,11 +100,7 @@ def cars(root: Path, boxes: bool = False, official_split: bool = False) -> Listi
     else:
         source = find_file(root, "devkit/cars_train_annos.mat", "cars_train_annos.mat", "cars_annos.mat")
         test = find_file(root, "cars_test_annos_withlabels.mat", "devkit/cars_test_annos_withlabels.mat")
-        parts = [_annotations(source), _annotations(test)]
-        folders = ("cars_train", "cars_test")
-        table = pd.concat(
-            [p.assign(path=f"{d}/" + p["fname"].astype(str), is_train=d == folders[0]) for p, d in zip(parts, folders)]  # noqa: B905
-        )
+        table = pd.concat([_in_folder(source, "cars_train", True), _in_folder(test, "cars_test", False)])
     sides = {"x_1": "bbox_x1", "x_2": "bbox_x2", "y_1": "bbox_y1", "y_2": "bbox_y2"}
     columns = _whole({ours: table[theirs].astype(float) for ours, theirs in sides.items()}) if boxes else {}
     labels = table["class"].astype(int)
@@ -152,13 +148,18 @@ def _with(columns: list[str], table: pd.DataFrame, file: Path) -> pd.DataFrame:
 
 def _annotations(file: Path) -> pd.DataFrame:
     """The struct array ``annotations`` of a MATLAB file of CARS196."""
-    from scipy.io import loadmat
+    from scipy.io import loadmat  # type: ignore[attr-defined]
 
     try:
         content = loadmat(str(file), squeeze_me=True)["annotations"]
         return pd.DataFrame({name: np.atleast_1d(content[name]).tolist() for name in content.dtype.names})
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{file} holds no annotations of CARS196 ({type(error).__name__}: {error}).") from error
+
+
+def _in_folder(file: Path, folder: str, is_train: bool) -> pd.DataFrame:
+    table = _annotations(file)
+    return table.assign(path=[f"{folder}/{name}" for name in table["fname"]], is_train=is_train)
 
 
 def _whole(sides: dict[str, pd.Series]) -> dict[str, pd.Series]:

@@ -17,8 +17,8 @@ _VALIDATION = ("validation", "val", "valid", "test")
 def folders(root: Path, train_labels: int | None = None) -> Listing:
     """A folder for each class, at any depth: the label is the folder that holds the image.
 
-    With folders ``train`` and ``validation`` (or ``val``, ``valid``, ``test``) at the top, these are the splits, and the
-    classes are what lies below. Without them all images are for validation, unless ``train_labels`` says otherwise.
+    With folders ``train`` and ``validation`` (or ``val``, ``valid``, ``test``) at the top, these are the splits, and
+    the classes are what lies below. Without them all images are for validation, unless ``train_labels`` says otherwise.
     Where classes lie in folders of their own, the topmost one is the category.
 
     Args:

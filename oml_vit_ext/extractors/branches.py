@@ -40,7 +40,6 @@ class LocalBranch(nn.Module):
         self.conv = nn.Conv2d(n_layers * dim, local_dim, 1)
         self.locality = locality
         self.fc = nn.Linear(local_dim, out_dim)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the maps are
 
     def forward(self, patch_tokens: list[Tensor], grid: tuple[int, int]) -> Tensor:
         if self.locality is None:  # a mean and a 1 x 1 convolution commute: this order is cheaper by far
@@ -51,5 +50,5 @@ class LocalBranch(nn.Module):
     def maps(self, patch_tokens: list[Tensor], grid: tuple[int, int]) -> Tensor:
         """Y + locality(Y), ``(B, C, h, w)``: the vector is made of its mean."""
         tokens = torch.cat(patch_tokens, dim=-1)
-        maps = self.conv(tokens.unflatten(1, grid).permute(0, 3, 1, 2))  # channels last in memory: no copy
+        maps = self.conv(tokens.unflatten(1, grid).permute(0, 3, 1, 2))  # channels last in memory: no copy, and faster
         return maps if self.locality is None else maps + self.locality(maps)

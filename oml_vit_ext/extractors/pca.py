@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from oml.interfaces.models import IExtractor, IFreezable
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 # A direction with less than this share of the largest variance holds rounding errors of float32, which whitening would
@@ -39,6 +38,8 @@ def fit_pca(embeddings: Tensor | NDArray[np.float64], n_components: int) -> PCAW
     Raises:
         ValueError: The descriptors are no finite matrix, or ``n_components`` is above N or D.
     """
+    from sklearn.decomposition import PCA  # takes a second to import, and is needed for fitting alone
+
     matrix = np.asarray(embeddings, dtype=np.float64)
     if matrix.ndim != 2:
         raise ValueError(f"Descriptors of shape {matrix.shape} were given, expected (N, D).")

@@ -61,7 +61,10 @@ def draw_grid(rows: Sequence[Sequence[Tile | None]], path: Path, headings: Mappi
             if tile is not None:
                 _draw_tile(axes[r, c], tile)
     for column, heading in (headings or {}).items():
-        axes[0, column].set_title(f"{heading}\n{axes[0, column].get_title()}", fontsize=8, weight="bold", pad=3)
+        above_the_caption = {"xytext": (0, 14), "textcoords": "offset points"}
+        axes[0, column].annotate(
+            heading, (0.5, 1), xycoords="axes fraction", **above_the_caption, ha="center", fontsize=8, weight="bold"
+        )
     save_figure(fig, path)
 
 

@@ -50,7 +50,7 @@ def enlarge_maps(maps: Tensor, size: tuple[int, int], stride: tuple[int, int]) -
 
 
 def overlay(picture: Picture, pixel_map: Tensor) -> Picture:
-    """A map ``(H, W)`` in colours over a picture ``(H, W, 3)``, dark is its minimum and yellow its maximum.
+    """A map ``(H, W)`` in colours over a picture ``(H, W, 3)`` in grey, dark is its minimum and yellow its maximum.
 
     Each map has its own scale: colours compare places within one picture, not pictures.
     """
@@ -58,4 +58,4 @@ def overlay(picture: Picture, pixel_map: Tensor) -> Picture:
     lowest, highest = values.min(), values.max()
     shares = (values - lowest) / (highest - lowest) if highest > lowest else np.zeros_like(values)
     colours = matplotlib.colormaps[_COLOURS](shares)[..., :3]
-    return (1 - _OPACITY) * picture + _OPACITY * colours
+    return (1 - _OPACITY) * picture.mean(axis=-1, keepdims=True) + _OPACITY * colours

@@ -1,7 +1,7 @@
 """Revisited Oxford and Paris among a million distractors (+R1M), whose rankings are never held.
 
-The measures need the ranks of the labelled images alone. A distractor moves a labelled image down by one where it is more
-similar to the query; counting these, chunk after chunk, gives the ranks exactly.
+The measures need the ranks of the labelled images alone. A distractor moves a labelled image down by one where it is
+more similar to the query; counting these, chunk after chunk, gives the ranks exactly.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +81,7 @@ def n_stored(source: str | Path) -> int:
     return sum(len(_open(file)) for file in _stored_files(source))
 
 
-def store(descriptors: NDArray[np.floating], file: str | Path) -> None:
+def store(descriptors: NDArray[np.floating[Any]], file: str | Path) -> None:
     """Write a ``.npy`` file, under a temporary name first."""
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +113,7 @@ def _add_distractors(
     n_distractors: int | None,
     verbose: bool,
 ) -> None:
-    """Move each wanted image down by the distractors that are more similar, in place; equally similar ones stay behind."""
+    """Move each wanted image down, in place, by the distractors that are more similar; equal ones stay behind it."""
     orders = [np.argsort(of_query, kind="stable") for of_query in similarities]
     ascending = [of_query[order] for of_query, order in zip(similarities, orders, strict=True)]
     above = [np.zeros(len(of_query) + 1, dtype=np.int64) for of_query in similarities]
@@ -155,7 +156,7 @@ def _stored_files(source: str | Path) -> list[Path]:
     return files
 
 
-def _open(file: Path) -> NDArray[np.floating]:
+def _open(file: Path) -> NDArray[np.floating[Any]]:
     try:
         matrix = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oml_vit_ext.safe_pickle import read_pickle
 from oml_vit_ext.messages import unknown_name
+from oml_vit_ext.safe_pickle import read_pickle
 
 Box = tuple[int, int, int, int]
 

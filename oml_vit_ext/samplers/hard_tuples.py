@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from oml_vit_ext.samplers.mining import Floats, Ids, arrange, hardest_negatives
 logger = logging.getLogger(__name__)
 
 # Rows of the training set (n,) to their descriptors (n, D) of length 1.
-Embed = Callable[[Ids], "Tensor | NDArray[np.floating]"]
+Embed = Callable[[Ids], "Tensor | NDArray[np.floating[Any]]"]
 
 
 class HardTuplesSampler(IBatchSampler):
@@ -53,7 +53,7 @@ class HardTuplesSampler(IBatchSampler):
 
     def __init__(
         self,
-        labels: Sequence[int] | np.ndarray,
+        labels: Sequence[int] | NDArray[Any],
         n_tuples: int = 5,
         n_negatives: int = 5,
         n_pairs: int = 2_000,
@@ -197,12 +197,13 @@ def _rows_of_pairs(file: Path, labels: Ids, dataset_root: str | Path | None, dat
     unlike = labels[found[:, 0]] != labels[found[:, 1]]
     if unlike.any():
         raise ValueError(
-            f"{file}: {int(unlike.sum())} pairs have two different {LABELS_COLUMN}s, the first in row {int(unlike.argmax())}."
+            f"{file}: {int(unlike.sum())} pairs have two different {LABELS_COLUMN}s, the first is pair "
+            f"{int(unlike.argmax())}."
         )
     return found
 
 
-def _checked(descriptors: Tensor | NDArray[np.floating], n_rows: int) -> Floats:
+def _checked(descriptors: Tensor | NDArray[np.floating[Any]], n_rows: int) -> Floats:
     found = descriptors.detach().float().cpu().numpy() if isinstance(descriptors, Tensor) else np.asarray(descriptors)
     if found.ndim != 2 or len(found) != n_rows:
         raise ValueError(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-import miniature
 import pandas as pd
 import pytest
 from oml.datasets.images import get_retrieval_images_datasets
@@ -12,8 +12,11 @@ from oml.registry.transforms import get_transforms
 from oml.utils.dataframe_format import check_retrieval_dataframe_format
 from PIL import Image
 
+import miniature
 from oml_vit_ext.datasets import DATASETS, convert, join
 from oml_vit_ext.datasets.__main__ import main
+from oml_vit_ext.datasets.listing import Counts
+from oml_vit_ext.datasets.products import sop
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*labels are in the training and in the validation set")
 
@@ -220,21 +223,17 @@ def test_missing_images_stop_it_unless_unchecked(tmp_path: Path):
     assert (tmp_path / "in/out.left_out.txt").read_text() == "eiffel/3.jpg: missing\n"
 
 
-def test_missing_images_are_named_when_counts_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from oml_vit_ext.datasets import convert as module
-    from oml_vit_ext.datasets.landmarks import nc_clean
-    from oml_vit_ext.datasets.listing import Counts, Listing
-
-    miniature.nc_clean(tmp_path)
-    (tmp_path / "eiffel/3.jpg").unlink()
-
-    def small(root: Path) -> Listing:
-        listing = nc_clean(root)
-        return Listing(root, listing.frame, Counts(train_images=3, train_labels=2), listing.source)
-
-    monkeypatch.setitem(DATASETS, "nc_clean", small)
-    with pytest.raises(FileNotFoundError, match=r"1 of the 3 images .* missing below .*: eiffel/3.jpg"):
-        module("nc_clean", tmp_path, verbose=False)
+def test_missing_and_extra_images_are_named_when_counts_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    miniature.sop(tmp_path)
+    counts = Counts(3, 2, 3, 2, 3, 3)
+    monkeypatch.setitem(DATASETS, "sop", lambda root: dataclasses.replace(sop(root), counts=counts))
+    miniature.image(tmp_path / "chair_final/9_9.JPG")
+    with pytest.warns(UserWarning, match=r"sop: 1 image files are not listed: chair_final/9_9.JPG"):
+        convert("sop", tmp_path, verbose=False)
+    (tmp_path / "df.csv").unlink()
+    (tmp_path / "chair_final/2_0.JPG").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of the 6 images .* missing below .*: chair_final/2_0.JPG"):
+        convert("sop", tmp_path, verbose=False)
     assert not (tmp_path / "df.csv").exists()
 
 

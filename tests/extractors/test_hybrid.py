@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from oml.interfaces.models import IExtractor, IFreezable
 from oml.registry.models import get_extractor_by_cfg
+from oml.registry.transforms import get_transforms_for_pretrained
+from PIL import Image
 from torch import Tensor, nn
 
 from conftest import TINY_HYBRID, TINY_PLAIN
@@ -303,6 +305,10 @@ def test_built_by_the_host_from_yaml():
 
 
 @pytest.mark.parametrize("weights", sorted(HybridViTExtractor.pretrained_models))
-def test_pretrained_entries_name_real_timm_weights(weights: str):
+def test_pretrained_entries_name_real_timm_weights_and_have_transforms(weights: str):
     assert timm.is_model_pretrained(weights)
     assert HybridViTExtractor.pretrained_models[weights]["init_args"] == {"arch": weights.split(".")[0]}
+    transforms, _ = get_transforms_for_pretrained(weights)
+    side = 384 if "_384" in weights else 224
+    white = transforms(Image.new("RGB", (500, 400), "white"))
+    torch.testing.assert_close(white, torch.ones(3, side, side))  # these weights want pixels from -1 to 1

@@ -89,12 +89,12 @@ def test_bad_descriptors_are_named(tmp_path: Path):
 
 
 def test_bad_files_are_named(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="missing or holds no .npy"):
+    with pytest.raises(FileNotFoundError, match=r"missing or holds no .npy"):
         list(stored_chunks(tmp_path))
     store(np.arange(10, dtype=np.float32), tmp_path / "flat.npy")
     with pytest.raises(ValueError, match="expected floats of shape"):
         list(stored_chunks(tmp_path / "flat.npy"))
     store(case(0)[3], tmp_path / "cut.npy")
     (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:500])
-    with pytest.raises(ValueError, match="cut.npy cannot be read"):
+    with pytest.raises(ValueError, match=r"cut.npy cannot be read"):
         list(stored_chunks(tmp_path / "cut.npy"))

@@ -8,13 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import miniature
 import numpy as np
 import pytest
 import torch
 from oml.registry.transforms import get_transforms
 from PIL import Image
 
+import miniature
 from conftest import ROOT, TINY_PLAIN
 from oml_vit_ext.extractors import IRTExtractor
 from oml_vit_ext.extractors.at_scales import AtScales, at_scales
@@ -55,7 +55,7 @@ def test_the_official_layout_is_read(data: Path):
 def test_bad_ground_truths_are_named(tmp_path: Path):
     with pytest.raises(ValueError, match="did you mean 'roxford5k'"):
         load_revisited(tmp_path, "oxford5k")
-    with pytest.raises(FileNotFoundError, match="gnd_roxford5k.pkl is missing"):
+    with pytest.raises(FileNotFoundError, match=r"gnd_roxford5k.pkl is missing"):
         load_revisited(tmp_path, "roxford5k")
     content = miniature.revisited(tmp_path)
     changes = {
@@ -74,7 +74,7 @@ def test_bad_ground_truths_are_named(tmp_path: Path):
         with pytest.raises(ValueError, match=message):
             load_revisited(tmp_path, "roxford5k")
     (tmp_path / "roxford5k/gnd_roxford5k.pkl").write_bytes(b"cos\nsystem\n(S'touch harm'\ntR.")
-    with pytest.raises(ValueError, match="asks for os.system"):
+    with pytest.raises(ValueError, match=r"asks for os.system"):
         load_revisited(tmp_path, "roxford5k")
 
 

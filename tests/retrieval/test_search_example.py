@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
+import contextlib
+import io
+import runpy
 import sys
 from pathlib import Path
 
@@ -15,22 +17,24 @@ from PIL import Image
 from torch import Tensor
 
 from conftest import ROOT
+from oml_vit_ext.extractors import IRTExtractor
+from oml_vit_ext.reranking import STIRSiamese
 from oml_vit_ext.retrieval import Hit, rerank_hits
 
 
-def _search(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "search.py"), *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def _search(*arguments: str) -> str:
+    """Run the script in this process, in the current folder; returns what it printed."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.syspath_prepend(str(ROOT / "examples"))
+        patch.setattr(sys, "argv", ["search.py", *arguments])
+        runpy.run_path(str(ROOT / "examples" / "search.py"), run_name="__main__")
+    return printed.getvalue()
 
 
 @pytest.fixture(scope="module")
 def folder(demo_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``photos`` of several vendors and two shards of an index, made with ``search.py``."""
+    """A folder with ``photos`` of two vendors and something that is no image."""
     folder = tmp_path_factory.mktemp("search")
     for vendor in ("noto", "fxemoji"):
         (folder / "photos" / vendor).mkdir(parents=True)
@@ -42,13 +46,11 @@ def folder(demo_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def printed(folder: Path) -> list[str]:
-    """What indexing each shard printed."""
-    runs = [
-        _search(folder, "index", "photos", "--to", f"shard_{i}", "--shard", f"{i}/2", "--save-every", "15")
-        for i in range(2)
-    ]
-    assert [run.returncode for run in runs] == [0, 0], runs[0].stderr[-3000:] + runs[1].stderr[-3000:]
-    return [run.stdout for run in runs]
+    """What indexing each of two shards printed."""
+    settings = ["--save-every", "15", "--device", "cpu"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return [_search("index", "photos", "--to", f"shard_{i}", "--shard", f"{i}/2", *settings) for i in range(2)]
 
 
 def test_both_shards_hold_everything_and_the_broken_one_is_listed(printed: list[str]) -> None:
@@ -57,15 +59,46 @@ def test_both_shards_hold_everything_and_the_broken_one_is_listed(printed: list[
     assert sum("broken: broken.png" in text for text in printed) == 1
 
 
-def test_a_query_gives_a_table_and_a_picture(folder: Path, printed: list[str]) -> None:
+def test_the_second_time_nothing_is_described_again(
+    folder: Path, printed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    again = _search("index", "photos", "--to", "shard_0", "--shard", "0/2")
+    assert f"0 added, 0 changed, {printed[0].split(' added')[0].split()[-1]} unchanged" in again
+
+
+def test_a_query_gives_a_table_and_a_picture(folder: Path, printed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
     query = sorted((folder / "photos" / "noto").iterdir())[0]
-    done = _search(folder, "query", str(query), "--index", "shard_0", "shard_1", "-k", "4", "--picture", "out/top.png")
-    assert done.returncode == 0, done.stderr[-3000:]
-    rows = [line.split() for line in done.stdout.splitlines() if line.strip()[:1].isdigit()]
+    shown = _search("query", str(query), "--index", "shard_0", "shard_1", "-k", "4", "--picture", "out/top.png")
+    rows = [line.split() for line in shown.splitlines() if line.strip()[:1].isdigit()]
     assert [int(row[0]) for row in rows] == [1, 2, 3, 4]
     assert rows[0][2] == f"noto/{query.name}" and float(rows[0][1]) < 1e-3
     assert [float(row[1]) for row in rows] == sorted(float(row[1]) for row in rows)
     assert Image.open(folder / "out" / "top.png").size[0] > 500
+
+
+def test_hits_are_reranked_by_stir(
+    folder: Path, printed: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(folder)
+    tiny = {"arch": "vit_tiny_patch16_224", "timm_args": {"img_size": 32, "patch_size": 8, "depth": 2}}
+    torch.save(STIRSiamese(IRTExtractor(weights=None, **tiny)).state_dict(), tmp_path / "stir.pth")
+    query = sorted((folder / "photos" / "noto").iterdir())[0]
+    overrides = [
+        *(f"checkpoint={tmp_path / 'stir.pth'}", "first_stage_checkpoint=null", "images.test_resize=32"),
+        *("images.crop=32", "extractor.args.arch=vit_tiny_patch16_224"),
+        "extractor.args.timm_args={img_size: 32, patch_size: 8, depth: 2}",
+    ]
+    arguments = ["query", str(query), "--index", "shard_0", "-k", "6", "--picture", str(tmp_path / "top.png")]
+    plain = _search(*arguments)
+    reranked = _search(*arguments, "--rerank", "5", "--reranker", "stir/validate_reranker_sop", *overrides)
+
+    def paths(text: str) -> list[str]:
+        return [line.split()[2] for line in text.splitlines() if line.strip()[:1].isdigit()]
+
+    assert sorted(paths(plain)) == sorted(paths(reranked)) and paths(plain)[5] == paths(reranked)[5]
+    assert paths(plain) != paths(reranked)  # a random re-ranker
 
 
 @pytest.mark.parametrize(
@@ -74,14 +107,25 @@ def test_a_query_gives_a_table_and_a_picture(folder: Path, printed: list[str]) -
         (["query", "photos/broken.png", "--index", "shard_0"], "broken.png' cannot be used"),
         (["query", "photos/gone.png", "--index", "shard_0"], "gone.png' cannot be used: FileNotFoundError"),
         (["query", "photos/broken.png", "--index", "photos"], "is not an index"),
+        (["query", "photos/broken.png", "--index", "shard_0", "--rerank", "1"], "--rerank is 1"),
+        (["query", "photos/broken.png", "--index", "shard_0", "--rerank", "9"], "--rerank needs --reranker"),
         (["index", "photos", "--to", "x", "--shard", "2/2"], "--shard is '2/2'"),
-        (["index", "photos", "--to", "x", "--topp", "3"], "unknown argument '--topp'"),
         (["index", "nowhere", "--to", "x"], "'nowhere' does not exist"),
     ],
 )
-def test_mistakes_end_in_one_sentence(folder: Path, printed: list[str], arguments: list[str], message: str) -> None:
-    done = _search(folder, *arguments)
-    assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr
+def test_mistakes_end_in_one_sentence(
+    folder: Path, printed: list[str], arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as stop:
+        _search(*arguments)
+    assert message in str(stop.value)
+
+
+def test_an_unknown_option_is_told(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        _search("index", "photos", "--to", "x", "--topp", "3")
+    assert "unknown argument '--topp'" in capsys.readouterr().err
 
 
 class _Brightness(IPairwiseModel):

@@ -306,13 +306,13 @@ def test_a_crash_while_saving_leaves_the_last_state(
 
 
 def test_a_second_writer_is_refused_at_once_and_readers_are_not(kept: Path, embedder: Embedder) -> None:
+    # What ``locked`` does, without the seconds that the other process would need to import this package.
     code = (
-        "import sys; from pathlib import Path; from oml_vit_ext.retrieval import locked\n"
-        "with locked(Path(sys.argv[1])): print('locked', flush=True); sys.stdin.readline()"
+        "import sys; from filelock import FileLock\n"
+        "with FileLock(sys.argv[1]): print('locked', flush=True); sys.stdin.readline()"
     )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, str(kept)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", code, str(kept / index_files.LOCK)]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "locked\n"
         index = SearchIndex.load(kept)
