@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 import torch
 from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from oml.registry.postprocessors import get_postprocessor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
@@ -195,7 +196,7 @@ def main() -> None:
     args = parse_args()
     try:
         {"index": make_index, "query": answer}[args.command](args)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, HydraException) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
 
 

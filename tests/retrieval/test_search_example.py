@@ -88,7 +88,7 @@ def test_hits_are_reranked_by_stir(
     overrides = [
         *(f"checkpoint={tmp_path / 'stir.pth'}", "first_stage_checkpoint=null", "images.test_resize=32"),
         *("images.crop=32", "extractor.args.arch=vit_tiny_patch16_224"),
-        "extractor.args.timm_args={img_size: 32, patch_size: 8, depth: 2}",
+        "++extractor.args.timm_args={img_size: 32, patch_size: 8, depth: 2}",
     ]
     arguments = ["query", str(query), "--index", "shard_0", "-k", "6", "--picture", str(tmp_path / "top.png")]
     plain = _search(*arguments)
@@ -110,6 +110,7 @@ def test_hits_are_reranked_by_stir(
         (["query", "photos/broken.png", "--index", "shard_0", "--rerank", "1"], "--rerank is 1"),
         (["query", "photos/broken.png", "--index", "shard_0", "--rerank", "9"], "--rerank needs --reranker"),
         (["index", "photos", "--to", "x", "--shard", "2/2"], "--shard is '2/2'"),
+        (["index", "photos", "--to", "x", "--config-name", "irt/predict_sopp"], "Cannot find primary config"),
         (["index", "nowhere", "--to", "x"], "'nowhere' does not exist"),
     ],
 )
