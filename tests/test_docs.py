@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -69,11 +70,15 @@ def test_commands_exist(text: str):
             # A script, or a module and its command.
             n = 4 if words[1] == "-m" else 2
             assert words[0] == "python" and (n == 4 or (ROOT / words[1]).is_file()), line
-            done = subprocess.run(
-                [sys.executable, *words[1:n], "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-            )
-            unknown = [w for w in words[n:] if w.startswith("--") and w.split("=")[0] not in done.stdout]
+            text_of_help = _help(*words[1:n])
+            unknown = [w for w in words[n:] if w.startswith("--") and w.split("=")[0] not in text_of_help]
             assert not unknown, f"{words[1]} does not know {unknown}"
+
+
+@functools.cache
+def _help(*command: str) -> str:
+    done = subprocess.run([sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda p: p.name)

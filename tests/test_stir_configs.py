@@ -41,6 +41,8 @@ def small(name: str, *overrides: str) -> DictConfig:
     """A run without weights from outside, of two blocks."""
     depth = TWO_BLOCKS.removeprefix("+") if name.endswith("demo") else TWO_BLOCKS
     cfg = compose(f"stir/{name}", [depth, *overrides])
+    if cfg.get("join_layer", 0) > 1:
+        cfg.join_layer = 1
     return OmegaConf.merge(cfg, dict.fromkeys(FROM_OUTSIDE & set(cfg.keys())))
 
 

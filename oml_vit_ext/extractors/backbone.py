@@ -127,12 +127,6 @@ def resize_to_stride(images: Tensor, stride: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
-def pad_to_stride(images: Tensor, stride: tuple[int, int]) -> Tensor:
-    """Zero-pad ``(B, C, H, W)`` at the right and the bottom so that H and W are multiples of ``stride``."""
-    pad_h, pad_w = -images.shape[-2] % stride[0], -images.shape[-1] % stride[1]
-    return F.pad(images, (0, pad_w, 0, pad_h)) if pad_h or pad_w else images
-
-
 def _create(arch: str, timm_args: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
     return timm.create_model(arch, pretrained=pretrained, num_classes=0, dynamic_img_size=True, **timm_args)
 

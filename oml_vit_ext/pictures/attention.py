@@ -26,7 +26,7 @@ Readable: TypeAlias = IRTExtractor | HybridViTExtractor
 def attention_maps(extractor: IExtractor, images: Tensor, kind: str = "last_block") -> Tensor:
     """Where the extractor looks. ``(B, 3, H, W)`` -> ``(B, h, w)``, float32, one value per patch; any H and W.
 
-    The grid has ceil(H / stride) rows, see :func:`map_stride`: the patches that reach beyond the image count with it.
+    The grid has ceil(H / stride) rows, see :func:`map_stride`: images of odd sizes are enlarged to whole patches.
     The model computes as in evaluation, at one scale, and is left as it was.
 
     Args:

@@ -35,18 +35,17 @@ def enlarge_maps(maps: Tensor, size: tuple[int, int], stride: tuple[int, int]) -
     """Maps over patches ``(B, h, w)`` -> maps over pixels ``(B, H, W)``, bilinear.
 
     Args:
-        maps: From the patches of images that were padded at the right and the bottom to whole patches.
-        size: H and W of the images before padding; what was padded is cut off.
+        maps: From the patches of images that were enlarged to whole patches, as all extractors here do it.
+        size: H and W of the images before that.
         stride: Pixels per patch, vertically and horizontally.
     """
-    padded = (maps.shape[1] * stride[0], maps.shape[2] * stride[1])
-    if not all(0 <= whole - side < step for whole, side, step in zip(padded, size, stride, strict=True)):
+    whole = (maps.shape[1] * stride[0], maps.shape[2] * stride[1])
+    if not all(0 <= large - side < step for large, side, step in zip(whole, size, stride, strict=True)):
         raise ValueError(
             f"Maps of {maps.shape[1]} x {maps.shape[2]} patches of {stride[0]} x {stride[1]} pixels do not belong to "
             f"images of {size[0]} x {size[1]} pixels: expected the map of the image itself."
         )
-    enlarged = F.interpolate(maps[:, None].float(), size=padded, mode="bilinear", align_corners=False)
-    return enlarged[:, 0, : size[0], : size[1]]
+    return F.interpolate(maps[:, None].float(), size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def overlay(picture: Picture, pixel_map: Tensor) -> Picture:

@@ -16,7 +16,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from oml_vit_ext.extractors.backbone import check_images, pad_to_stride, total_stride
+from oml_vit_ext.extractors.backbone import check_images, resize_to_stride, total_stride
 
 
 def is_joinable(backbone: nn.Module | None) -> bool:
@@ -29,9 +29,9 @@ def is_joinable(backbone: nn.Module | None) -> bool:
 
 
 def patch_maps(backbone: nn.Module, images: Tensor) -> Tensor:
-    """Patch embeddings without positions. ``(B, 3, H, W)`` -> ``(B, h, w, D)``, padded to whole patches."""
+    """Patch embeddings without positions. ``(B, 3, H, W)`` -> ``(B, h, w, D)``, enlarged to whole patches."""
     check_images(images)
-    return cast(Any, backbone).patch_embed(pad_to_stride(images, total_stride(backbone)))
+    return cast(Any, backbone).patch_embed(resize_to_stride(images, total_stride(backbone)))
 
 
 def single_tokens(backbone: nn.Module, images: Tensor, k: int) -> Tensor:

@@ -18,6 +18,7 @@ WORLD = 2
 SMALL = [
     "dataset_root=data",
     "extractor.args.timm_args.depth=1",
+    "join_layer=0",
     "postprocessor.args.pairwise_model.args.mlp_hidden_dims=[16]",
     "postprocessor.args.verbose=False",
     "top_n=2",
