@@ -44,14 +44,14 @@ SIZES = {
     "approximate_queries": 1_000,
 }
 QUICK = {"sop": 4_000, "large": 30_000, "large_queries": 200, "approximate": 20_000, "approximate_queries": 200}
-N_VIEWS = 8  # of each bundled picture
+N_VIEWS = 6  # of each bundled picture
 # Factory strings and the settings of the search to try. "@100": the best 10 by true distance of 100 that were found.
 INDEXES = {
     "IVF1024,Flat": ["nprobe=1", "nprobe=4", "nprobe=16", "nprobe=64"],
     "HNSW16": ["efSearch=16", "efSearch=64", "efSearch=256"],
-    "IVF1024,PQ48": ["nprobe=16", "nprobe=64", "nprobe=16@100", "nprobe=64@100"],
+    "IVF1024,PQ48np": ["nprobe=16", "nprobe=64", "nprobe=16@100", "nprobe=64@100"],
 }
-QUICK_INDEXES = {"IVF64,Flat": ["nprobe=1", "nprobe=8"], "HNSW16": ["efSearch=64"], "IVF64,PQ48": ["nprobe=8@100"]}
+QUICK_INDEXES = {"IVF64,Flat": ["nprobe=1", "nprobe=8"], "HNSW16": ["efSearch=64"], "IVF64,PQ48np": ["nprobe=8@100"]}
 
 Figures = dict[str, Any]
 

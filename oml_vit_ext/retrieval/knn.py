@@ -62,10 +62,7 @@ def nearest(
             for group in ignored:
                 left_out |= group.gallery[found] == group.queries[chunk, None]
             found_distances = _distances(q, gallery, squared, found, all_again=not engine.exact)
-            found_distances[left_out] = np.inf
-            order = np.argsort(found_distances, axis=1, kind="stable")[:, :n_items]
-            distances[chunk] = np.take_along_axis(found_distances, order, axis=1)
-            ids[chunk] = np.take_along_axis(found, order, axis=1)
+            distances[chunk], ids[chunk] = _first_of_the_rest(found_distances, found, left_out, n_items)
             counts[chunk] = np.minimum((~left_out).sum(axis=1), n_items)
             bar.update(len(chunk))
     return split_rows(distances, counts), split_rows(ids, counts)
@@ -105,6 +102,22 @@ def _chunks(
         at_once = int(np.clip(memory_mb * 1e6 / (4 * dim + 100 * k), 64, _QUERIES_AT_ONCE))
         for start in range(0, len(members), at_once):
             yield members[start : start + at_once], k
+
+
+def _first_of_the_rest(distances: Floats, found: Ids, left_out: NDArray[np.bool_], n: int) -> tuple[Floats, Ids]:
+    """The ``n`` nearest of each row that are not left out, then what is left out, at infinity.
+
+    Few rows are out of order, those in which a distance was computed again; only these are sorted by distance. For the
+    others it is enough to move what is left out to the end, which takes a tenth of the time.
+    """
+    distances[left_out] = np.inf
+    order = np.argsort(left_out, axis=1, kind="stable")
+    ordered = np.take_along_axis(distances, order, axis=1)
+    unsorted = np.flatnonzero((ordered[:, 1:] < ordered[:, :-1]).any(axis=1))
+    if len(unsorted):
+        order[unsorted] = np.argsort(distances[unsorted], axis=1, kind="stable")
+        ordered[unsorted] = np.take_along_axis(distances[unsorted], order[unsorted], axis=1)
+    return ordered[:, :n], np.take_along_axis(found, order[:, :n], axis=1)
 
 
 def _distances(queries: Floats, gallery: Rows, squared: Floats, found: Ids, *, all_again: bool) -> Floats:

@@ -49,7 +49,7 @@ def retrieve(
         dataset: Has the query/gallery split, and labels if it is labelled.
         n_items: Gallery items per query, at most.
         index: ``Flat`` compares everything with everything. Any other faiss factory string builds an approximate index
-            of the gallery, e.g. ``IVF1024,Flat``, ``HNSW32``, ``IVF4096,PQ48``; the items that it finds get their true
+            of the gallery, e.g. ``IVF1024,Flat``, ``HNSW32``, ``IVF4096,PQ48np``; the items that it finds get their true
             distances and are ordered by them.
         verbose: Show progress.
         search_params: Settings of an approximate search, e.g. ``nprobe=16`` or ``efSearch=64``.

@@ -43,7 +43,7 @@ class SearchIndex(ImageIndex):
     Args:
         root: Folder that the paths of the images are relative to.
         fingerprint: Of the model.
-        index: ``Flat`` (exact) or a faiss factory string, e.g. ``IVF1024,Flat``, ``HNSW32``, ``IVF4096,PQ48``.
+        index: ``Flat`` (exact) or a faiss factory string, e.g. ``IVF1024,Flat``, ``HNSW32``, ``IVF4096,PQ48np``.
         config: ``{"extractor": {name, args}, "transforms": {name, args}}``: how to build the model again.
 
     Raises:
