@@ -18,6 +18,7 @@ from oml.retrieval.retrieval_results import RetrievalResults
 from torch import FloatTensor, LongTensor, Tensor
 
 from oml_vit_ext.retrieval.engines import EXACT, make_engine
+from oml_vit_ext.retrieval.host_results import host_results
 from oml_vit_ext.retrieval.knn import Grouping, ground_truth, nearest
 from oml_vit_ext.retrieval.rows import Embeddings, Rows, check_dims
 
@@ -49,8 +50,8 @@ def retrieve(
         dataset: Has the query/gallery split, and labels if it is labelled.
         n_items: Gallery items per query, at most.
         index: ``Flat`` compares everything with everything. Any other faiss factory string builds an approximate index
-            of the gallery, e.g. ``IVF1024,Flat``, ``HNSW32``, ``IVF4096,PQ48np``; the items that it finds get their true
-            distances and are ordered by them.
+            of the gallery, e.g. ``IVF1024,Flat``, ``HNSW32``, ``IVF4096,PQ48np``; the items that it finds get their
+            true distances and are ordered by them.
         verbose: Show progress.
         search_params: Settings of an approximate search, e.g. ``nprobe=16`` or ``efSearch=64``.
         memory_mb: Bound for temporary memory, in MB, beyond the results and an approximate index. More is used only
@@ -75,7 +76,7 @@ def retrieve(
         memory_mb=memory_mb,
         verbose=verbose,
     )
-    return RetrievalResults(distances=distances, retrieved_ids=ids, gt_ids=gt_ids)
+    return host_results(distances, ids, gt_ids)
 
 
 def retrieve_qg(
@@ -113,7 +114,7 @@ def retrieve_qg(
         memory_mb=memory_mb,
         verbose=verbose,
     )
-    return RetrievalResults(distances=distances, retrieved_ids=ids, gt_ids=gt_ids)
+    return host_results(distances, ids, gt_ids)
 
 
 def knn(
