@@ -160,7 +160,8 @@ def descriptors(args: argparse.Namespace) -> Figures:
     for start in range(0, args.size, 50_000):
         n = min(50_000, args.size - start)
         picture, other = rng.integers(0, len(real), (2, n))
-        view, one, two = rng.integers(0, N_VIEWS - 1, (3, n))
+        view, one = rng.integers(0, N_VIEWS - 1, (2, n))
+        two = (one + rng.integers(1, N_VIEWS - 1, n)) % (N_VIEWS - 1)  # never the same view: rows would repeat
         rows[start : start + n] = kept[picture, view] + kept[other, one] - kept[other, two]
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     np.save(args.file, rows)
