@@ -28,7 +28,8 @@ class STIRSiamese(IPairwiseModel, IFreezable):
     With ``join_layer=k`` each image passes the first k blocks alone, as in the first stage, with its own CLS token and
     the position grid of one image; then both sequences become one, and the head reads how far the two CLS tokens
     are apart, ``|cls_1 - cls_2|``. An image's first k blocks are thus computed once per image, not once per pair, and
-    the order of the images does not matter. k = 0 is the paper's model: with the weights of the host's
+    the order of the images does not matter. Untrained, the logit grows with that difference: training starts near the
+    order of the first stage, not at a random one. k = 0 is the paper's model: with the weights of the host's
     ``ConcatSiamese`` it gives the host's predictions.
 
     ``forward(x1, x2)`` is ``score(encode(x1), encode(x2))``: callers that compare one image with many keep what
@@ -75,6 +76,8 @@ class STIRSiamese(IPairwiseModel, IFreezable):
         self.join_layer = join_layer
         self.frozen = False
         self.head = _build_head(extractor.feat_dim, mlp_hidden_dims)
+        if join_layer:
+            start_as_distance(self.head)
         # Travels in checkpoints, because the weights themselves do not tell for which k they were trained.
         self.register_buffer("trained_join_layer", torch.tensor(join_layer))
         if weights is not None:
@@ -187,6 +190,16 @@ def _build_head(feat_dim: int, hidden_dims: Sequence[int]) -> nn.Sequential:
     head[-2] = nn.Linear(cast(nn.Linear, head[-2]).in_features, 1, bias=False)
     head[-1] = nn.Identity()  # no dropout on the logit
     return head
+
+
+@torch.no_grad()
+def start_as_distance(head: nn.Sequential) -> None:
+    """Turn the signs of the head's last weights so that its output grows where all inputs grow together."""
+    *hidden, last = (layer for layer in head if isinstance(layer, nn.Linear))
+    direction = hidden[0].weight.new_ones(hidden[0].in_features) if hidden else last.weight.new_ones(last.in_features)
+    for layer in hidden:
+        direction = (layer.weight @ direction).sign()
+    last.weight.copy_(last.weight.abs() * direction)
 
 
 def _check_join_layer(extractor: IExtractor, join_layer: int) -> None:

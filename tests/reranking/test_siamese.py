@@ -237,3 +237,22 @@ def test_half_precision_stays_near(k: int):
             half = model.predict(x1, x2)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, full, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("hidden", [[], [192], [64, 32]])
+def test_an_untrained_joined_model_starts_as_a_distance(hidden: list[int]):
+    """The logit follows the size of the difference that the head reads; at k = 0, as in the paper, it follows nothing."""
+    torch.manual_seed(0)
+    sizes = torch.rand(400, 1)
+    differences = (sizes * torch.randn(400, small_model().extractor.feat_dim)).abs()
+
+    def correlation(model: STIRSiamese) -> float:
+        with torch.no_grad():
+            return torch.corrcoef(torch.stack([model.eval().head(differences)[:, 0], sizes[:, 0]]))[0, 1].item()
+
+    for seed in range(5):
+        torch.manual_seed(seed)
+        assert correlation(STIRSiamese(small_model().extractor, hidden, join_layer=1)) > 0.6
+    torch.manual_seed(0)
+    paper = [correlation(STIRSiamese(small_model().extractor, hidden)) for _ in range(5)]
+    assert min(paper) < 0.6
