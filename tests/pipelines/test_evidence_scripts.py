@@ -43,3 +43,16 @@ def test_comparison_of_rerankers_measures_quality_and_cost(demo_slice: Path, tmp
     assert (rows[["cmc_1", "map_5"]] > 0).all(axis=None) and (rows[["pairs_per_s", "peak_mb"]] >= 0).all(axis=None)
     assert f"{ours.cmc_1:.4f}" in printed and "concat_siamese (host)" in printed
     assert min(Image.open(tmp_path / "out" / "rerankers.png").size) > 300
+
+
+def test_fewer_photos_are_spread_evenly_and_training_stays(tmp_path: Path):
+    rows = [{"label": 0, "path": f"t{i}.png", "split": "train"} for i in range(5)]
+    rows += [{"label": 1, "path": f"v{i}.png", "split": "validation", "is_query": i < 3} for i in range(9)]
+    rows += [{"label": 2, "path": f"w{i}.png", "split": "validation", "is_query": True} for i in range(2)]
+    pd.DataFrame(rows).to_csv(tmp_path / "df.csv", index=False)
+    _script("fewer_photos.py", tmp_path, "df.csv", "fewer.csv", "--per-label", "3")
+    fewer = pd.read_csv(tmp_path / "fewer.csv")
+    assert fewer.path.tolist() == [f"t{i}.png" for i in range(5)] + ["v0.png", "v4.png", "v8.png", "w0.png", "w1.png"]
+    validation = fewer[fewer.split == "validation"]
+    assert validation[["is_query", "is_gallery"]].astype(bool).all(axis=None)
+    assert fewer[fewer.split == "train"].is_gallery.isna().all()
