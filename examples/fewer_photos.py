@@ -1,8 +1,8 @@
 """A dataframe with fewer validation photos of each label, evenly spread over those there are.
 
-Photos that stand side by side in a dataframe are often of one moment, and nearly the same: a search among all of them is
-too easy to tell good models from better ones. The training rows stay. Of data with queries and galleries apart, the
-kept photos are both.
+Photos that stand side by side in a dataframe are often of one moment, and nearly the same: a search among all of them
+is too easy to tell good models from better ones. The training rows stay. Of data with queries and galleries apart,
+the kept photos are both.
 
   python examples/fewer_photos.py DIR/df.csv DIR/df_10.csv --per-label 10
 """

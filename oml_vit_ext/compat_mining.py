@@ -1,7 +1,8 @@
-"""Connection of the host: a sampler that mines gets the model that is being trained.
+"""Connection of the host: a batch sampler learns the epoch of a resumed training; one that mines gets the model, too.
 
 The host builds the sampler before the model and never introduces them. They meet in the module that Lightning trains,
-when it hands out its training loader, which is before the first batch is drawn.
+when it hands out its training loader, which is after a checkpoint was read and before the first batch is drawn.
+Lightning 2.1 tells the epoch to samplers of images, not to batch samplers, and starts to iterate twice when it resumes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def introduce_samplers() -> None:
 
 
 def introduce_in(module_class: Any) -> None:
-    """Have ``train_dataloader`` of the host's module call ``mine_with`` of the batch sampler, if it has that."""
+    """Have ``train_dataloader`` of the host's module call ``follow_epochs`` or ``mine_with`` of the batch sampler."""
     host_train_dataloader = module_class.train_dataloader
     if getattr(host_train_dataloader, "_from_oml_vit_ext", False):
         return
@@ -40,6 +41,8 @@ def introduce_in(module_class: Any) -> None:
             loader = self.loaders_train
             sampler.mine_with(lambda rows: describe(self, loader, rows), epoch=lambda: self.current_epoch)
             logger.info("open-metric-learning: %s mines with the model that is trained", type(sampler).__name__)
+        elif sampler is not None and hasattr(sampler, "follow_epochs"):
+            sampler.follow_epochs(lambda: self.current_epoch)
         return host_train_dataloader(self)
 
     train_dataloader._from_oml_vit_ext = True  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,8 @@ class GroupSizeSampler(IBatchSampler):
 
     The transform ``augs_dtop`` resizes each image to its group's size: give both the same ``sizes``. All batches have
     ``batch_size`` images. They depend on ``seed`` and the epoch alone, so all processes see the same ones, of which the
-    host gives each process its share; so with several devices an optimiser step takes that many batches.
+    host gives each process its share; so with several devices an optimiser step takes that many batches. Iterations
+    are counted as epochs, unless :meth:`follow_epochs` says otherwise.
 
     With ``n_instances`` a batch holds that many images of ``batch_size / n_instances`` labels, as the host's
     ``balance``. An epoch shows each label once, in one group, drawn by the share of its images there; the few labels
@@ -81,6 +82,7 @@ class GroupSizeSampler(IBatchSampler):
         self.n_instances = n_instances
         self.seed = seed
         self._epoch = 0
+        self._epoch_of_trainer: Callable[[], int] | None = None
 
         root = Path(dataset_root)
         rows = _training_rows(root / dataframe_name, np.asarray(labels))
@@ -106,11 +108,19 @@ class GroupSizeSampler(IBatchSampler):
         return int(n_balanced_batches(self._cells, self._batch_size // self.n_instances).sum())
 
     def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng((self.seed, self._epoch))
+        epoch = self._epoch if self._epoch_of_trainer is None else self._epoch_of_trainer()
         self._epoch += 1
+        rng = np.random.default_rng((self.seed, epoch))
         if self.n_instances is None:
             return iter(random_batches(self.groups, len(self.sizes), self._batch_size, rng))
         return iter(balanced_batches(self._cells, self._batch_size // self.n_instances, self.n_instances, rng))
+
+    def follow_epochs(self, epoch: Callable[[], int]) -> None:
+        """Iterations belong to the epoch that ``epoch`` tells, instead of being counted.
+
+        In the host's pipeline this is the trainer's epoch, so that a resumed training goes on with its own batches.
+        """
+        self._epoch_of_trainer = epoch
 
     def _without_small_groups(self, groups: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """The group of each row, -1 for those of groups that are left out."""

@@ -241,7 +241,7 @@ def test_half_precision_stays_near(k: int):
 
 @pytest.mark.parametrize("hidden", [[], [192], [64, 32]])
 def test_an_untrained_joined_model_starts_as_a_distance(hidden: list[int]):
-    """The logit follows the size of the difference that the head reads; at k = 0, as in the paper, it follows nothing."""
+    """The logit follows the size of the difference that the head reads; for k = 0, as in the paper, it need not."""
     torch.manual_seed(0)
     sizes = torch.rand(400, 1)
     differences = (sizes * torch.randn(400, small_model().extractor.feat_dim)).abs()

@@ -9,19 +9,29 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import torch
 from oml.datasets.images import get_retrieval_images_datasets
 from oml.ddp.patching import DDPSamplerWrapper
+from oml.lightning.modules.extractor import ExtractorModuleDDP
 from oml.registry.samplers import get_sampler_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 from PIL import ExifTags, Image
 from torch.utils.data import DataLoader
 
+from oml_vit_ext.extractors import HybridViTExtractor
 from oml_vit_ext.image_groups import group_of
+from oml_vit_ext.losses import IRTLoss
 from oml_vit_ext.samplers.group_size import GroupSizeSampler, default_sizes_cache
 from oml_vit_ext.samplers.grouped_batches import Cells, balanced_batches, n_balanced_batches, random_batches
 
 SIZES = ((24, 16), (16, 16), (16, 24))
+SMALL = {
+    "arch": "vit_tiny_patch16_224",
+    "n_layers": 1,
+    "embed_dim": 8,
+    "timm_args": {"depth": 1, "img_size": 16, "patch_size": 8},
+}
 SHAPES = ((33, 22), (20, 20), (40, 60))  # of the images, one per group
 
 
@@ -258,3 +268,40 @@ def test_a_forgotten_argument_stops_although_the_host_drops_wrong_ones(root: Pat
     with pytest.raises(TypeError, match="n_instances"):
         args = {"dataset_root": root, "batch_size": 8, "n_instance": 2}
         get_sampler_by_cfg({"name": "group_size", "args": args}, labels=_labels(root))
+
+
+def test_a_resumed_training_goes_on_with_the_batches_of_its_epoch(root: Path, tmp_path: Path):
+    def train(epochs: int, checkpoint: Path | None = None) -> list[list[int]]:
+        torch.manual_seed(0)
+        transform = get_transforms_by_cfg({"name": "augs_dtop", "args": {"sizes": SIZES}})
+        data = get_retrieval_images_datasets(root, transform, transform, verbose=False)[0]
+        loader = DataLoader(data, batch_sampler=_sampler(root))
+        extractor = HybridViTExtractor(None, **SMALL)
+        module = Recording(
+            extractor=extractor,
+            criterion=IRTLoss(),
+            optimizer=torch.optim.SGD(extractor.parameters(), lr=1e-3),
+            loaders_train=loader,
+            loaders_val=loader,
+        )
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            limit_val_batches=0,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, ckpt_path=checkpoint)
+        trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return module.seen
+
+    class Recording(ExtractorModuleDDP):
+        def training_step(self, batch, batch_idx):
+            self.seen = [*getattr(self, "seen", []), batch["idx"].tolist()]
+            return super().training_step(batch, batch_idx)
+
+    first, both = train(1), train(2)
+    assert len(both) == 2 * len(first) and both[: len(first)] == first and both[len(first) :] != first
+    assert train(2, tmp_path / "1.ckpt") == both[len(first) :]
