@@ -2,7 +2,8 @@
 
   python examples/show_reranking.py --config-name stir/validate_reranker_demo checkpoint=FILE +n_queries=8
 
-The pictures show queries whose first hit changed, evenly spread over them, for better or for worse.
+The pictures show queries whose first hit changed, evenly spread over them, for better or for worse; the curve shows
+what a ``budget`` below 1 would give.
 """
 
 from pathlib import Path
@@ -15,7 +16,8 @@ from oml.registry.postprocessors import get_postprocessor_by_cfg
 from oml.retrieval.retrieval_results import RetrievalResults
 
 from absolute_paths import with_absolute_paths
-from oml_vit_ext.pictures import cross_attention, draw_cross_attention, draw_strips
+from oml_vit_ext.pictures import cross_attention, draw_budget_curve, draw_cross_attention, draw_strips
+from oml_vit_ext.reranking import budget_curve
 from reranker_config import check_checkpoints
 from retrieved_images import RetrievedImages, device_of, right_ones, spread
 
@@ -27,7 +29,8 @@ def main(cfg: DictConfig) -> None:
 
 
 def show(cfg: DictConfig) -> None:
-    """Write ``strips.png`` and ``cross_attention.png`` into the current folder."""
+    """Write ``strips.png``, ``cross_attention.png`` and ``budget.png`` into the current folder."""
+    cfg.postprocessor.args.budget = None  # all queries: the curve tells what a budget would do
     images = RetrievedImages(cfg)
     device = device_of(cfg)
     extractor = get_extractor_by_cfg(cfg.extractor).to(device).eval()
@@ -49,7 +52,8 @@ def show(cfg: DictConfig) -> None:
         query, candidate = (images.tensor(i).to(device) for i in images.ids(after, q, top=1))
         pairs.append((strip.query, strip.images[0], cross_attention(model, query, candidate), strip.right[0]))
     draw_cross_attention(pairs, Path("cross_attention.png"))
-    print(f"strips.png and cross_attention.png in {Path.cwd()}")
+    draw_budget_curve(budget_curve(before, after, top), Path("budget.png"))
+    print(f"strips.png, cross_attention.png and budget.png in {Path.cwd()}")
 
 
 def first_hit_changed(before: RetrievalResults, after: RetrievalResults) -> list[int]:

@@ -18,6 +18,7 @@ from oml_vit_ext.pictures import (
     Strip,
     Tile,
     draw_attention,
+    draw_budget_curve,
     draw_cross_attention,
     draw_grid,
     draw_strips,
@@ -26,6 +27,7 @@ from oml_vit_ext.pictures import (
     overlay,
     to_picture,
 )
+from oml_vit_ext.reranking import BudgetCurve
 
 GREY = np.full((16, 24, 3), 0.5)
 
@@ -129,3 +131,17 @@ def test_an_overlay_is_darkest_where_the_map_is_lowest():
     assert np.unravel_index(shown.argmax(), shown.shape) == (4, 5)
     assert np.unravel_index(shown.argmin(), shown.shape) == (8, 9)
     assert np.isfinite(overlay(GREY, torch.ones(16, 24))).all()
+
+
+def test_the_budget_curve_goes_from_the_first_stage_to_all_queries(tmp_path: Path):
+    curve = BudgetCurve(
+        share_of_pairs=np.array([0, 0.5, 1]), cmc1=np.array([0.5, 0.7, 0.6]), margin=np.array([0.1, 0.2, np.inf])
+    )
+    draw_budget_curve(curve, tmp_path / "budget.png")
+    line = pixels_of(tmp_path / "budget.png", RIGHT)
+    rows, columns = np.nonzero(line)
+    share = columns / line.shape[1]
+    at = {end: rows[(abs(share - end) < 0.02)].mean() for end in (share.min() + 0.02, 0.55, share.max() - 0.02)}
+    left, middle, right = at.values()
+    assert middle < right < left, "rows count from the top: highest in the middle, lowest on the left"
+    assert [file.name for file in tmp_path.iterdir()] == ["budget.png"]

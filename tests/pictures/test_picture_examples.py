@@ -71,8 +71,9 @@ def test_a_reranker_before_and_after(demo_slice: Path, in_tmp_path: Path, monkey
     )
     changed, queries, *ways = map(int, found.groups())
     assert 0 < changed == sum(ways) <= queries, "an untrained re-ranker shuffles"
-    assert f"strips.png and cross_attention.png in {in_tmp_path}" in printed
+    assert f"strips.png, cross_attention.png and budget.png in {in_tmp_path}" in printed
     for name in ("strips.png", "cross_attention.png"):
         width, height = Image.open(name).size
         assert height > 200 and width > 2 * height
+    assert min(Image.open("budget.png").size) > 300
     assert not list(in_tmp_path.glob("part_*"))
