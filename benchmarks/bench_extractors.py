@@ -19,24 +19,19 @@ import logging
 import os
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-# The profiler that counts the memory would report each start and stop on the terminal.
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 import timm
 import torch
 from oml.models import ViTExtractor
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
 from oml_vit_ext.extractors import HybridViTExtractor, IRTExtractor
+from step_cost import Step, peak_extra_mb, seconds
 
-Step = Callable[[], Tensor]
 Build = Callable[[str], nn.Module]
 
 IRT: dict[str, Build] = {
@@ -72,33 +67,6 @@ def step_of(model: nn.Module, images: Tensor, dtype: torch.dtype) -> Step:
             return model(images)
 
     return step
-
-
-def seconds(step: Step, device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    step()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def peak_extra_mb(step: Step, device: str) -> float:
-    """Most memory that torch held at once beyond what it held before the step, in MB (1e6 bytes)."""
-    if device == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    held = peak = 0
-    for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak / 1e6
 
 
 def measure(steps: dict[str, Step], batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:

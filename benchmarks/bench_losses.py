@@ -19,13 +19,9 @@ import json
 import os
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-# The profiler that counts the memory would report each start and stop on the terminal.
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 import torch
 from oml.losses.triplet import TripletLossWithMiner
@@ -33,9 +29,9 @@ from oml.miners.cross_batch import TripletMinerWithMemory
 from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.losses import ContrastiveLoss, CrossBatchMemory
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from oml_vit_ext.losses import ContrastiveXBMLoss
+from step_cost import Step, peak_extra_mb, seconds
 
 SOP_SIZE, SOP_CLASSES = 59_551, 11_318
 SIZES = (4_096, 16_384, SOP_SIZE, 262_144)
@@ -43,8 +39,6 @@ LARGE = 1_048_576
 # Beyond these sizes the peers need gigabytes of index tensors, or minutes.
 LARGEST = {"pml": SOP_SIZE, "oml": SIZES[0]}
 MARGIN = 0.5
-
-Step = Callable[[], Any]
 
 
 class Problem:
@@ -128,33 +122,6 @@ METHODS: dict[str, tuple[str, Callable[[Problem], Step]]] = {
     "pml": ("pytorch-metric-learning CrossBatchMemory", pml),
     "oml": ("OML TripletMinerWithMemory", oml_triplet),
 }
-
-
-def seconds(step: Step, device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    step()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def peak_extra_mb(step: Step, device: str) -> float:
-    """Most memory that torch held at once beyond what it held before the step, in MB (1e6 bytes)."""
-    if device == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    held = peak = 0
-    for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak / 1e6
 
 
 def median_ratio(times: list[float], base: list[float]) -> float:
