@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -10,9 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from oml.datasets.images import get_retrieval_images_datasets
 
 from conftest import ROOT
 from oml_vit_ext.extractors.pca import load_pca
+from oml_vit_ext.samplers import GroupSizeSampler
 
 # Two layers instead of six, four steps: about ten seconds a run, most of it imports.
 SMALL = (
@@ -50,8 +53,28 @@ def run_folder(demo_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A folder in which the whole model was trained, in batches of two shapes, the data set as a relative path."""
     folder = tmp_path_factory.mktemp("dtop")
     (folder / "data").symlink_to(demo_slice)
-    _script("train_extractor", folder, "--config-name", "dtop/train_demo", *SMALL, *TRAINING)
+    arcface = "dtop/criterion@criterion=arcface"
+    _script("train_extractor", folder, "--config-name", "dtop/train_demo", *SMALL, *TRAINING, arcface)
     return folder
+
+
+def test_two_processes_share_the_batches_of_one_shape(demo_slice: Path, tmp_path: Path):
+    """What a cross-batch memory holds after three steps of two processes are six batches of the sampler."""
+    (tmp_path / "data").symlink_to(demo_slice)
+    memory = ("dtop/criterion@criterion=irt", "+criterion.args.memory_size=1000")
+    steps = ("iterations=3", "devices=2", "seed=3")
+    _script("train_extractor", tmp_path, "--config-name", "dtop/train_demo", *SMALL, *TRAINING, *memory, *steps)
+    state = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=False)["state_dict"]
+    seen = state["criterion.memory.labels"].view(6, 8).sort(dim=1).values.tolist()
+
+    dataset = get_retrieval_images_datasets(demo_slice, None, None, verbose=False)[0]
+    alone = GroupSizeSampler(
+        dataset.get_labels(), demo_slice, 8, 2, sizes=[[48, 32], [32, 48]], seed=3, sizes_cache=tmp_path / "sizes.csv"
+    )
+    labels = torch.as_tensor(dataset.get_labels())
+    batches = [labels[batch].sort().values.tolist() for _ in range(2) for batch in alone]
+    assert all(batch in batches[:6] for batch in seen)  # of the first two epochs, of three batches each
+    assert sum(batch != other for batch, other in itertools.pairwise(seen)) >= 4, "only an odd one out comes twice"
 
 
 def test_training_learns_class_centres_and_keeps_image_sizes(run_folder: Path):
