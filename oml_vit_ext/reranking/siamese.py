@@ -194,12 +194,19 @@ def _build_head(feat_dim: int, hidden_dims: Sequence[int]) -> nn.Sequential:
 
 @torch.no_grad()
 def start_as_distance(head: nn.Sequential) -> None:
-    """Turn the signs of the head's last weights so that its output grows where all inputs grow together."""
+    """Let an untrained head grow evenly with all its inputs.
+
+    Half of the hidden units rise with every input and half fall, so that the logit starts near zero; the weights are
+    so small that the sigmoids stay in their linear part.
+    """
     *hidden, last = (layer for layer in head if isinstance(layer, nn.Linear))
-    direction = hidden[0].weight.new_ones(hidden[0].in_features) if hidden else last.weight.new_ones(last.in_features)
+    signs = (hidden[0] if hidden else last).weight.new_ones(1)
     for layer in hidden:
-        direction = (layer.weight @ direction).sign()
-    last.weight.copy_(last.weight.abs() * direction)
+        rows = torch.where(torch.arange(layer.out_features, device=layer.weight.device) % 2 == 0, 1.0, -1.0)
+        layer.weight.copy_(layer.weight.abs() * rows[:, None] * signs / layer.in_features**0.5)
+        layer.bias.zero_()
+        signs = rows
+    last.weight.copy_(last.weight.abs() * signs)
 
 
 def _check_join_layer(extractor: IExtractor, join_layer: int) -> None:

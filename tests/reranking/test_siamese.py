@@ -252,7 +252,7 @@ def test_an_untrained_joined_model_starts_as_a_distance(hidden: list[int]):
 
     for seed in range(5):
         torch.manual_seed(seed)
-        assert correlation(STIRSiamese(small_model().extractor, hidden, join_layer=1)) > 0.6
+        assert correlation(STIRSiamese(small_model().extractor, hidden, join_layer=1)) > 0.9
     torch.manual_seed(0)
     paper = [correlation(STIRSiamese(small_model().extractor, hidden)) for _ in range(5)]
-    assert min(paper) < 0.6
+    assert min(paper) < 0.5
