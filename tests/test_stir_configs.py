@@ -126,6 +126,7 @@ def test_the_demos_rate_drops_with_its_thaw():
     cfg = compose("stir/train_reranker_demo", ["freeze_n_epochs=2"])
     high, still_high, low = rates(cfg, epochs=3)
     assert high == still_high > low
+    assert rates(compose("stir/train_reranker_demo"), epochs=2) == pytest.approx([1e-4] * 2)  # nothing is frozen
 
 
 def test_join_layer_and_symmetry_reach_the_model():
