@@ -63,7 +63,7 @@ def register() -> None:
         registry.update(ours)
     for weights in (*IRTExtractor.pretrained_models, *HybridViTExtractor.pretrained_models):
         TRANSFORMS_FOR_PRETRAINED.setdefault(weights, _transforms_for(weights))
-    compat.apply(our_losses=LOSSES, our_postprocessors=POSTPROCESSORS)
+    compat.apply(our_losses=LOSSES, our_samplers=SAMPLERS, our_postprocessors=POSTPROCESSORS)
 
 
 def _transforms_for(weights: str) -> Any:

@@ -6,9 +6,11 @@ import inspect
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from oml.registry import EXTRACTORS_REGISTRY, LOSSES_REGISTRY, TRANSFORMS_REGISTRY, show_registry
 from oml.registry.losses import get_criterion_by_cfg
+from oml.registry.samplers import get_sampler_by_cfg
 
 import oml_vit_ext
 from oml_vit_ext.extractors import IRTExtractor
@@ -67,6 +69,16 @@ def test_a_typing_error_in_the_yaml_of_a_criterion_is_not_dropped():
         TypeError, match=r"argument of criterion 'irt': 'entropy_wieght': did you mean 'entropy_weight'"
     ):
         get_criterion_by_cfg(cfg)
+
+
+def test_a_typing_error_in_the_yaml_of_a_sampler_is_not_dropped():
+    cfg = {"name": "hard_tuples", "args": {"n_negative": 4}}
+    with pytest.raises(TypeError, match=r"argument of sampler 'hard_tuples': 'n_negative': did you mean 'n_negatives'"):
+        get_sampler_by_cfg(cfg, labels=np.arange(20) // 2, label2category=None)
+    del cfg["args"]["n_negative"]
+    assert get_sampler_by_cfg(cfg, labels=np.arange(20) // 2, label2category=None).n_negatives == 5
+    host = {"name": "balance", "args": {"n_labels": 2, "n_instances": 2, "unknown": 1}}
+    assert get_sampler_by_cfg(host, labels=np.arange(20) // 2, label2category=None) is not None  # as before
 
 
 def test_the_host_may_pass_what_it_passes_to_every_criterion():
