@@ -76,7 +76,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def whole_numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    return [int(part) for part in text.split(",") if part]
 
 
 def run(setting: Row, overrides: list[str], folder: Path) -> Row:
