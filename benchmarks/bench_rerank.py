@@ -8,7 +8,7 @@ here: only its cost is of interest.
 The host keeps about 155 MB per pair of the batch. Where its batch would not fit into this machine's free memory, it is
 run with a smaller one and its peak is extrapolated from two batch sizes; the table says so.
 
-    python benchmarks/bench_rerank.py                          # about 5 minutes on two idle cores
+    python benchmarks/bench_rerank.py                          # more than 7 minutes on two idle cores
     python benchmarks/bench_rerank.py --device cuda --queries 2000 --workers 8 --half
     OML_VIT_EXT_DATA=/data python benchmarks/bench_rerank.py   # photos of /data/grocery in place of the demo pictures
 """
