@@ -1,7 +1,7 @@
-"""Images per second and peak memory of the extractors beside the bare timm model and the host's, in one run.
+"""Images per second and peak memory of the extractors beside the bare timm model and OML's, in one run.
 
 Inference, from a batch in memory to descriptors, random weights. ``irt`` stands beside the same transformer of timm
-(its classifier taken off, so that it ends with the CLS token) and beside the host's ``vit`` of the same size;
+(its classifier taken off, so that it ends with the CLS token) and beside OML's ``vit`` of the same size;
 ``hybrid_vit`` beside its bare transformer, with one switch more in every row. Methods take turns, so that a busy
 machine slows them all, and every turn starts with another one; times are medians, ratios are medians of the ratios
 within a turn. ``--compile`` sends every model through ``torch.compile``.
@@ -88,19 +88,19 @@ def measure(steps: dict[str, Step], batch: int, args: argparse.Namespace) -> dic
             "rounds": rounds,
         }
         if "OML vit (vits16)" in steps:
-            host = times["OML vit (vits16)"]
-            result[name]["ratio_to_host"] = statistics.median(a / b for a, b in zip(times[name], host, strict=True))
+            oml = times["OML vit (vits16)"]
+            result[name]["ratio_to_oml"] = statistics.median(a / b for a, b in zip(times[name], oml, strict=True))
     return result
 
 
 def print_table(title: str, rows: dict[str, dict[str, float]]) -> None:
-    with_host = "ratio_to_host" in next(iter(rows.values()))
+    with_oml = "ratio_to_oml" in next(iter(rows.values()))
     print(f"\n{title}, {next(iter(rows.values()))['rounds']} rounds")
-    print(f"  {'':40}{'images/s':>10}{'time x timm':>13}" + f"{'time x OML':>12}" * with_host + f"{'peak extra':>14}")
+    print(f"  {'':40}{'images/s':>10}{'time x timm':>13}" + f"{'time x OML':>12}" * with_oml + f"{'peak extra':>14}")
     for name, row in rows.items():
-        host = f"{row['ratio_to_host']:12.3f}" if with_host else ""
+        oml = f"{row['ratio_to_oml']:12.3f}" if with_oml else ""
         print(
-            f"  {name:40}{row['images_per_s']:10.2f}{row['ratio_to_timm']:13.3f}{host}{row['peak_extra_mb']:11.1f} MB",
+            f"  {name:40}{row['images_per_s']:10.2f}{row['ratio_to_timm']:13.3f}{oml}{row['peak_extra_mb']:11.1f} MB",
             flush=True,
         )
 

@@ -1,11 +1,11 @@
-"""Re-ranking with a ViT-S/16: the host's concat_siamese + pairwise_reranker, and stir + stir_reranker, in one run.
+"""Re-ranking with a ViT-S/16: OML's concat_siamese + pairwise_reranker, and stir + stir_reranker, in one run.
 
 Same weights, same images from disk, same candidates. Each measurement has a process of its own, so that its peak memory
 is its own; methods take turns, times are medians over the rounds, ratios are medians of the ratios within a round; CPU
 time is less disturbed by other work on the machine than the clock is. The model with join_layer=8 is not trained for it
 here: only its cost is of interest.
 
-The host keeps about 155 MB per pair of the batch. Where its batch would not fit into this machine's free memory, it is
+OML keeps about 155 MB per pair of the batch. Where its batch would not fit into this machine's free memory, it is
 run with a smaller one and its peak is extrapolated from two batch sizes; the table says so.
 
     python benchmarks/bench_rerank.py                          # more than 7 minutes on two idle cores
@@ -43,12 +43,12 @@ from oml_vit_ext.extractors import IRTExtractor
 from oml_vit_ext.reranking import STIRReranker, STIRSiamese
 
 METHODS = {
-    "host": "concat_siamese + pairwise_reranker",
+    "oml": "concat_siamese + pairwise_reranker",
     "ours_k0": "stir + stir_reranker, join_layer=0",
     "ours_k8": "stir + stir_reranker, join_layer=8",
 }
 TOP_NS = (2, 5, 10, 20)
-HOST_MB_PER_PAIR_224 = 170  # a generous first guess; only decides whether the full batch is tried
+OML_MB_PER_PAIR_224 = 170  # a generous first guess; only decides whether the full batch is tried
 
 
 def make_dataset(args: argparse.Namespace) -> ImageQueryGalleryLabeledDataset:
@@ -68,15 +68,15 @@ def first_stage(dataset: Any, top_n: int) -> RetrievalResults:
     return RetrievalResults.from_embeddings(embeddings, dataset=dataset, n_items=top_n + 1, verbose=False)
 
 
-def make_host_model() -> ConcatSiamese:
+def make_oml_model() -> ConcatSiamese:
     torch.manual_seed(0)
     return ConcatSiamese(ViTExtractor(None, "vits16", normalise_features=False), [192]).eval()
 
 
 def make_reranker(method: str, top_n: int, batch: int, weights: Path, args: argparse.Namespace) -> PairwiseReranker:
     common = {"num_workers": args.workers, "batch_size": batch, "use_fp16": args.half}
-    if method == "host":
-        return PairwiseReranker(top_n, make_host_model().to(args.device), **common)
+    if method == "oml":
+        return PairwiseReranker(top_n, make_oml_model().to(args.device), **common)
     k = int(method.removeprefix("ours_k"))
     extractor = IRTExtractor(None, "vit_small_patch16_224", normalise_features=False)
     model = STIRSiamese(extractor, [192], join_layer=k, weights=weights).to(args.device)
@@ -117,7 +117,7 @@ def run_child(args: argparse.Namespace) -> None:
     rr = first_stage(dataset, max(args.top_n, args.child_top_n))
     reranker = make_reranker(args.child, args.child_top_n, args.child_batch, args.weights, args)
     decodes = 0
-    if args.child == "host":
+    if args.child == "oml":
         original = type(dataset).__getitem__
 
         def counted(self: Any, item: int) -> Any:
@@ -135,7 +135,7 @@ def run_child(args: argparse.Namespace) -> None:
     if isinstance(reranker, STIRReranker):
         decodes = reranker.last_stats.decodes
     elif args.workers:
-        decodes = 2 * n_pairs  # counted by the workers, not here; the host decodes both images of every pair
+        decodes = 2 * n_pairs  # counted by the workers, not here; OML decodes both images of every pair
     json.dump(
         {
             "pairs": n_pairs,
@@ -163,67 +163,67 @@ def measure(method: str, top_n: int, batch: int, args: argparse.Namespace) -> di
     return json.loads(done.stdout[done.stdout.index("{") :])
 
 
-def host_batch(args: argparse.Namespace) -> int:
-    """The wanted batch, or the largest power of two that the host can run in the memory that is free here."""
+def oml_batch(args: argparse.Namespace) -> int:
+    """The wanted batch, or the largest power of two that OML can run in the memory that is free here."""
     if args.device == "cuda":
         free_mb = torch.cuda.mem_get_info()[0] / 1e6
     else:
         free_mb = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
     batch, n_pairs = args.batch, args.queries * args.top_n
-    while min(batch, n_pairs) * HOST_MB_PER_PAIR_224 * (args.size / 224) ** 2 > 0.8 * free_mb and batch > 4:
+    while min(batch, n_pairs) * OML_MB_PER_PAIR_224 * (args.size / 224) ** 2 > 0.8 * free_mb and batch > 4:
         batch //= 2
     return batch
 
 
 def compare(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    batch_of_host = host_batch(args)
+    batch_of_oml = oml_batch(args)
     rounds: dict[str, list[dict[str, Any]]] = {method: [] for method in METHODS}
     for _ in range(args.rounds):
         for method in METHODS:
-            batch = batch_of_host if method == "host" else args.batch
+            batch = batch_of_oml if method == "oml" else args.batch
             rounds[method].append(measure(method, args.top_n, batch, args))
     worst = max(
         abs(a - b)
-        for host, ours in zip(rounds["host"][0]["distances"], rounds["ours_k0"][0]["distances"], strict=True)
-        for a, b in zip(host, ours, strict=True)
+        for oml, ours in zip(rounds["oml"][0]["distances"], rounds["ours_k0"][0]["distances"], strict=True)
+        for a, b in zip(oml, ours, strict=True)
     )
     rows: dict[str, dict[str, Any]] = {}
     for method, runs in rounds.items():
-        speedups = [r["pairs_per_s"] / h["pairs_per_s"] for r, h in zip(runs, rounds["host"], strict=True)]
+        speedups = [r["pairs_per_s"] / h["pairs_per_s"] for r, h in zip(runs, rounds["oml"], strict=True)]
         rows[method] = {
             "pairs_per_s": statistics.median(r["pairs_per_s"] for r in runs),
-            "x_host": statistics.median(speedups),
+            "x_oml": statistics.median(speedups),
             "cpu_ms_per_pair": statistics.median(1e3 * r["cpu_seconds"] / r["pairs"] for r in runs),
             "peak_extra_mb": max(r["peak_extra_mb"] for r in runs),
             "decodes": runs[0]["decodes"],
             "pairs": runs[0]["pairs"],
             "images": runs[0]["images"],
-            "batch": batch_of_host if method == "host" else args.batch,
+            "batch": batch_of_oml if method == "oml" else args.batch,
         }
-    if batch_of_host < args.batch:
-        half = measure("host", args.top_n, batch_of_host // 2, args)["peak_extra_mb"]
-        per_pair = (rows["host"]["peak_extra_mb"] - half) / (batch_of_host - batch_of_host // 2)
-        rows["host"]["peak_extra_mb_extrapolated"] = half + per_pair * (args.batch - batch_of_host // 2)
-    rows["host"]["largest_difference_to_ours_k0"] = worst
+    if batch_of_oml < args.batch:
+        half = measure("oml", args.top_n, batch_of_oml // 2, args)["peak_extra_mb"]
+        per_pair = (rows["oml"]["peak_extra_mb"] - half) / (batch_of_oml - batch_of_oml // 2)
+        rows["oml"]["peak_extra_mb_extrapolated"] = half + per_pair * (args.batch - batch_of_oml // 2)
+    rows["oml"]["largest_difference_to_ours_k0"] = worst
     return rows
 
 
 def print_comparison(rows: dict[str, dict[str, Any]], args: argparse.Namespace) -> None:
-    first = rows["host"]
+    first = rows["oml"]
     print(f"\n{first['pairs']} pairs of {first['images']} images, top {args.top_n}")
-    print(f"  {'':38}{'batch':>7}{'pairs/s':>10}{'x host':>8}{'CPU per pair':>14}{'peak extra':>13}{'decodes':>9}")
-    host_peak = first.get("peak_extra_mb_extrapolated", first["peak_extra_mb"])
+    print(f"  {'':38}{'batch':>7}{'pairs/s':>10}{'x oml':>8}{'CPU per pair':>14}{'peak extra':>13}{'decodes':>9}")
+    oml_peak = first.get("peak_extra_mb_extrapolated", first["peak_extra_mb"])
     for method, row in rows.items():
         print(
-            f"  {METHODS[method]:38}{row['batch']:7}{row['pairs_per_s']:10.2f}{row['x_host']:8.2f}"
+            f"  {METHODS[method]:38}{row['batch']:7}{row['pairs_per_s']:10.2f}{row['x_oml']:8.2f}"
             f"{row['cpu_ms_per_pair']:11.1f} ms"
             f"{row['peak_extra_mb']:10.0f} MB{row['decodes']:9}"
         )
     if "peak_extra_mb_extrapolated" in first:
-        print(f"  the host at batch {args.batch} does not fit here: {host_peak:.0f} MB, extrapolated")
+        print(f"  OML at batch {args.batch} does not fit here: {oml_peak:.0f} MB, extrapolated")
     for method in ("ours_k0", "ours_k8"):
-        print(f"  {METHODS[method]}: {rows[method]['peak_extra_mb'] / host_peak:.3f} of the host's peak memory")
-    print(f"  largest difference of a distance, host to join_layer=0: {first['largest_difference_to_ours_k0']:.1e}")
+        print(f"  {METHODS[method]}: {rows[method]['peak_extra_mb'] / oml_peak:.3f} of OML's peak memory")
+    print(f"  largest difference of a distance, OML to join_layer=0: {first['largest_difference_to_ours_k0']:.1e}")
 
 
 def cost_by_top_n(args: argparse.Namespace) -> dict[str, dict[int, float]]:
@@ -274,7 +274,7 @@ def main() -> None:
     print(f"ViT-S/16 at {args.size} px, {args.threads} threads, {args.workers} workers, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as folder:
         args.weights = Path(folder) / "pairwise.ckpt"
-        torch.save({"state_dict": make_host_model().state_dict()}, args.weights)
+        torch.save({"state_dict": make_oml_model().state_dict()}, args.weights)
         rows = compare(args)
         print_comparison(rows, args)
         costs = cost_by_top_n(args)

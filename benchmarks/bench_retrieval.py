@@ -1,9 +1,9 @@
-"""Search at the size of SOP and at a million: ours beside the host's, and what approximate indexes find how fast.
+"""Search at the size of SOP and at a million: ours beside OML's, and what approximate indexes find how fast.
 
-1. SOP's size: 60 502 embeddings of 384 dimensions, each a query against all others, top 100. The host's
+1. SOP's size: 60 502 embeddings of 384 dimensions, each a query against all others, top 100. OML's
    ``RetrievalResults.from_embeddings`` and our ``retrieve`` take turns, each in a process of its own, on the same file
    of embeddings (random, around 11 316 class centres: the time of an exact search does not depend on them).
-2. A million embeddings of 384 dimensions, exact search: time, and the memory of the whole process. The host's distances
+2. A million embeddings of 384 dimensions, exact search: time, and the memory of the whole process. OML's distances
    of a single batch of 5 000 queries would be 18.6 GiB (5 000 × 10^6 × 4 bytes): it is not run.
 3. A million descriptors, 1 000 queries: recall@10 against queries per second for IVF, HNSW and PQ. The descriptors are
    made of real ones: the bundled pictures of emoji (examples/demo_data), each under random crops and colours, through
@@ -59,7 +59,7 @@ Figures = dict[str, Any]
 # --- in processes of their own ---
 
 
-def host_sop(args: argparse.Namespace) -> Figures:
+def oml_sop(args: argparse.Namespace) -> Figures:
     from oml.retrieval.retrieval_results import RetrievalResults
 
     return sop(args, lambda x, dataset: RetrievalResults.from_embeddings(x, dataset, n_items=TOP_N))
@@ -172,7 +172,7 @@ def descriptors(args: argparse.Namespace) -> Figures:
 def approximate(args: argparse.Namespace) -> Figures:
     """One index: building it, and recall@10 and queries per second for each setting."""
     from oml_vit_ext.retrieval.engines import FaissEngine, build_index, exact_engine
-    from oml_vit_ext.retrieval.knn import nearest
+    from oml_vit_ext.retrieval.nearest import nearest
     from oml_vit_ext.retrieval.rows import Rows
 
     set_threads(args.threads)
@@ -209,7 +209,7 @@ def approximate(args: argparse.Namespace) -> Figures:
     return figures
 
 
-WORKERS = {f.__name__: f for f in (host_sop, ours_sop, large, descriptors, approximate)}
+WORKERS = {f.__name__: f for f in (oml_sop, ours_sop, large, descriptors, approximate)}
 
 
 def set_threads(n: int) -> None:
@@ -261,22 +261,22 @@ def bench_sop(args: argparse.Namespace, size: int, folder: Path) -> Figures:
     file = folder / "sop.npy"
     np.save(file, embeddings)
     del embeddings
-    turns: dict[str, list[Figures]] = {"host_sop": [], "ours_sop": []}
+    turns: dict[str, list[Figures]] = {"oml_sop": [], "ours_sop": []}
     for _ in range(args.rounds):
         for name, figures in turns.items():
             figures.append(run(name, args, file=str(file)))
-    host, ours = turns["host_sop"], turns["ours_sop"]
-    same = host[0]["first"] == ours[0]["first"] and abs(host[0]["checksum"] / ours[0]["checksum"] - 1) < 1e-4
+    oml, ours = turns["oml_sop"], turns["ours_sop"]
+    same = oml[0]["first"] == ours[0]["first"] and abs(oml[0]["checksum"] / ours[0]["checksum"] - 1) < 1e-4
     print(f"\n{size} × {DIM}, all queries, top {TOP_N}")
     print(f"  {'':34}{'seconds':>10}{'extra memory':>16}")
-    for title, figures in (("host, from_embeddings", host), ("retrieve, index Flat", ours)):
+    for title, figures in (("oml, from_embeddings", oml), ("retrieve, index Flat", ours)):
         print(f"  {title:34}{median(figures, 'seconds'):10.1f}{median(figures, 'extra_mb'):13.0f} MB")
-    speed = statistics.median(h["seconds"] / o["seconds"] for h, o in zip(host, ours, strict=True))
-    memory = statistics.median(h["extra_mb"] / o["extra_mb"] for h, o in zip(host, ours, strict=True))
+    speed = statistics.median(h["seconds"] / o["seconds"] for h, o in zip(oml, ours, strict=True))
+    memory = statistics.median(h["extra_mb"] / o["extra_mb"] for h, o in zip(oml, ours, strict=True))
     print(
         f"  {speed:.1f} times as fast, 1/{memory:.1f} of the extra memory; the same results: {'yes' if same else 'NO'}"
     )
-    return {"host": host, "ours": ours, "speed_ratio": speed, "memory_ratio": memory, "same_results": same}
+    return {"oml": oml, "ours": ours, "speed_ratio": speed, "memory_ratio": memory, "same_results": same}
 
 
 def bench_large(args: argparse.Namespace, size: int, queries: int) -> Figures:
@@ -287,7 +287,7 @@ def bench_large(args: argparse.Namespace, size: int, queries: int) -> Figures:
         f"  memory: {figures['total_mb'] / 1073.742:.2f} GiB for the whole process, the embeddings included; "
         f"the search adds {figures['extra_mb']:.0f} MB"
     )
-    print(f"  the host's distances of one batch of 5000: {5000 * size * 4 / 2**30:.1f} GiB")
+    print(f"  OML's distances of one batch of 5000: {5000 * size * 4 / 2**30:.1f} GiB")
     return figures
 
 

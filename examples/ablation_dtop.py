@@ -1,6 +1,6 @@
 """What each contribution of DToP brings: one short training for each variant and seed, then a table of mean ± sd.
 
-Every run goes through the host's pipelines with the configs ``dtop/train_<data>`` and ``dtop/validate_<data>`` and
+Every run goes through OML's pipelines with the configs ``dtop/train_<data>`` and ``dtop/validate_<data>`` and
 leaves one row in OUTPUT/ablation.csv. Call it again to go on: rows that are there with the same settings are not run
 again.
 

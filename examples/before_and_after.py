@@ -13,7 +13,7 @@ Metrics = dict[str, dict[int, float]]
 
 
 def validate_and_compare(cfg: DictConfig) -> None:
-    """Run the host's validation pipeline with the postprocessor of ``cfg``; print metrics without and with it."""
+    """Run OML's validation pipeline with the postprocessor of ``cfg``; print metrics without and with it."""
     trainer, _ = extractor_validation_pipeline(cfg)
     if not trainer.is_global_zero:
         return

@@ -1,11 +1,11 @@
-"""Re-rankers side by side: quality against cost, for each join layer, and the host's re-ranker beside them.
+"""Re-rankers side by side: quality against cost, for each join layer, and OML's re-ranker beside them.
 
-Each row is one training through the host's pipeline (config ``stir/train_reranker_<data>``), then one pass over the
+Each row is one training through OML's pipeline (config ``stir/train_reranker_<data>``), then one pass over the
 validation queries in a process of its own. Rows are written to OUTPUT/rerankers.csv; call it again to go on: rows that
 are there with the same settings are not run again.
 
   python examples/compare_rerankers.py --join-layers 0,1,3,5 --seeds 1       # the bundled pictures
-  python examples/compare_rerankers.py --join-layers 3 --seeds 1,2 --host    # the host's model and re-ranker as well
+  python examples/compare_rerankers.py --join-layers 3 --seeds 1,2 --oml    # OML's model and re-ranker as well
   python examples/compare_rerankers.py --data grocery --join-layers 0,10 dataset_root=DIR first_stage_checkpoint=FILE
 """
 
@@ -46,7 +46,7 @@ def main() -> None:
     args = parse_arguments()
     quieten()
     output = args.output.absolute()
-    models = [("stir", k) for k in args.join_layers] + ([("host", 0)] if args.host else [])
+    models = [("stir", k) for k in args.join_layers] + ([("oml", 0)] if args.oml else [])
     shared = {"data": args.data, "overrides": " ".join(args.overrides)}
     wanted = [{"model": m, "join_layer": k, "seed": s, **shared} for s in args.seeds for m, k in models]
     with initialize_config_module("oml_vit_ext.configs", version_base=None), in_folder(ROOT):
@@ -69,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
         "--join-layers", type=whole_numbers, default="0,1,3,5", help="one training each (default: %(default)s)"
     )
     parser.add_argument("--seeds", type=whole_numbers, default="1", help="one row each (default: %(default)s)")
-    parser.add_argument("--host", action="store_true", help="also the host's concat_siamese and pairwise_reranker")
+    parser.add_argument("--oml", action="store_true", help="also OML's concat_siamese and pairwise_reranker")
     parser.add_argument("--output", type=Path, default=Path("outputs/rerankers"), help="folder (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the config")
     return parser.parse_intermixed_args()
@@ -81,11 +81,11 @@ def whole_numbers(text: str) -> list[int]:
 
 def run(setting: Row, overrides: list[str], folder: Path) -> Row:
     """Train one setting in ``folder`` and measure it; returns its figures."""
-    host = setting["model"] == "host"
+    oml = setting["model"] == "oml"
     chosen = [f"join_layer={setting['join_layer']}", f"seed={setting['seed']}"]
     cfg = with_absolute_paths(compose(f"stir/train_reranker_{setting['data']}", [*overrides, *chosen]))
-    if host:
-        cfg = with_parts_of_host(cfg)
+    if oml:
+        cfg = with_parts_of_oml(cfg)
     started = time.perf_counter()
     with in_folder(folder):
         postprocessor_training_pipeline(cfg)
@@ -94,12 +94,12 @@ def run(setting: Row, overrides: list[str], folder: Path) -> Row:
     validation = OmegaConf.to_container(validation_of(cfg, checkpoint), resolve=True)
     # In a process of its own: what training left behind does not count as memory of re-ranking.
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        figures = pool.apply(measure, (validation, host))
+        figures = pool.apply(measure, (validation, oml))
     return {**figures, "training_s": round(training_s, 1)}
 
 
-def with_parts_of_host(cfg: DictConfig) -> DictConfig:
-    """The same config with the host's pairwise model and re-ranker."""
+def with_parts_of_oml(cfg: DictConfig) -> DictConfig:
+    """The same config with OML's pairwise model and re-ranker."""
     content: Any = OmegaConf.to_container(cfg, resolve=True)
     content["postprocessor"]["name"] = "pairwise_reranker"
     arguments = content["postprocessor"]["args"]
@@ -111,7 +111,7 @@ def with_parts_of_host(cfg: DictConfig) -> DictConfig:
     return OmegaConf.create(content)
 
 
-def measure(cfg: dict[str, Any], host: bool) -> Row:
+def measure(cfg: dict[str, Any], oml: bool) -> Row:
     """First stage, then re-ranking, for all validation queries: quality, speed, memory, decodes."""
     _, dataset = get_retrieval_images_datasets(
         Path(cfg["dataset_root"]),
@@ -123,10 +123,10 @@ def measure(cfg: dict[str, Any], host: bool) -> Row:
     embeddings = inference(extractor, dataset, batch_size=cfg["bs_val"])
     retrieved = RetrievalResults.from_embeddings(embeddings, dataset, n_items=cfg["postprocessor"]["args"]["top_n"])
     cfg["postprocessor"]["args"]["num_workers"] = 0  # decodes are counted in this process
-    if host:
+    if oml:
         weights = without_prefix(cfg["postprocessor"]["args"]["pairwise_model"]["args"])
     reranker = get_postprocessor_by_cfg(DictConfig(cfg["postprocessor"]))
-    if host:
+    if oml:
         reranker.model.load_state_dict(weights)
     reranker.model.eval()
 
@@ -147,7 +147,7 @@ def measure(cfg: dict[str, Any], host: bool) -> Row:
 
 
 def without_prefix(model_args: dict[str, Any]) -> dict[str, Any]:
-    """The weights of a Lightning checkpoint for the host's model, whose own loading expects other names."""
+    """The weights of a Lightning checkpoint for OML's model, whose own loading expects other names."""
     from oml_vit_ext.extractors.weights import read_state_dict
 
     state = read_state_dict(Path(model_args.pop("weights")))
@@ -178,7 +178,7 @@ def table(rows: pd.DataFrame) -> str:
     first = rows.iloc[0]
     lines.append(f"{'first stage':22}{first.first_cmc_1:16.4f}{first.first_map_5:16.4f}")
     for (model, k), of_model in rows.groupby(["model", "join_layer"], sort=False):
-        name = "concat_siamese (host)" if model == "host" else f"stir, join_layer={k}"
+        name = "concat_siamese (oml)" if model == "oml" else f"stir, join_layer={k}"
         quality = "".join(f"{spread(of_model[column]):>16}" for column in ("cmc_1", "map_5"))
         costs = (of_model.pairs_per_s.median(), of_model.peak_mb.median(), of_model.decodes.median())
         lines.append(f"{name:22}{quality}{costs[0]:9.1f}{costs[1]:9.0f}{costs[2]:9.0f}{len(of_model):6d}")
@@ -194,8 +194,8 @@ def draw_curve(rows: pd.DataFrame, path: Path) -> None:
     fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
     for (model, k), of_model in rows.groupby(["model", "join_layer"], sort=False):
         x, y = of_model.pairs_per_s.median(), of_model.cmc_1.mean()
-        ax.scatter(x, y, color="tab:gray" if model == "host" else "tab:blue")
-        ax.annotate("host" if model == "host" else f"k = {k}", (x, y), textcoords="offset points", xytext=(5, 5))
+        ax.scatter(x, y, color="tab:gray" if model == "oml" else "tab:blue")
+        ax.annotate("oml" if model == "oml" else f"k = {k}", (x, y), textcoords="offset points", xytext=(5, 5))
     ax.axhline(rows.first_cmc_1.mean(), color="tab:orange", linestyle="--", label="first stage alone")
     ax.set(xscale="log", xlabel="pairs per second", ylabel="CMC@1")
     ax.legend()

@@ -1,6 +1,6 @@
 """Trains IRT_L and IRT_R on the bundled pictures, validates both and the starting point, and shows what they find.
 
-Everything runs through the host's pipelines with the configs ``irt/train_demo`` and ``irt/validate_demo``: what you see
+Everything runs through OML's pipelines with the configs ``irt/train_demo`` and ``irt/validate_demo``: what you see
 here is what your own data would go through.
 """
 
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def train(variant: str, overrides: list[str], folder: Path) -> Path:
-    """Train one variant with the host's pipeline in ``folder``; returns its checkpoint."""
+    """Train one variant with OML's pipeline in ``folder``; returns its checkpoint."""
     cfg = with_absolute_paths(compose("irt/train_demo", [f"irt/variant={variant}", *overrides]))
     say(f"Training {variant.upper()}: {cfg.iterations} iterations")
     best = folder / "checkpoints" / "best.ckpt"
@@ -92,7 +92,7 @@ def train(variant: str, overrides: list[str], folder: Path) -> Path:
 
 
 def validate(name: str, overrides: list[str], folder: Path) -> Validated:
-    """Validate with the host's pipeline and collect the figures."""
+    """Validate with OML's pipeline and collect the figures."""
     cfg = with_absolute_paths(compose("irt/validate_demo", overrides))
     say(f"Validating {name}")
     with in_folder(folder), without_config_dump():
@@ -139,11 +139,11 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def without_config_dump() -> Iterator[None]:
-    """The host prints the whole config first; the demo leaves the screen to progress and results."""
-    import oml.lightning.pipelines.train as host_train
-    import oml.lightning.pipelines.validate as host_validate
+    """OML prints the whole config first; the demo leaves the screen to progress and results."""
+    import oml.lightning.pipelines.train as oml_train
+    import oml.lightning.pipelines.validate as oml_validate
 
-    modules = (host_train, host_validate)
+    modules = (oml_train, oml_validate)
     before = [m.pprint for m in modules]
     for m in modules:
         m.pprint = lambda *_: None

@@ -1,4 +1,4 @@
-"""The host's pipelines write where they stand: this is how the examples tell them where."""
+"""OML's pipelines write where they stand: this is how the examples tell them where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the descriptors of a folder of images with the host's pipeline. ``--help`` lists what can be set."""
+"""Writes the descriptors of a folder of images with OML's pipeline. ``--help`` lists what can be set."""
 
 import hydra
 from omegaconf import DictConfig

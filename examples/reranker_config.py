@@ -1,4 +1,4 @@
-"""What the re-ranker's scripts do with a config before they hand it to the host's pipelines."""
+"""What the re-ranker's scripts do with a config before they hand it to OML's pipelines."""
 
 from pathlib import Path
 

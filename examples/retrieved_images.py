@@ -73,6 +73,6 @@ def spread(items: Sequence[int], n: int) -> list[int]:
 
 
 def device_of(cfg: DictConfig) -> str:
-    """As the host's pipelines choose: ``null`` is the GPU where there is one."""
+    """As OML's pipelines choose: ``null`` is the GPU where there is one."""
     on_gpu = cfg.accelerator == "gpu" or (cfg.accelerator is None and torch.cuda.is_available())
     return "cuda" if on_gpu else "cpu"

@@ -1,6 +1,6 @@
 """How margin and entropy weight of IRT's loss act on the bundled pictures: one short training for each pair of values.
 
-Every run goes through the host's pipelines, as in demo.py, and leaves one row in OUTPUT/sweep.csv. Call it again to go
+Every run goes through OML's pipelines, as in demo.py, and leaves one row in OUTPUT/sweep.csv. Call it again to go
 on: rows that are there with the same settings are not run again. At the end OUTPUT/sweep.png shows CMC@1 and the
 number of dimensions that carry 90 % of the variance, averaged over the seeds.
 

@@ -1,4 +1,4 @@
-"""Trains an extractor with the host's pipeline. ``--help`` lists what can be set; without arguments: the demo data."""
+"""Trains an extractor with OML's pipeline. ``--help`` lists what can be set; without arguments: the demo data."""
 
 import hydra
 from omegaconf import DictConfig

@@ -1,4 +1,4 @@
-"""Trains a pairwise re-ranker with the host's pipeline. ``--help`` lists what can be set.
+"""Trains a pairwise re-ranker with OML's pipeline. ``--help`` lists what can be set.
 
 At the end, the best checkpoint is validated, and the metrics are printed before and after re-ranking. Without
 arguments: the demo data.

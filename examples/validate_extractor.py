@@ -1,4 +1,4 @@
-"""Validates an extractor with the host's pipeline. ``--help`` lists what can be set."""
+"""Validates an extractor with OML's pipeline. ``--help`` lists what can be set."""
 
 import hydra
 from omegaconf import DictConfig

@@ -1,4 +1,4 @@
-"""Validates a first stage with its re-ranker in the host's pipeline. ``--help`` lists what can be set.
+"""Validates a first stage with its re-ranker in OML's pipeline. ``--help`` lists what can be set.
 
 The metrics are printed before and after re-ranking.
 """

@@ -1,6 +1,6 @@
 """Vision transformers for image retrieval (IRT, DToP, STIR) as a plug-in for open-metric-learning.
 
-Importing this package registers its names with the host: ``extractor: {name: irt}`` works in YAML from then on.
+Importing this package registers its names with OML: ``extractor: {name: irt}`` works in YAML from then on.
 """
 
 from oml_vit_ext.registration import register

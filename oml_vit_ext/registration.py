@@ -1,4 +1,4 @@
-"""Puts the names of this package into the host's registries: the only module that knows all the others."""
+"""Puts the names of this package into OML's registries: the only module that knows all the others."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from oml.registry.samplers import SAMPLERS_REGISTRY
 from oml.registry.transforms import TRANSFORMS_FOR_PRETRAINED, TRANSFORMS_REGISTRY
 from timm.models import get_pretrained_cfg
 
-from oml_vit_ext import compat
+from oml_vit_ext import oml_patches
 from oml_vit_ext.extractors import ExtractorWithMomentum, ExtractorWithPCA, HybridViTExtractor, IRTExtractor
-from oml_vit_ext.group_size_transforms import get_augs_dtop, get_norm_resize_dtop
 from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, PMLLoss
 from oml_vit_ext.reranking import STIRReranker, STIRSiamese
 from oml_vit_ext.samplers import GroupSizeSampler, HardTuplesSampler
-from oml_vit_ext.transforms import get_augs_irt, get_norm_resize_irt
+from oml_vit_ext.transforms.dtop import get_augs_dtop, get_norm_resize_dtop
+from oml_vit_ext.transforms.irt import get_augs_irt, get_norm_resize_irt
 
 EXTRACTORS = {
     "irt": IRTExtractor,
@@ -43,7 +43,7 @@ TRANSFORMS = {
 
 
 def register() -> None:
-    """Fill the host's registries. Calling it again changes nothing.
+    """Fill OML's registries. Calling it again changes nothing.
 
     Raises:
         RuntimeError: A name is taken by something that is not ours. Nothing is registered then.
@@ -63,7 +63,7 @@ def register() -> None:
         registry.update(ours)
     for weights in (*IRTExtractor.pretrained_models, *HybridViTExtractor.pretrained_models):
         TRANSFORMS_FOR_PRETRAINED.setdefault(weights, _transforms_for(weights))
-    compat.apply(our_losses=LOSSES, our_samplers=SAMPLERS, our_postprocessors=POSTPROCESSORS)
+    oml_patches.apply(our_losses=LOSSES, our_samplers=SAMPLERS, our_postprocessors=POSTPROCESSORS)
 
 
 def _transforms_for(weights: str) -> Any:

@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread for torch, the bundled pictures, small random models."""
+"""Shared by all tests: one thread for torch, a part of the bundled pictures."""
 
 from __future__ import annotations
 
@@ -12,16 +12,10 @@ import pandas as pd
 import pytest
 import torch
 
-import oml_vit_ext
-
-ROOT = Path(__file__).parent.parent
-DEMO_DATA = ROOT / "examples" / "demo_data"
+import oml_vit_ext  # noqa: F401  (registers)
+from helpers import DEMO_DATA
 
 torch.set_num_threads(1)
-
-# A hybrid with a convolutional stem and a plain transformer, both small enough for one core.
-TINY_PLAIN = {"arch": "vit_tiny_patch16_224", "timm_args": {"img_size": 32, "patch_size": 8, "depth": 2}}
-TINY_HYBRID = {"arch": "vit_tiny_r_s16_p8_224", "timm_args": {"img_size": 48, "patch_size": 2, "depth": 2}}
 
 
 @pytest.fixture(autouse=True)
@@ -46,9 +40,6 @@ def demo_slice(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture()
 def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder is a temporary one: the host's pipelines write where they stand."""
+    """The current folder is a temporary one: the pipelines of OML write where they stand."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-__all__ = ["DEMO_DATA", "ROOT", "TINY_HYBRID", "TINY_PLAIN", "oml_vit_ext"]

@@ -61,7 +61,7 @@ def test_our_config_groups_are_found_beside_the_users_own(tmp_path: Path):
     assert "built IRTExtractor ContrastiveXBMLoss" in printed
 
 
-def test_the_hosts_configs_are_still_found(tmp_path: Path):
+def test_the_oml_configs_are_still_found(tmp_path: Path):
     (tmp_path / "config.yaml").write_text(
         "defaults: [{extractor: irt}, {criterion: triplet}, _self_]\n"
         "extractor: {args: {weights: null, arch: vit_tiny_patch16_224}}\n"

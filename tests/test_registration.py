@@ -1,4 +1,4 @@
-"""What ``import oml_vit_ext`` does to the host's registries."""
+"""What ``import oml_vit_ext`` does to OML's registries."""
 
 from __future__ import annotations
 
@@ -77,16 +77,16 @@ def test_a_typing_error_in_the_yaml_of_a_sampler_is_not_dropped():
         get_sampler_by_cfg(cfg, labels=np.arange(20) // 2, label2category=None)
     del cfg["args"]["n_negative"]
     assert get_sampler_by_cfg(cfg, labels=np.arange(20) // 2, label2category=None).n_negatives == 5
-    host = {"name": "balance", "args": {"n_labels": 2, "n_instances": 2, "unknown": 1}}
-    assert get_sampler_by_cfg(host, labels=np.arange(20) // 2, label2category=None) is not None  # as before
+    oml = {"name": "balance", "args": {"n_labels": 2, "n_instances": 2, "unknown": 1}}
+    assert get_sampler_by_cfg(oml, labels=np.arange(20) // 2, label2category=None) is not None  # as before
 
 
-def test_the_host_may_pass_what_it_passes_to_every_criterion():
+def test_the_oml_may_pass_what_it_passes_to_every_criterion():
     cfg = {"name": "irt", "args": {"entropy_weight": 4.0}}
     assert isinstance(get_criterion_by_cfg(cfg, label2category={0: "a"}), IRTLoss)
 
 
-def test_the_host_builds_its_own_criteria_as_before():
+def test_the_oml_builds_its_own_criteria_as_before():
     cfg = {"name": "triplet_with_miner", "args": {"margin": 0.1, "miner": {"name": "all_triplets", "args": {}}}}
     assert type(get_criterion_by_cfg(cfg, label2category=None)).__name__ == "TripletLossWithMiner"
 

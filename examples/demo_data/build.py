@@ -22,7 +22,7 @@ from tqdm import tqdm
 from packs import PACKS, SIZE, VENDORS, Picture, codes_of, fetch_packs, load, render
 
 HERE = Path(__file__).resolve().parent
-SAVED_SIZE, QUALITY = 56, 65  # px, JPEG; keeps the folder below 6 MB. JPEG, because the host's prediction looks for it
+SAVED_SIZE, QUALITY = 56, 65  # px, JPEG; keeps the folder below 6 MB. JPEG, because OML's prediction looks for it
 MIN_DRAWINGS = 4
 VALIDATION_SHARE = 0.25
 MAX_IDENTICAL = 2.0  # mean absolute difference of two "identical" pictures, of 255

@@ -1,4 +1,4 @@
-"""Trains the demo's starting weights from scratch on the training emoji, with the host's pipeline: ``make weights``.
+"""Trains the demo's starting weights from scratch on the training emoji, with OML's pipeline: ``make weights``.
 
 Supervised contrastive learning within the batch (SupCon), because from scratch a cross-batch memory holds embeddings
 that are soon out of date, and the model collapses. The learning rate stays high to the end: it is the demo's own

@@ -1,4 +1,4 @@
-"""Public retrieval data sets as dataframes of the host."""
+"""Public retrieval data sets as dataframes of OML."""
 
 from oml_vit_ext.datasets.convert import DATASETS, convert, list_images
 from oml_vit_ext.datasets.join import join

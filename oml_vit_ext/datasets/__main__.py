@@ -1,4 +1,4 @@
-"""``python -m oml_vit_ext.datasets``: public data sets to dataframes of the host."""
+"""``python -m oml_vit_ext.datasets``: public data sets to dataframes of OML."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         "--drop-single",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="drop training labels with one image; default: for inshop only, as the host's converter does",
+        help="drop training labels with one image; default: for inshop only, as OML's converter does",
     )
     one.add_argument("--boxes", action="store_true", help="with bounding boxes: cub, inshop, cars")
     one.add_argument(

@@ -1,4 +1,4 @@
-"""From the folder of a data set to a dataframe of the host, checked on the way."""
+"""From the folder of a data set to a dataframe of OML, checked on the way."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ import pandas as pd
 from oml.const import BBOXES_COLUMNS, PATHS_COLUMN, SPLIT_COLUMN
 from oml.utils.dataframe_format import check_retrieval_dataframe_format
 
-from oml_vit_ext.datasets.checks import check_paths, extra_files, some, warn_of, wrong_counts
-from oml_vit_ext.datasets.files import write_frame, write_lines
-from oml_vit_ext.datasets.images import MISSING, look_at_images
+from oml_vit_ext.common.files import write_frame, write_lines
+from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.datasets.cleaning import (
+    check_paths,
+    extra_files,
+    some,
+    warn_of,
+    with_sizes,
+    without_lonely_queries,
+    without_single_labels,
+    wrong_counts,
+)
+from oml_vit_ext.datasets.folders import folders
 from oml_vit_ext.datasets.landmarks import gldv2_clean, gldv2_noisy, nc_clean, roxford5k, rparis6k, sfm120k
 from oml_vit_ext.datasets.listing import TRAIN, Listing
 from oml_vit_ext.datasets.products import cars, cub, inshop, sop
-from oml_vit_ext.datasets.rows import with_sizes, without_lonely_queries, without_single_labels
-from oml_vit_ext.datasets.tree import folders
-from oml_vit_ext.messages import unknown_name
+from oml_vit_ext.images.sizes import MISSING, look_at_images
 
 DATASETS: dict[str, Callable[..., Listing]] = {
     "sop": sop,
@@ -49,9 +57,9 @@ def convert(
     verbose: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
-    """Write the dataframe of a data set, with the names and columns of the host's converters.
+    """Write the dataframe of a data set, with the names and columns of OML's converters.
 
-    Beside the host's columns there are ``width`` and ``height``, the pixels of each image as stored, and ``turned``,
+    Beside OML's columns there are ``width`` and ``height``, the pixels of each image as stored, and ``turned``,
     whether its EXIF data ask to turn it by a quarter. Paths are relative to the folder of the data set, so it is what
     ``dataset_root`` of a config must name. Images that cannot be read are left out and listed in
     ``<output>.left_out.txt``; pairs of SfM-120k go to ``<output>.pairs.csv``.
@@ -62,8 +70,8 @@ def convert(
         output: The CSV file; ``df.csv`` in that folder unless given, ``df_with_bboxes.csv`` with ``boxes=True``.
         check: Compare the sizes with the papers' and refuse missing images. Without it, missing images are left out.
         decode: Read whole images instead of headers; finds files that were cut short.
-        drop_single: Drop training labels with one image, which the host's sampler ``balance`` refuses. ``None``: as the
-            host's converter of this data set does, that is for In-Shop.
+        drop_single: Drop training labels with one image, which OML's sampler ``balance`` refuses. ``None``: as OML's
+             converter of this data set does, that is for In-Shop.
         n_threads: Files are read by that many threads.
         verbose: Show progress.
         options: Those of the function of this name in this package, e.g. ``boxes=True``.

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from oml_vit_ext.common.safe_pickle import read_pickle
+from oml_vit_ext.datasets.folders import folders
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION, Counts, Listing, find_file, find_folder, make_frame
-from oml_vit_ext.datasets.tree import folders
-from oml_vit_ext.retrieval.revisited_data import load_revisited
-from oml_vit_ext.safe_pickle import read_pickle
+from oml_vit_ext.datasets.revisited import load_revisited
 
 _SFM = "retrieval-SfM-120k"
 
@@ -104,20 +104,20 @@ def gldv2_noisy(root: Path) -> Listing:
 
 
 def roxford5k(root: Path) -> Listing:
-    """Revisited Oxford as a frame for the host, see :func:`_revisited`."""
+    """Revisited Oxford as a frame for OML, see :func:`_revisited`."""
     return _revisited(root, "roxford5k", Counts(queries=70, gallery=4_993))
 
 
 def rparis6k(root: Path) -> Listing:
-    """Revisited Paris as a frame for the host, see :func:`_revisited`."""
+    """Revisited Paris as a frame for OML, see :func:`_revisited`."""
     return _revisited(root, "rparis6k", Counts(queries=70, gallery=6_322))
 
 
 def _revisited(root: Path, name: str, counts: Counts) -> Listing:
     """Queries with their boxes, the database as gallery.
 
-    The host knows one label per image and no junk. So the label is the landmark, taken from the query's name, for the
-    queries and for their easy and hard images; every other image, junk included, has a label of its own. The host's
+    OML knows one label per image and no junk. So the label is the landmark, taken from the query's name, for the
+    queries and for their easy and hard images; every other image, junk included, has a label of its own. OML's
     figures on this frame follow the training of a model; those of the papers come from ``evaluate_revisited``.
     """
     data = load_revisited(root, name)

@@ -40,7 +40,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Listing:
-    """Images with the host's columns; paths are relative to ``root`` and written with ``/``."""
+    """Images with OML's columns; paths are relative to ``root`` and written with ``/``."""
 
     root: Path
     frame: pd.DataFrame
@@ -48,7 +48,7 @@ class Listing:
     source: Path  # the file that lists the images
     image_folders: tuple[str, ...] = ()  # below root: all image files here should be listed
     pairs: pd.DataFrame | None = None  # anchor and positive: paths of images that show the same thing, for tuples
-    drop_single: bool = False  # whether the host's converter drops training labels with one image
+    drop_single: bool = False  # whether OML's converter drops training labels with one image
 
 
 def counts_of(frame: pd.DataFrame) -> Counts:
@@ -72,7 +72,7 @@ def make_frame(
     is_gallery: object = True,
     **columns: Any,
 ) -> pd.DataFrame:
-    """A frame with the host's obligatory columns: training rows are neither queries nor gallery.
+    """A frame with OML's obligatory columns: training rows are neither queries nor gallery.
 
     Args:
         labels: Integer of each image.

@@ -1,4 +1,4 @@
-"""Stanford Online Products, CUB-200-2011, DeepFashion In-Shop, CARS196, in the layouts of the host's converters."""
+"""Stanford Online Products, CUB-200-2011, DeepFashion In-Shop, CARS196, in the layouts of OML's converters."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def sop(root: Path) -> Listing:
 def cub(root: Path, boxes: bool = False, official_split: bool = False) -> Listing:
     """CUB-200-2011: ``images.txt``, ``image_class_labels.txt`` and ``images/``.
 
-    The papers train on the first 100 classes and test on the others. The split that comes with the data, which the
-    host's converter takes, has all 200 classes on both sides: it is for classification.
+    The papers train on the first 100 classes and test on the others. The split that comes with the data, which OML's
+     converter takes, has all 200 classes on both sides: it is for classification.
     """
     source = find_file(root, "images.txt")
     table = _space_separated(source, ["image", "path"])
@@ -163,5 +163,5 @@ def _in_folder(file: Path, folder: str, is_train: bool) -> pd.DataFrame:
 
 
 def _whole(sides: dict[str, pd.Series]) -> dict[str, pd.Series]:
-    """Coordinates cut to whole pixels, as the host's converters do."""
+    """Coordinates cut to whole pixels, as OML's converters do."""
     return {name: values.astype(int) for name, values in sides.items()}

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from timm.models import is_model, list_models, model_entrypoint
 from torch import Tensor, nn
 
+from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.extractors.weights import load_weights, resolve_weights
-from oml_vit_ext.messages import unknown_name
 
 # The timm modules whose models are plain or hybrid vision transformers: one width, a grid of patch tokens behind
 # prefix tokens, position embeddings that follow the input size.

@@ -9,11 +9,11 @@ from typing import Any
 from oml.interfaces.models import IExtractor, IFreezable
 from torch import nn
 
-from oml_vit_ext.messages import unknown_name
+from oml_vit_ext.common.messages import unknown_name
 
 
 class ExtractorWithParts(IExtractor, IFreezable):
-    """``freeze()`` and ``unfreeze()`` of named parts, and of :attr:`default_parts` when called as the host does.
+    """``freeze()`` and ``unfreeze()`` of named parts, and of :attr:`default_parts` when called as OML does.
 
     A frozen part has no gradients and computes as in evaluation also while the rest is trained: its batch norms do not
     drift.
@@ -22,7 +22,7 @@ class ExtractorWithParts(IExtractor, IFreezable):
         frozen: Parts that are frozen from the start; ``unfreeze()`` without names leaves them so.
     """
 
-    # What the host's ``freeze_n_epochs`` is meant for.
+    # What OML's ``freeze_n_epochs`` is meant for.
     default_parts: tuple[str, ...] = ()
 
     def __init__(self, frozen: Iterable[str]) -> None:

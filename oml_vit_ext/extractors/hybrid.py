@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.extractors.backbone import Backbone, build_backbone, check_arch
 from oml_vit_ext.extractors.branches import BRANCHES, GlobalBranch, LocalBranch
 from oml_vit_ext.extractors.freezable_parts import ExtractorWithParts
@@ -22,7 +23,6 @@ from oml_vit_ext.extractors.layer_tokens import check_n_layers, check_tokens, la
 from oml_vit_ext.extractors.locality import EnhancedLocality
 from oml_vit_ext.extractors.multi_scale import check_scales, multi_scale
 from oml_vit_ext.extractors.weights import resolve_weights
-from oml_vit_ext.messages import unknown_name
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +37,12 @@ class HybridViTExtractor(ExtractorWithParts):
     four contributions of the paper are four switches: ``arch`` (a convolutional stem or a plain transformer),
     ``branches``, ``n_layers``, ``enhanced_locality``.
 
-    ``freeze()`` and ``unfreeze()`` concern the transformer with its stem, as the host's ``freeze_n_epochs`` means it;
+    ``freeze()`` and ``unfreeze()`` concern the transformer with its stem, as OML's ``freeze_n_epochs`` means it;
     named parts work too: ``freeze("stem")``. A frozen part also computes as in evaluation: batch norms do not drift.
 
     Args:
         weights: ``None`` (random), a timm pretrained tag (``vit_base_r50_s16_384.orig_in21k_ft_in1k``), a file of the
-            transformer alone, or a file of this whole extractor, e.g. a checkpoint of the host. Without the latter,
+            transformer alone, or a file of this whole extractor, e.g. a checkpoint of OML. Without the latter,
             the branches start at random, and the log says so.
         arch: Any ViT, DeiT, EVA or hybrid model of timm.
         n_layers: From how many of the last blocks tokens are taken; the paper's 6 is reconstructed.
@@ -70,7 +70,7 @@ class HybridViTExtractor(ExtractorWithParts):
     default_parts = ("stem", "encoder")
 
     # The hybrids of timm with weights; the branches are random. Usable as ``HybridViTExtractor.from_pretrained(name)``.
-    pretrained_models: dict[str, Any] = {  # noqa: RUF012  (declared so in the host's interface)
+    pretrained_models: dict[str, Any] = {  # noqa: RUF012  (declared so in OML's interface)
         tag: {"init_args": {"arch": tag.split(".")[0]}}
         for tag in (
             "vit_tiny_r_s16_p8_224.augreg_in21k_ft_in1k",

@@ -24,7 +24,7 @@ class IRTExtractor(IExtractor, IFreezable):
 
     Args:
         weights: ``None`` (random), a timm pretrained tag (``deit_small_patch16_224.fb_in1k``), or a file
-            (``.safetensors``, ``.pth``, ``.ckpt``) of timm, DeiT, DINO, Lightning or the host.
+            (``.safetensors``, ``.pth``, ``.ckpt``) of timm, DeiT, DINO, Lightning or OML.
         arch: Any ViT, DeiT, EVA or hybrid model of timm.
         pooling: ``cls`` (the paper's choice), or ``avg``, ``max``, ``gem`` over the patch tokens.
         normalise_features: Scale descriptors to length 1.
@@ -38,7 +38,7 @@ class IRTExtractor(IExtractor, IFreezable):
     """
 
     # The backbones of the paper, by timm's names. Usable as ``IRTExtractor.from_pretrained(name)``.
-    pretrained_models: dict[str, Any] = {  # noqa: RUF012  (declared so in the host's interface)
+    pretrained_models: dict[str, Any] = {  # noqa: RUF012  (declared so in OML's interface)
         "deit_small_patch16_224.fb_in1k": {"init_args": {"arch": "deit_small_patch16_224"}},
         "deit_small_distilled_patch16_224.fb_in1k": {"init_args": {"arch": "deit_small_distilled_patch16_224"}},
         "deit_base_patch16_224.fb_in1k": {"init_args": {"arch": "deit_base_patch16_224"}},

@@ -14,8 +14,8 @@ import torch
 from oml.interfaces.models import IExtractor, IFreezable
 from torch import Tensor
 
+from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.extractors.weights import StateDict, read_state_dict
-from oml_vit_ext.messages import unknown_name
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class ExtractorWithMomentum(IExtractor, IFreezable):
         extractor: The extractor to train, e.g. an ``IRTExtractor``. The copy begins as equal to it.
         momentum: m above, from 0 to below 1; the paper's is 0.999.
         predict_with: Which one to use in evaluation mode: ``extractor``, the trained one, or ``momentum``, its average.
-        weights: A checkpoint of the host that was trained with this class, or ``None``.
+        weights: A checkpoint of OML that was trained with this class, or ``None``.
         allow_pickle: Read ``weights`` that hold more than tensors; only a file that you trust.
 
     Raises:

@@ -5,7 +5,6 @@ PCA and length 1 afterwards give the 128-dimensional descriptors of IRT (El-Noub
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +16,8 @@ from oml.interfaces.models import IExtractor, IFreezable
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from oml_vit_ext.common.files import replaced
 
 # A direction with less than this share of the largest variance holds rounding errors of float32, which whitening would
 # blow up to the size of the others.
@@ -57,14 +58,9 @@ def fit_pca(embeddings: Tensor | NDArray[np.float64], n_components: int) -> PCAW
 
 
 def save_pca(weights: PCAWeights, path: str | Path) -> None:
-    """Write a ``.safetensors`` file for :class:`ExtractorWithPCA`, under a temporary name first."""
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    """Write a ``.safetensors`` file for :class:`ExtractorWithPCA`."""
+    with replaced(path) as unfinished:
         save_file(weights._asdict(), unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def load_pca(path: str | Path) -> PCAWeights:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from oml_vit_ext.messages import unknown_name
+from oml_vit_ext.common.messages import unknown_name
 
 POOLINGS = ("cls", "avg", "max", "gem")
 

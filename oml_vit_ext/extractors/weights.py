@@ -19,13 +19,13 @@ from timm.models import is_model_pretrained, list_pretrained
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
-from oml_vit_ext.messages import unknown_name
+from oml_vit_ext.common.messages import unknown_name
 
 logger = logging.getLogger(__name__)
 
 StateDict = dict[str, Tensor]
 
-# Where checkpoints keep their state dict: Lightning and the host, DeiT, DINO, timm's EMA.
+# Where checkpoints keep their state dict: Lightning and OML, DeiT, DINO, timm's EMA.
 _NESTED_IN = ("state_dict", "model", "teacher", "state_dict_ema", "model_ema")
 # Parts of published checkpoints that an extractor has no use for: classifiers, DINO's projection and mask token.
 _NOT_NEEDED = re.compile(r"^(head|head_dist|pre_logits|fc|classifier|projector|predictor)\.|^mask_token$")
@@ -72,7 +72,7 @@ def resolve_weights(weights: str | Path | None, arch: str) -> WeightsSource:
 def load_weights(backbone: nn.Module, path: Path, *, arch: str, allow_pickle: bool = False) -> None:
     """Copy the weights of a file into a timm vision transformer.
 
-    The file may be ``.safetensors`` or anything ``torch.save`` wrote (timm, DeiT, DINO, DINOv2, Lightning, the host);
+    The file may be ``.safetensors`` or anything ``torch.save`` wrote (timm, DeiT, DINO, DINOv2, Lightning, OML);
     the backbone may stand under any prefix in it. Position embeddings of another grid are resampled (bicubic).
     Classifiers, criteria and the like are left out, and the log says so.
 
@@ -106,7 +106,7 @@ def fit_weights(backbone: nn.Module, state: StateDict, path: Path, *, arch: str)
 def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
     """All tensors of a file, keys as they are in it.
 
-    ``torch.save`` files are read with ``weights_only=True``. The host's checkpoints hold one path object (the folder
+    ``torch.save`` files are read with ``weights_only=True``. OML's checkpoints hold one path object (the folder
     of the checkpoint callback), so exactly the path classes are allowed besides.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Metric-learning losses: modules for the host's pipelines, and the pure functions they are made of."""
+"""Metric-learning losses: modules for OML's pipelines, and the pure functions they are made of."""
 
 from oml_vit_ext.losses.contrastive import contrastive_loss
 from oml_vit_ext.losses.contrastive_xbm import ContrastiveXBMLoss

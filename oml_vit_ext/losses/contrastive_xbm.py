@@ -1,4 +1,4 @@
-"""The contrastive loss with a cross-batch memory, as a criterion of the host's pipelines (IRT_L)."""
+"""The contrastive loss with a cross-batch memory, as a criterion of OML's pipelines (IRT_L)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from oml_vit_ext.common.distributed import Batch, gather_batch, gather_constants, sum_over_ranks
+from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.losses.contrastive import REDUCTIONS, contrastive_loss
-from oml_vit_ext.losses.distributed import Batch, gather_batch, gather_constants, sum_over_ranks
 from oml_vit_ext.losses.inputs import check_batch, check_count, check_number, unit_vectors
 from oml_vit_ext.losses.memory import FeatureMemory
-from oml_vit_ext.messages import unknown_name
 
 
 class ContrastiveXBMLoss(nn.Module):

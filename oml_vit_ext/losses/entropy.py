@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from oml_vit_ext.losses.distributed import gather_batch
+from oml_vit_ext.common.distributed import gather_batch
 from oml_vit_ext.losses.inputs import check_batch, check_number, unit_vectors
 
 
@@ -93,7 +93,7 @@ def entropy_loss(
 
 
 class DifferentialEntropyLoss(nn.Module):
-    """``entropy_loss`` of a batch, as a criterion of the host's pipelines; labels are not used.
+    """``entropy_loss`` of a batch, as a criterion of OML's pipelines; labels are not used.
 
     Args:
         eps: Keeps the logarithm finite for duplicates.

@@ -1,4 +1,4 @@
-"""Any loss of pytorch-metric-learning as a criterion of the host's pipelines, memory included."""
+"""Any loss of pytorch-metric-learning as a criterion of OML's pipelines, memory included."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytorch_metric_learning.losses.cross_batch_memory import CrossBatchMemory
 from pytorch_metric_learning.utils import loss_and_miner_utils as pairs
 from torch import Tensor, nn
 
-from oml_vit_ext.losses.distributed import gather_batch, gather_constants
+from oml_vit_ext.common.distributed import gather_batch, gather_constants
 from oml_vit_ext.losses.inputs import check_batch, check_count
 from oml_vit_ext.losses.memory import FeatureMemory
 from oml_vit_ext.losses.pml_parts import build, is_weight_regularizer

@@ -11,7 +11,7 @@ import torch
 from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
 from torch import nn
 
-from oml_vit_ext.messages import unknown_name
+from oml_vit_ext.common.messages import unknown_name
 
 _MODULES: dict[str, ModuleType] = {
     "loss": losses,

@@ -2,10 +2,20 @@
 
 from oml_vit_ext.pictures.attention import MAP_KINDS, attention_maps, map_stride
 from oml_vit_ext.pictures.cross_attention import CrossAttention, cross_attention
-from oml_vit_ext.pictures.curves import draw_budget_curve
-from oml_vit_ext.pictures.drawing import NEUTRAL, RIGHT, WRONG, Tile, draw_grid, frame, save_figure
-from oml_vit_ext.pictures.overlay import enlarge_maps, mean_and_std, overlay, to_picture
-from oml_vit_ext.pictures.strips import Strip, draw_attention, draw_cross_attention, draw_strips
+from oml_vit_ext.pictures.drawing import (
+    NEUTRAL,
+    RIGHT,
+    WRONG,
+    Tile,
+    draw_grid,
+    enlarge_maps,
+    frame,
+    mean_and_std,
+    overlay,
+    save_figure,
+    to_picture,
+)
+from oml_vit_ext.pictures.figures import Strip, draw_attention, draw_budget_curve, draw_cross_attention, draw_strips
 
 __all__ = [
     "MAP_KINDS",

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from oml.interfaces.models import IExtractor
 from torch import Tensor
 
-from oml_vit_ext.extractors.at_scales import AtScales
+from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.extractors.backbone import Backbone, check_images, forward_tokens, total_stride
 from oml_vit_ext.extractors.hybrid import HybridViTExtractor
 from oml_vit_ext.extractors.irt import IRTExtractor
 from oml_vit_ext.extractors.layer_tokens import last_norm, layer_tokens
 from oml_vit_ext.extractors.momentum import ExtractorWithMomentum
+from oml_vit_ext.extractors.multi_scale import AtScales
 from oml_vit_ext.extractors.pca import ExtractorWithPCA
-from oml_vit_ext.messages import unknown_name
 from oml_vit_ext.pictures.capture import captured_attention, evaluating
 
 MAP_KINDS = ("last_block", "rollout", "local_branch")

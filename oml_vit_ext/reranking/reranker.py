@@ -1,4 +1,4 @@
-"""The re-ranker of STIR: the host's ``PairwiseReranker`` at a fraction of its cost."""
+"""The re-ranker of STIR: OML's ``PairwiseReranker`` at a fraction of its cost."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from oml.retrieval.postprocessors.pairwise import PairwiseReranker
 from oml.retrieval.retrieval_results import RetrievalResults
 from torch import Tensor
 
+from oml_vit_ext.common.distributed import rank_and_world, run_share
+from oml_vit_ext.images.loading import load_images
 from oml_vit_ext.reranking.budget import queries_to_rerank
-from oml_vit_ext.reranking.images import load_images
-from oml_vit_ext.reranking.merge import merge_distances
 from oml_vit_ext.reranking.pair_order import Pairs
-from oml_vit_ext.reranking.processes import rank_and_world, run_share
 from oml_vit_ext.reranking.score_file import SharedScoreFile, fingerprint
 from oml_vit_ext.reranking.scoring import ScoringStats, score_pairs
 from oml_vit_ext.reranking.siamese import STIRSiamese
@@ -28,7 +27,7 @@ from oml_vit_ext.reranking.siamese import STIRSiamese
 class STIRReranker(PairwiseReranker):
     """Puts the first ``top_n`` candidates of each query into the order of a pairwise model; the rest stays.
 
-    Results are those of the host's ``PairwiseReranker``. Each image is decoded and transformed once per pass, as far as
+    Results are those of OML's ``PairwiseReranker``. Each image is decoded and transformed once per pass, as far as
     ``memory_mb`` allows, no gradients are kept, half precision works on every device, and all processes of
     ``torch.distributed`` share the pairs. With a ``STIRSiamese``, what it computes per image is computed once per
     image; where the order of the images makes no difference (``STIRSiamese.symmetric``), a pair that occurs in both
@@ -39,7 +38,7 @@ class STIRReranker(PairwiseReranker):
 
     Args:
         top_n: How many candidates per query to compare, at least 2. Queries with fewer keep those that they have.
-        pairwise_model: A ``STIRSiamese`` or any other pairwise model of the host. Runs on the device that it is on.
+        pairwise_model: A ``STIRSiamese`` or any other pairwise model of OML. Runs on the device that it is on.
         num_workers: Processes that decode images.
         batch_size: At most so many pairs in one forward pass.
         verbose: Show a progress bar.
@@ -178,3 +177,21 @@ class STIRReranker(PairwiseReranker):
 def _check_whole(name: str, value: object, least: int, why: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} is {value!r}, expected a whole number, {least} or more ({why}).")
+
+
+def merge_distances(new: Tensor, rest: Tensor) -> Tensor:
+    """Sorted distances from the sorted ``new`` ones of the first candidates and the sorted ``rest``.
+
+    As OML's ``PairwiseReranker`` documents it: if the largest new distance exceeds the smallest of the rest, the
+    new ones are scaled down by one factor so that it does not. Where no factor can do that (a distance of zero or
+    below), all are shifted by one summand instead. Float32, order kept.
+
+    Args:
+        new: ``(n,)`` distances by the pairwise model, ascending.
+        rest: ``(m,)`` distances by the first stage, ascending.
+    """
+    new, rest = new.float(), rest.float().to(new.device)
+    if len(new) and len(rest) and new[-1] > rest[0]:
+        new = new * (rest[0] / new[-1]) if rest[0] > 0 and new[0] >= 0 else new - (new[-1] - rest[0])
+        new = new.clamp(max=rest[0].item())  # rounding
+    return torch.cat([new, rest])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 import zipfile
 from collections.abc import Callable
@@ -15,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from oml_vit_ext.common.distributed import gather, rank_and_world, run_share
+from oml_vit_ext.common.files import replaced
 from oml_vit_ext.reranking.pair_order import Pairs
-from oml_vit_ext.reranking.processes import gather, rank_and_world, run_share
 
 _WRITE_EVERY_S = 30.0
 
@@ -71,11 +71,8 @@ class ScoreFile:
         self.pairs = np.concatenate([self.pairs, *(pairs for pairs, _ in self._new)])
         self.scores = np.concatenate([self.scores, *(scores for _, scores in self._new)])
         self._new = []
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
-        with partial.open("wb") as file:
+        with replaced(self.path) as unfinished, unfinished.open("wb") as file:
             np.savez(file, fingerprint=np.array(self.fingerprint), pairs=self.pairs, scores=self.scores)
-        os.replace(partial, self.path)
 
     def _read(self) -> None:
         try:
@@ -129,7 +126,7 @@ class SharedScoreFile:
         return own, [own, *(ScoreFile(p, fingerprint) for p in others)]
 
     def _part_paths(self) -> list[Path]:
-        return sorted(p for p in self.path.parent.glob(f"{self.path.name}.rank*") if p.suffix != ".partial")
+        return sorted(self.path.parent.glob(f"{self.path.name}.rank*"))
 
 
 def fingerprint(model: nn.Module, dataset: Any, half: bool, image: Tensor) -> str:

@@ -15,7 +15,7 @@ from oml.interfaces.models import IPairwiseModel
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from oml_vit_ext.reranking.images import image_name, load_images
+from oml_vit_ext.images.loading import image_name, load_images
 from oml_vit_ext.reranking.pair_order import Pairs, Step, order_for_reuse, plan_steps
 from oml_vit_ext.reranking.siamese import STIRSiamese
 
@@ -69,7 +69,7 @@ def score_pairs(
 
     Args:
         model: Runs on the device that it is on, in evaluation mode; its modes are restored afterwards.
-        dataset: A data set of the host.
+        dataset: A data set of OML.
         pairs: ``(N, 2)`` ids of images in ``dataset``.
         batch_size: At most so many pairs in one forward pass (on a CPU, fewer at a time are faster and are used).
         num_workers: Processes that decode.

@@ -16,7 +16,7 @@ from torchvision.ops import MLP
 from oml_vit_ext.extractors.irt import IRTExtractor
 from oml_vit_ext.extractors.momentum import ExtractorWithMomentum
 from oml_vit_ext.reranking import joint
-from oml_vit_ext.reranking.checkpoints import load_pairwise_weights
+from oml_vit_ext.reranking.weights import load_pairwise_weights
 
 
 class STIRSiamese(IPairwiseModel, IFreezable):
@@ -29,8 +29,8 @@ class STIRSiamese(IPairwiseModel, IFreezable):
     the position grid of one image; then both sequences become one, and the head reads how far the two CLS tokens
     are apart, ``|cls_1 - cls_2|``. An image's first k blocks are thus computed once per image, not once per pair, and
     the order of the images does not matter. Untrained, the logit grows with that difference: training starts near the
-    order of the first stage, not at a random one. k = 0 is the paper's model: with the weights of the host's
-    ``ConcatSiamese`` it gives the host's predictions.
+    order of the first stage, not at a random one. k = 0 is the paper's model: with the weights of OML's
+    ``ConcatSiamese`` it gives OML's predictions.
 
     ``forward(x1, x2)`` is ``score(encode(x1), encode(x2))``: callers that compare one image with many keep what
     ``encode`` returns.
@@ -38,13 +38,13 @@ class STIRSiamese(IPairwiseModel, IFreezable):
     Args:
         extractor: The transformer: an ``IRTExtractor``, best with the weights of the first stage, or an
             ``ExtractorWithMomentum`` around one, of which the part that it predicts with is taken. Its pooling is used;
-            ``normalise_features`` is not, as in the host's recipe: the head reads the CLS token as it is. Any other
-            extractor, e.g. the host's ``ViTExtractor``, takes the stacked images as one (``join_layer=0`` only).
+            ``normalise_features`` is not, as in OML's recipe: the head reads the CLS token as it is. Any other
+            extractor, e.g. OML's ``ViTExtractor``, takes the stacked images as one (``join_layer=0`` only).
         mlp_hidden_dims: Hidden widths of the head: linear, sigmoid, dropout 0.5, ..., linear without bias.
         use_tta: ``predict`` averages both orders of the images (STIR-Symmetric), at twice the cost; for k > 0 both
             orders agree, at no cost.
         join_layer: k, from 0 (the paper) to depth - 1.
-        weights: A checkpoint of this class or of the host's ``ConcatSiamese``, or ``None``.
+        weights: A checkpoint of this class or of OML's ``ConcatSiamese``, or ``None``.
         allow_pickle: Read ``weights`` that hold more than tensors; only a file that you trust.
 
     Raises:
@@ -185,7 +185,7 @@ class STIRSiamese(IPairwiseModel, IFreezable):
 
 
 def _build_head(feat_dim: int, hidden_dims: Sequence[int]) -> nn.Sequential:
-    """The host's head, layer by layer, so that its checkpoints fit."""
+    """OML's head, layer by layer, so that its checkpoints fit."""
     head = MLP(feat_dim, [*hidden_dims, 1], activation_layer=Sigmoid, inplace=None, dropout=0.5)
     head[-2] = nn.Linear(cast(nn.Linear, head[-2]).in_features, 1, bias=False)
     head[-1] = nn.Identity()  # no dropout on the logit

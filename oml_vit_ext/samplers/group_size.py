@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from oml.const import BBOXES_COLUMNS, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 from oml.interfaces.samplers import IBatchSampler
 
-from oml_vit_ext.image_groups import GROUP_SIZES, checked_sizes, group_of
+from oml_vit_ext.images.sizes import read_image_sizes
 from oml_vit_ext.samplers.grouped_batches import (
     Cells,
     balanced_batches,
@@ -20,7 +20,7 @@ from oml_vit_ext.samplers.grouped_batches import (
     n_random_batches,
     random_batches,
 )
-from oml_vit_ext.samplers.image_sizes import read_image_sizes
+from oml_vit_ext.transforms.size_groups import GROUP_SIZES, checked_sizes, group_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +29,11 @@ class GroupSizeSampler(IBatchSampler):
     """Batches whose images all belong to one group of similar aspect ratio.
 
     The transform ``augs_dtop`` resizes each image to its group's size: give both the same ``sizes``. All batches have
-    ``batch_size`` images. They depend on ``seed`` and the epoch alone, so all processes see the same ones, of which the
-    host gives each process its share; so with several devices an optimiser step takes that many batches. Iterations
+    ``batch_size`` images. They depend on ``seed`` and the epoch alone, so all processes see the same ones, of which OML
+     gives each process its share; so with several devices an optimiser step takes that many batches. Iterations
     are counted as epochs, unless :meth:`follow_epochs` says otherwise.
 
-    With ``n_instances`` a batch holds that many images of ``batch_size / n_instances`` labels, as the host's
+    With ``n_instances`` a batch holds that many images of ``batch_size / n_instances`` labels, as OML's
     ``balance``. An epoch shows each label once, in one group, drawn by the share of its images there; the few labels
     that find no room wait for the next epoch. Batches are topped up with further labels of the group. Where a group has
     too few labels, labels come again in a batch; where a label has too few images in the group, images do.
@@ -47,7 +47,7 @@ class GroupSizeSampler(IBatchSampler):
     and ``height``, which ``oml_vit_ext.datasets`` writes, or are read from the images once; see ``image_sizes.py``.
 
     Args:
-        labels: Label of each training row; passed by the host's pipeline.
+        labels: Label of each training row; passed by OML's pipeline.
         dataset_root: Folder of the data set, as in the pipeline's config.
         batch_size: Images in a batch.
         n_instances: Images of each label in a batch, a divisor of ``batch_size``; ``None`` for images at random.
@@ -118,7 +118,7 @@ class GroupSizeSampler(IBatchSampler):
     def follow_epochs(self, epoch: Callable[[], int]) -> None:
         """Iterations belong to the epoch that ``epoch`` tells, instead of being counted.
 
-        In the host's pipeline this is the trainer's epoch, so that a resumed training goes on with its own batches.
+        In OML's pipeline this is the trainer's epoch, so that a resumed training goes on with its own batches.
         """
         self._epoch_of_trainer = epoch
 
@@ -159,7 +159,7 @@ def _check_batch(batch_size: int, n_instances: int | None) -> None:
 
 
 def _training_rows(dataframe: Path, labels: NDArray[np.int64]) -> pd.DataFrame:
-    """The rows that the host trains on, in its order."""
+    """The rows that OML trains on, in its order."""
     df = pd.read_csv(dataframe, index_col=False)
     rows = df[df[SPLIT_COLUMN] == "train"].reset_index(drop=True)
     same = len(rows) == len(labels) and np.array_equal(pd.factorize(rows[LABELS_COLUMN])[0], pd.factorize(labels)[0])
@@ -181,7 +181,7 @@ def _upright_sizes(
         return rows["width"].to_numpy(dtype=np.int64), rows["height"].to_numpy(dtype=np.int64)
     paths = [str(path) for path in rows[PATHS_COLUMN]]
     stored = read_image_sizes(paths, root, cache=cache, n_threads=n_threads, verbose=verbose)
-    if has_boxes:  # the host cuts them out before the transform turns the image
+    if has_boxes:  # OML cuts them out before the transform turns the image
         x1, x2, y1, y2 = (rows[column].to_numpy(dtype=np.int64) for column in BBOXES_COLUMNS)
         stored = stored._replace(width=x2 - x1, height=y2 - y1)
     return stored.upright()

@@ -27,16 +27,16 @@ class HardTuplesSampler(IBatchSampler):
 
     At the start of each epoch ``n_pairs`` pairs and ``n_candidates`` images are drawn, described by the model as it is
     then, and each anchor gets the candidates that are most similar to it, at most one of each label, none of its own.
-    In the host's pipeline this needs nothing but the name of this sampler; in your own loop, see :meth:`mine_with`.
+    In OML's pipeline this needs nothing but the name of this sampler; in your own loop, see :meth:`mine_with`.
 
     Within a batch the tuples are chosen so that they share no label where that is possible. A loss that takes equal
     labels as positives, such as ``contrastive_xbm`` or ``irt``, then sees one positive for each anchor.
 
     The draws depend on ``seed`` and the epoch alone. With several processes each describes its share of the images,
-    all get the same tuples, and the host gives each process its share of the batches.
+    all get the same tuples, and OML gives each process its share of the batches.
 
     Args:
-        labels: Label of each training row; passed by the host's pipeline.
+        labels: Label of each training row; passed by OML's pipeline.
         n_tuples: Tuples in a batch.
         n_negatives: Negatives in a tuple.
         n_pairs: Pairs in an epoch; all, if there are fewer.
@@ -100,7 +100,7 @@ class HardTuplesSampler(IBatchSampler):
         """The batches of the epoch, mined when the first one is asked for."""
         if self._embed is None:
             raise RuntimeError(
-                "hard_tuples has no model to mine with: use it in the host's training pipeline, or call "
+                "hard_tuples has no model to mine with: use it in OML's training pipeline, or call "
                 "sampler.mine_with(embed) first, where embed turns rows of the training set into descriptors."
             )
         epoch = self._epoch if self._epoch_of_model is None else self._epoch_of_model()

@@ -1,4 +1,4 @@
-"""Data sets to dataframes: layouts, checks, what is left out, and that the host takes the result."""
+"""Data sets to dataframes: layouts, checks, what is left out, and that OML takes the result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from oml.registry.transforms import get_transforms
 from oml.utils.dataframe_format import check_retrieval_dataframe_format
 from PIL import Image
 
-import miniature
+from helpers import miniature
 from oml_vit_ext.datasets import DATASETS, convert, join
 from oml_vit_ext.datasets.__main__ import main
 from oml_vit_ext.datasets.listing import Counts
@@ -147,7 +147,7 @@ def test_nc_clean_asks_for_downloaded_images(tmp_path: Path):
         convert("nc_clean", tmp_path)
 
 
-def test_roxford_for_the_host(tmp_path: Path):
+def test_roxford_for_the_oml(tmp_path: Path):
     miniature.revisited(tmp_path)
     df = converted("roxford5k", tmp_path / "roxford5k")
     queries, gallery = df[df.is_query], df[df.is_gallery]
@@ -184,7 +184,7 @@ def test_folders_in_splits_with_categories(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["sop", "cub", "inshop", "sfm120k", "cars"])
-def test_the_host_reads_every_image(tmp_path: Path, name: str):
+def test_the_oml_reads_every_image(tmp_path: Path, name: str):
     getattr(miniature, name)(tmp_path)
     options = {"boxes": True} if name in ("cub", "inshop", "cars") else {}
     n = len(converted(name, tmp_path, **options))

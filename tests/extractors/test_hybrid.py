@@ -18,7 +18,7 @@ from oml.registry.transforms import get_transforms_for_pretrained
 from PIL import Image
 from torch import Tensor, nn
 
-from conftest import TINY_HYBRID, TINY_PLAIN
+from helpers import TINY_HYBRID, TINY_PLAIN
 from oml_vit_ext.extractors import HybridViTExtractor
 
 MODELS = pytest.mark.parametrize("model", [TINY_PLAIN, TINY_HYBRID], ids=["plain", "hybrid"])
@@ -218,7 +218,7 @@ def trained(extractor: HybridViTExtractor) -> set[str]:
     return {name for name, parameters in parts.items() if parameters[0].requires_grad}
 
 
-def test_freeze_and_unfreeze_as_the_host_does():
+def test_freeze_and_unfreeze_as_the_oml_does():
     extractor = build()
     assert isinstance(extractor, IExtractor) and isinstance(extractor, IFreezable)
     extractor.freeze()
@@ -238,7 +238,7 @@ def test_freeze_one_part(part: str):
     assert trained(extractor) == {"stem", "encoder", "branches"}
 
 
-def test_parts_frozen_from_the_start_stay_so_when_the_host_unfreezes():
+def test_parts_frozen_from_the_start_stay_so_when_the_oml_unfreezes():
     extractor = build(frozen=["stem"])
     extractor.freeze()
     extractor.unfreeze()
@@ -299,7 +299,7 @@ def test_copies_and_state_dict_round_trip():
     assert trained(copy.deepcopy(extractor)) == {"encoder", "branches"}
 
 
-def test_built_by_the_host_from_yaml():
+def test_built_by_the_oml_from_yaml():
     cfg = {"name": "hybrid_vit", "args": {"weights": None, "n_layers": 2, "embed_dim": 32, **TINY_PLAIN}}
     assert isinstance(get_extractor_by_cfg(cfg), HybridViTExtractor)
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from conftest import TINY_HYBRID, TINY_PLAIN
+from helpers import TINY_HYBRID, TINY_PLAIN
 from oml_vit_ext.extractors import ExtractorWithMomentum, HybridViTExtractor, IRTExtractor
 
 IMAGES = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(1))
@@ -36,7 +36,7 @@ def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {prefix + k: v for k, v in state.items()}
 
 
-@pytest.mark.parametrize("name", ["plain.pth", "plain.safetensors", "host.ckpt", "parallel.pt", "momentum.ckpt"])
+@pytest.mark.parametrize("name", ["plain.pth", "plain.safetensors", "oml.ckpt", "parallel.pt", "momentum.ckpt"])
 def test_a_file_of_the_whole_extractor(trained_hybrid: HybridViTExtractor, tmp_path: Path, name: str, caplog):
     path, state = tmp_path / name, trained_hybrid.state_dict()
     if name.endswith("safetensors"):
@@ -44,14 +44,14 @@ def test_a_file_of_the_whole_extractor(trained_hybrid: HybridViTExtractor, tmp_p
     elif name == "momentum.ckpt":
         torch.save({"state_dict": prefixed(ExtractorWithMomentum(trained_hybrid).state_dict(), "model.")}, path)
     else:
-        prefix = {"plain.pth": "", "host.ckpt": "model.", "parallel.pt": "module."}[name]
-        extra = {"criterion.weight": torch.ones(9, 32)} if name == "host.ckpt" else {}
+        prefix = {"plain.pth": "", "oml.ckpt": "model.", "parallel.pt": "module."}[name]
+        extra = {"criterion.weight": torch.ones(9, 32)} if name == "oml.ckpt" else {}
         torch.save({"state_dict": {**prefixed(state, prefix), **extra}, "folder": tmp_path}, path)
     with caplog.at_level(logging.INFO):
         loaded = build(path).eval()
     torch.testing.assert_close(loaded(IMAGES), trained_hybrid(IMAGES))
     assert "start at random" not in caplog.text
-    if name == "host.ckpt":
+    if name == "oml.ckpt":
         assert "not part of the extractor: criterion.weight" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""IRTExtractor as its users meet it: any size, any pooling, the host's interfaces, autocast, export."""
+"""IRTExtractor as its users meet it: any size, any pooling, OML's interfaces, autocast, export."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from oml.interfaces.models import IExtractor, IFreezable
 from oml.registry.models import get_extractor_by_cfg
 from oml.registry.transforms import get_transforms_for_pretrained
 
-from conftest import TINY_HYBRID, TINY_PLAIN
+from helpers import TINY_HYBRID, TINY_PLAIN
 from oml_vit_ext.extractors import IRTExtractor
 
 
@@ -108,7 +108,7 @@ def test_autocast_gives_float32_descriptors_near_the_full_precision_ones(dtype: 
     assert (half * extractor(images)).sum(1).min() > 0.999
 
 
-def test_built_by_the_host_from_yaml():
+def test_built_by_the_oml_from_yaml():
     extractor = get_extractor_by_cfg({"name": "irt", "args": {"weights": None, **TINY_PLAIN}})
     assert isinstance(extractor, IRTExtractor)
 

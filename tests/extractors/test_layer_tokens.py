@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conftest import TINY_HYBRID, TINY_PLAIN
+from helpers import TINY_HYBRID, TINY_PLAIN
 from oml_vit_ext.extractors.backbone import build_backbone
 from oml_vit_ext.extractors.layer_tokens import layer_tokens
 

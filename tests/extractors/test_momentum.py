@@ -1,4 +1,4 @@
-"""The moving average beside an extractor: its arithmetic, what the memory gets, files, and the host's pipelines."""
+"""The moving average beside an extractor: its arithmetic, what the memory gets, files, and OML's pipelines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from oml.registry.models import get_extractor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 from torch import Tensor
 
-from conftest import ROOT, TINY_PLAIN
+from helpers import ROOT, TINY_PLAIN
 from oml_vit_ext.extractors import ExtractorWithMomentum, IRTExtractor
 from oml_vit_ext.losses import ContrastiveXBMLoss, IRTLoss
 
@@ -182,7 +182,7 @@ def test_a_resumed_run_goes_on_exactly():
 
 @pytest.fixture()
 def checkpoint(tmp_path: Path) -> tuple[Path, ExtractorWithMomentum]:
-    """A file with the keys of the host's checkpoints, and the model in it."""
+    """A file with the keys of OML's checkpoints, and the model in it."""
     model = _model()
     with torch.no_grad():
         model.extractor.backbone.cls_token += 1.0
@@ -235,7 +235,7 @@ def test_a_wrong_choice_names_the_right_ones():
         _model(predict_with="momentun")
 
 
-def test_the_host_builds_it_from_yaml():
+def test_the_oml_builds_it_from_yaml():
     inner = {"name": "irt", "args": {"weights": None, **TINY_PLAIN}}
     args = {"momentum": 0.99, "weights": None, "extractor": inner}
     model = get_extractor_by_cfg({"name": "extractor_with_momentum", "args": args})
@@ -243,7 +243,7 @@ def test_the_host_builds_it_from_yaml():
     assert (model.momentum, model.feat_dim) == (0.99, 192)
 
 
-def test_the_hosts_training_fills_the_memory_with_the_copys_embeddings(demo_slice: Path, tmp_path: Path):
+def test_the_oml_training_fills_the_memory_with_the_copys_embeddings(demo_slice: Path, tmp_path: Path):
     """Without augmentation and with a copy that hardly moves, every entry is the copy's of one of the pictures."""
     arguments = {"arch": "vit_tiny_r_s16_p8_224", "timm_args": {"img_size": 48, "patch_size": 2, "depth": 2}}
     small = "{weights: null, arch: vit_tiny_r_s16_p8_224, timm_args: {img_size: 48, patch_size: 2, depth: 2}}"

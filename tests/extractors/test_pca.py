@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import faiss
@@ -14,9 +15,8 @@ from safetensors.torch import load_file, save_file
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from conftest import TINY_PLAIN
+from helpers import TINY_PLAIN
 from oml_vit_ext.extractors import ExtractorWithPCA, IRTExtractor
-from oml_vit_ext.extractors import pca as pca_module
 from oml_vit_ext.extractors.pca import fit_pca, load_pca, save_pca
 
 WIDTH = 12
@@ -171,7 +171,7 @@ def test_an_interrupted_write_leaves_the_old_file(descriptors: Tensor, fitted: P
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pca_module.os, "replace", interrupted)
+    monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_pca(fit_pca(descriptors + 1, 2), fitted)
     assert torch.equal(load_file(fitted)["components"], before)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from conftest import TINY_HYBRID, TINY_PLAIN
+from helpers import TINY_HYBRID, TINY_PLAIN
 from oml_vit_ext.extractors import IRTExtractor
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import plain_loops
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from helpers import plain_loops
 from oml_vit_ext.losses import FeatureMemory, contrastive_loss, entropy_loss, pair_sums
 from oml_vit_ext.losses.inputs import unit_vectors
 

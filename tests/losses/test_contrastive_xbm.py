@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import io
 
-import plain_loops
 import pytest
 import torch
 from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.losses import ContrastiveLoss, CrossBatchMemory
 from torch import Tensor
 
+from helpers import plain_loops
 from oml_vit_ext.losses import ContrastiveXBMLoss
 
 REDUCTIONS = ["anchors", "nonzero_pairs"]
@@ -140,7 +140,7 @@ def test_momentum_features_of_another_shape_are_refused() -> None:
         ContrastiveXBMLoss(memory_size=4)(features, [0, 0, 1, 1])
 
 
-def test_the_host_can_log_everything() -> None:
+def test_the_oml_can_log_everything() -> None:
     criterion = ContrastiveXBMLoss(0.5, memory_size=12)
     for features, labels in batches(2):
         loss = criterion(features, labels)

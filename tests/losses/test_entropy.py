@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import math
 
-import plain_loops
 import pytest
 import torch
 
+from helpers import plain_loops
 from oml_vit_ext.losses import DifferentialEntropyLoss, entropy_loss
 from oml_vit_ext.losses.inputs import unit_vectors
 

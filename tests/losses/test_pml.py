@@ -64,7 +64,7 @@ WITH_PARAMETERS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_trains(kind: str) -> None:
-    """Features and the loss's own parameters, by one optimizer, as the host's pipeline does."""
+    """Features and the loss's own parameters, by one optimizer, as OML's pipeline does."""
     torch.manual_seed(0)
     criterion, model = PMLLoss(**KINDS[kind]), nn.Linear(12, 8)
     assert len(list(criterion.parameters())) == WITH_PARAMETERS.get(kind, 0)

@@ -1,4 +1,4 @@
-"""Two processes on the CPU through the host's training pipeline."""
+"""Two processes on the CPU through OML's training pipeline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import ROOT
+from helpers import ROOT
 from oml_vit_ext.losses import IRTLoss
 
 ITERATIONS, BATCH, WORLD = 3, 8, 2
@@ -41,7 +41,7 @@ def run_folder(demo_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def test_two_processes_share_one_memory_and_one_process_goes_on_with_it(run_folder: Path) -> None:
     assert len(set(re.findall(r"GLOBAL_RANK: (\d)", (run_folder / "printed.txt").read_text()))) == WORLD
-    # Only the class of the checkpoint callback's folder is beyond plain tensors in the host's file.
+    # Only the class of the checkpoint callback's folder is beyond plain tensors in OML's file.
     with torch.serialization.safe_globals([type(Path())]):
         content = torch.load(run_folder / "run" / "checkpoints" / "best.ckpt", weights_only=True)
     assert content["global_step"] == ITERATIONS

@@ -13,7 +13,7 @@ import pytest
 import torch
 from oml.datasets.images import get_retrieval_images_datasets
 
-from conftest import ROOT
+from helpers import ROOT
 from oml_vit_ext.extractors.pca import load_pca
 from oml_vit_ext.samplers import GroupSizeSampler
 

@@ -1,4 +1,4 @@
-"""The three pipelines of the host, through the example scripts, on a slice of the bundled pictures."""
+"""The three pipelines of OML, through the example scripts, on a slice of the bundled pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from oml.inference import inference
 from oml.registry.models import get_extractor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
-from conftest import ROOT
+from helpers import ROOT
 
 # Two layers instead of six, eight steps: about six seconds a run, most of it imports.
 SMALL = [

@@ -1,4 +1,4 @@
-"""Losses of pytorch-metric-learning, written in a config, inside the host's training pipeline."""
+"""Losses of pytorch-metric-learning, written in a config, inside OML's training pipeline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from oml.lightning.pipelines.train import extractor_training_pipeline
 from torch import Tensor
 
-from conftest import TINY_PLAIN
+from helpers import TINY_PLAIN
 from oml_vit_ext.losses import PMLLoss
 
 N_LABELS, DIM, STEPS, BATCH = 6, 192, 3, 8
@@ -88,7 +88,7 @@ def config(root: Path, criterion: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("kind", CRITERIA)
-def test_the_hosts_pipeline_trains_it(
+def test_the_oml_pipeline_trains_it(
     kind: str, few_pictures: Path, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses: list[float] = []

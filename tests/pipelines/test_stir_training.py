@@ -1,4 +1,4 @@
-"""The re-ranker in the host's pipelines: training from YAML, the checkpoint, validation, what is frozen and decoded."""
+"""The re-ranker in OML's pipelines: training from YAML, the checkpoint, validation, what is frozen and decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""STIRReranker: the host's results, one decode per image, a memory bound, clear errors, nothing lost when stopped."""
+"""STIRReranker: OML's results, one decode per image, a memory bound, clear errors, nothing lost when stopped."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from oml.models.meta.siamese import ConcatSiamese, TrivialDistanceSiamese
 from oml.registry.postprocessors import get_postprocessor_by_cfg
 from oml.retrieval.postprocessors.pairwise import PairwiseReranker
 from oml.retrieval.retrieval_results import RetrievalResults
-from photos import ARGS, SIZE, livelier, small_dataset, small_frame, small_model, some_results
 from torch import nn
 
+from helpers.photos import ARGS, SIZE, livelier, small_dataset, small_frame, small_model, some_results
 from oml_vit_ext.extractors import IRTExtractor
 from oml_vit_ext.reranking import STIRReranker, score_pairs
 
@@ -25,13 +25,13 @@ def reranker(model: nn.Module, top_n: int = 4, **kwargs: object) -> STIRReranker
 def assert_same(ours: RetrievalResults, theirs: RetrievalResults) -> None:
     for a, b, c, d in zip(ours.retrieved_ids, theirs.retrieved_ids, ours.distances, theirs.distances, strict=True):
         assert torch.equal(a, b)
-        torch.testing.assert_close(c, d, atol=2e-4, rtol=1e-4)  # the host leaves a gap of 1e-4 when it scales
+        torch.testing.assert_close(c, d, atol=2e-4, rtol=1e-4)  # OML leaves a gap of 1e-4 when it scales
 
 
 @pytest.mark.parametrize("k", [0, 2])
 @pytest.mark.parametrize("use_tta", [False, True])
 @pytest.mark.parametrize("top_n", [2, 5, 50])
-def test_results_are_the_hosts(tmp_path, k: int, use_tta: bool, top_n: int):
+def test_results_are_the_oml(tmp_path, k: int, use_tta: bool, top_n: int):
     model, dataset = small_model(join_layer=k, use_tta=use_tta), small_dataset(tmp_path)
     rr = some_results(dataset)
     before = [d.clone() for d in rr.distances]
@@ -44,7 +44,7 @@ def test_results_are_the_hosts(tmp_path, k: int, use_tta: bool, top_n: int):
 
 
 @pytest.mark.parametrize("make", [lambda e: ConcatSiamese(e, [8]), lambda e: TrivialDistanceSiamese(e, output_bias=3)])
-def test_models_of_the_host_work_too(tmp_path, make):
+def test_models_of_the_oml_work_too(tmp_path, make):
     model, dataset = livelier(make(IRTExtractor(None, **ARGS))), small_dataset(tmp_path)
     rr = some_results(dataset)
     assert_same(
@@ -67,7 +67,7 @@ def test_each_image_is_decoded_once(tmp_path, k: int):
 
     dataset.decoded.clear()
     PairwiseReranker(4, small_model(), num_workers=0, batch_size=7).process(rr, dataset)
-    assert sum(dataset.decoded.values()) == 2 * 12 * 4  # what the host does
+    assert sum(dataset.decoded.values()) == 2 * 12 * 4  # what OML does
 
 
 @pytest.mark.parametrize("n_images", [2, 3, 6])
@@ -165,7 +165,7 @@ def test_budget_touches_only_close_queries(tmp_path):
     assert_same(margin.process(rr, dataset), result)
 
 
-def test_from_yaml_in_the_hosts_metrics(tmp_path):
+def test_from_yaml_in_the_oml_metrics(tmp_path):
     cfg = {
         "name": "stir_reranker",
         "args": {

@@ -1,4 +1,4 @@
-"""STIRSiamese: equality with the host at k = 0, blocked attention below k, freezing, bad input."""
+"""STIRSiamese: equality with OML at k = 0, blocked attention below k, freezing, bad input."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from oml.models.meta.siamese import ConcatSiamese
 from oml.models.vit_dino.extractor import ViTExtractor
-from photos import ARGS, DEPTH, SIZE, livelier, small_model
 from torch import Tensor, nn
 
-from conftest import TINY_HYBRID
+from helpers import TINY_HYBRID
+from helpers.photos import ARGS, DEPTH, SIZE, livelier, small_model
 from oml_vit_ext.extractors import ExtractorWithMomentum, IRTExtractor
 from oml_vit_ext.reranking import STIRSiamese, joint
 
@@ -25,25 +25,25 @@ def pair(n: int = 3, height: int = SIZE, width: int = SIZE) -> tuple[Tensor, Ten
 
 
 @pytest.mark.parametrize("dino, arch", [("vits16", "vit_small_patch16_224"), ("vits14", "vit_small_patch14_dinov2")])
-def test_k_0_equals_the_hosts_model_at_several_sizes(tmp_path, dino: str, arch: str):
-    host_extractor = ViTExtractor(None, dino, normalise_features=False)
-    host_extractor.model.blocks = host_extractor.model.blocks[:2]  # as good as twelve, for less time
-    host = livelier(ConcatSiamese(host_extractor, [24], use_tta=True))
-    torch.save({"state_dict": {f"model.{k}": v for k, v in host.state_dict().items()}}, tmp_path / "host.ckpt")
+def test_k_0_equals_the_oml_model_at_several_sizes(tmp_path, dino: str, arch: str):
+    oml_extractor = ViTExtractor(None, dino, normalise_features=False)
+    oml_extractor.model.blocks = oml_extractor.model.blocks[:2]  # as good as twelve, for less time
+    oml = livelier(ConcatSiamese(oml_extractor, [24], use_tta=True))
+    torch.save({"state_dict": {f"model.{k}": v for k, v in oml.state_dict().items()}}, tmp_path / "oml.ckpt")
 
-    # Whatever the extractor's own flag says, the head reads the token as it is: the host's recipe.
+    # Whatever the extractor's own flag says, the head reads the token as it is: OML's recipe.
     extractor = IRTExtractor(None, arch, normalise_features=True, timm_args={"depth": 2})
-    ours = STIRSiamese(extractor, [24], use_tta=True, weights=tmp_path / "host.ckpt").eval()
+    ours = STIRSiamese(extractor, [24], use_tta=True, weights=tmp_path / "oml.ckpt").eval()
     patch = int(dino[-2:])
     for rows, columns in [(14, 14), (7, 14), (4, 4), (6, 3), (5, 8)]:
         x1, x2 = pair(2, rows * patch, columns * patch)
         with torch.no_grad():
-            torch.testing.assert_close(ours(x1, x2), host(x1, x2), atol=1e-4, rtol=0)
-            torch.testing.assert_close(ours.predict(x1, x2), host.predict(x1, x2), atol=1e-5, rtol=0)
-    assert host(x1, x2).std() > 0.01  # not a comparison of constants
+            torch.testing.assert_close(ours(x1, x2), oml(x1, x2), atol=1e-4, rtol=0)
+            torch.testing.assert_close(ours.predict(x1, x2), oml.predict(x1, x2), atol=1e-5, rtol=0)
+    assert oml(x1, x2).std() > 0.01  # not a comparison of constants
 
 
-def test_timms_resampling_would_not_pass_for_the_hosts():
+def test_timms_resampling_would_not_pass_for_the_oml():
     positions = torch.randn(1, 14, 14, 8)
     theirs = joint.resample_like_dino(positions, (28, 14))
     timms = joint._resample_like_timm(positions, (28, 14))
@@ -195,12 +195,12 @@ def test_momentum_extractor_gives_the_part_it_predicts_with():
 def test_any_other_extractor_takes_the_stacked_images():
     vit = ViTExtractor(None, "vits16", normalise_features=True)
     vit.model.blocks = vit.model.blocks[:1]
-    host = livelier(ConcatSiamese(vit, [8]))
+    oml = livelier(ConcatSiamese(vit, [8]))
     ours = STIRSiamese(vit, [8]).eval()
-    ours.head.load_state_dict(host.head.state_dict())
+    ours.head.load_state_dict(oml.head.state_dict())
     x1, x2 = pair(2, 64, 48)
     with torch.no_grad():
-        torch.testing.assert_close(ours(x1, x2), host(x1, x2))
+        torch.testing.assert_close(ours(x1, x2), oml(x1, x2))
     with pytest.raises(ValueError, match=r"join_layer is 3, but 'vits16' has no blocks.*IRTExtractor"):
         STIRSiamese(vit, join_layer=3)
 

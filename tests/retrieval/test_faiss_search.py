@@ -1,29 +1,29 @@
-"""``with faiss_search():`` the host's pipelines search through faiss, and afterwards as before."""
+"""``with faiss_search():`` OML's pipelines search through faiss, and afterwards as before."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import faiss
-import oml.retrieval.retrieval_results as host
+import oml.retrieval.retrieval_results as oml_results
 import pandas as pd
 import pytest
 import torch
 from oml.lightning.pipelines.validate import extractor_validation_pipeline
 from oml.metrics.embeddings import EmbeddingMetrics
 from oml.retrieval.retrieval_results import RetrievalResults
-from toy_retrieval import embeddings_of, frame, labelled, labels_only
 
-from conftest import TINY_PLAIN
+from helpers import TINY_PLAIN
+from helpers.toy_retrieval import embeddings_of, frame, labelled, labels_only
 from oml_vit_ext.retrieval import faiss_search
 
-HOST_FUNCTIONS = (host.batched_knn, host.batched_knn_qg)
+OML_FUNCTIONS = (oml_results.batched_knn, oml_results.batched_knn_qg)
 
 
 @pytest.fixture(autouse=True)
 def _is_undone():
     yield
-    assert (host.batched_knn, host.batched_knn_qg) == HOST_FUNCTIONS
+    assert (oml_results.batched_knn, oml_results.batched_knn_qg) == OML_FUNCTIONS
 
 
 @pytest.fixture()
@@ -40,7 +40,7 @@ def _found(n_items: int = 5) -> list[list[int]]:
     return [ids.tolist() for ids in rr.retrieved_ids]
 
 
-def test_the_hosts_results_come_through_faiss_only_inside(n_searches: list[int]) -> None:
+def test_the_oml_results_come_through_faiss_only_inside(n_searches: list[int]) -> None:
     before = _found()
     assert not n_searches
     with faiss_search():
@@ -64,9 +64,9 @@ def test_separate_query_and_gallery_too(n_searches: list[int]) -> None:
 
 def test_it_is_undone_after_an_exception() -> None:
     with pytest.raises(ZeroDivisionError), faiss_search():
-        assert host.batched_knn is not HOST_FUNCTIONS[0]
+        assert oml_results.batched_knn is not OML_FUNCTIONS[0]
         raise ZeroDivisionError
-    assert host.batched_knn is HOST_FUNCTIONS[0]
+    assert oml_results.batched_knn is OML_FUNCTIONS[0]
 
 
 def test_the_inner_block_counts_and_the_outer_one_comes_back(n_searches: list[int]) -> None:
@@ -99,7 +99,7 @@ def test_blocks_may_end_in_another_order(n_searches: list[int]) -> None:
     second.__exit__(None, None, None)
 
 
-def test_a_wrong_index_is_told_when_the_host_searches() -> None:
+def test_a_wrong_index_is_told_when_the_oml_searches() -> None:
     with faiss_search("Flatt"), pytest.raises(ValueError, match="index 'Flatt' cannot be built"):
         _found()
 

@@ -1,4 +1,4 @@
-"""``retrieve`` finds what the host finds, and what a plain loop in float64 finds."""
+"""``retrieve`` finds what OML finds, and what a plain loop in float64 finds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from oml.datasets.dataframe import DFQueryGalleryDataset
 from oml.retrieval.retrieval_results import RetrievalResults
 from torch import Tensor
-from toy_retrieval import DIM, Items, N, embeddings_of, frame, labelled, labels_only, sequences
 
+from helpers.toy_retrieval import DIM, Items, N, embeddings_of, frame, labelled, labels_only, sequences
 from oml_vit_ext.retrieval import retrieve, retrieve_qg
 
 
-def _host(*args, **kwargs) -> RetrievalResults:
+def _oml(*args, **kwargs) -> RetrievalResults:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # queries without ground truth are meant here
         return RetrievalResults.from_embeddings(*args, **kwargs)
@@ -58,21 +58,21 @@ def _plain(embeddings: Tensor, df: pd.DataFrame, n_items: int) -> list[tuple[lis
 @pytest.mark.parametrize("n_items", [1, 10, 1000])
 @pytest.mark.parametrize("with_sequences", [False, True])
 @pytest.mark.parametrize("split", ["all", "separate", "overlapping"])
-def test_the_exact_search_equals_the_host(split: str, with_sequences: bool, n_items: int) -> None:
+def test_the_exact_search_equals_the_oml(split: str, with_sequences: bool, n_items: int) -> None:
     df = frame(split)
     if with_sequences:
         df["sequence"] = sequences()
     dataset, embeddings = labelled(df), embeddings_of()
     warnings.simplefilter("ignore")
-    _assert_same(retrieve(embeddings, dataset, n_items), _host(embeddings, dataset, n_items))
+    _assert_same(retrieve(embeddings, dataset, n_items), _oml(embeddings, dataset, n_items))
 
 
-def test_unlabelled_data_has_no_ground_truth_like_the_host() -> None:
+def test_unlabelled_data_has_no_ground_truth_like_the_oml() -> None:
     df = frame("overlapping")
     dataset = DFQueryGalleryDataset(Items(N), df)
     ours = retrieve(embeddings_of(), dataset, 7)
     assert ours.gt_ids is None
-    _assert_same(ours, _host(embeddings_of(), dataset, 7))
+    _assert_same(ours, _oml(embeddings_of(), dataset, 7))
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 300.0])
@@ -118,23 +118,23 @@ def test_any_kind_of_embeddings_and_any_memory_give_the_same(kind: str, tmp_path
     df.loc[300:, "is_query"] = False
     df["is_gallery"] = ~df.is_query
     dataset = labelled(df)
-    _assert_same(retrieve(given, dataset, 30, memory_mb=memory_mb), _host(embeddings, dataset, 30))
+    _assert_same(retrieve(given, dataset, 30, memory_mb=memory_mb), _oml(embeddings, dataset, 30))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_upcast(dtype: torch.dtype) -> None:
     half = embeddings_of().to(dtype)
     dataset = labelled(frame())
-    _assert_same(retrieve(half, dataset, 9), _host(half.float(), dataset, 9))
+    _assert_same(retrieve(half, dataset, 9), _oml(half.float(), dataset, 9))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_embeddings_on_a_gpu_are_moved() -> None:
     dataset = labelled(frame("overlapping"))
-    _assert_same(retrieve(embeddings_of().cuda(), dataset, 9), _host(embeddings_of(), dataset, 9))
+    _assert_same(retrieve(embeddings_of().cuda(), dataset, 9), _oml(embeddings_of(), dataset, 9))
 
 
-def test_separate_data_sets_equal_the_host() -> None:
+def test_separate_data_sets_equal_the_oml() -> None:
     queries, gallery = embeddings_of(40), embeddings_of(seed=1)
     ours = retrieve_qg(queries, gallery, labels_only(40), labels_only(N), n_items=8)
     theirs = RetrievalResults.from_embeddings_qg(queries, gallery, labels_only(40), labels_only(N), n_items=8)

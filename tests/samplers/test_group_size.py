@@ -20,10 +20,10 @@ from PIL import ExifTags, Image
 from torch.utils.data import DataLoader
 
 from oml_vit_ext.extractors import HybridViTExtractor
-from oml_vit_ext.image_groups import group_of
 from oml_vit_ext.losses import IRTLoss
 from oml_vit_ext.samplers.group_size import GroupSizeSampler, default_sizes_cache
 from oml_vit_ext.samplers.grouped_batches import Cells, balanced_batches, n_balanced_batches, random_batches
+from oml_vit_ext.transforms.size_groups import group_of
 
 SIZES = ((24, 16), (16, 16), (16, 24))
 SMALL = {
@@ -113,11 +113,11 @@ def test_an_epoch_shows_every_label():
     assert len(batches) <= 200 / 8 + 3
 
 
-def test_in_a_single_group_it_is_the_hosts_balance_sampler_with_nothing_dropped():
+def test_in_a_single_group_it_is_the_oml_balance_sampler_with_nothing_dropped():
     labels = np.repeat(np.arange(30), 5)
     cells = Cells.of(labels, np.zeros(150, dtype=int), 1)
     batches = balanced_batches(cells, 8, 4, np.random.default_rng(0))
-    assert len(batches) == 4  # the host makes 3 and drops 6 labels
+    assert len(batches) == 4  # OML makes 3 and drops 6 labels
     shown = Counter(int(labels[row]) for batch in batches for row in batch)
     assert set(shown) == set(range(30)) and sum(shown.values()) == 4 * 32
     assert set(shown.values()) <= {4, 8}
@@ -167,7 +167,7 @@ def test_epochs_differ_and_seeds_repeat_them(root: Path):
 
 @pytest.mark.parametrize("n_instances", [2, None])
 def test_two_processes_share_the_batches_of_one(root: Path, n_instances: int | None, monkeypatch: pytest.MonkeyPatch):
-    """The host's wrapper on two processes: together they see the batches of one process, epoch by epoch."""
+    """OML's wrapper on two processes: together they see the batches of one process, epoch by epoch."""
     alone, epochs = _sampler(root, n_instances=n_instances), 3
     expected = [list(alone) for _ in range(epochs)]
     seen = []
@@ -184,7 +184,7 @@ def test_two_processes_share_the_batches_of_one(root: Path, n_instances: int | N
         assert together[: len(expected[epoch])] == expected[epoch]
 
 
-def test_with_the_hosts_data_set_and_the_transform_all_batches_collate(tmp_path: Path):
+def test_with_the_oml_data_set_and_the_transform_all_batches_collate(tmp_path: Path):
     """Images that EXIF turns included: the sampler and the transform see them alike."""
     turned = dict.fromkeys(range(0, 72, 5), 6)
     root = _data_set(tmp_path, [[0] * 6] * 4 + [[1] * 6] * 4 + [[2] * 6] * 4, exif_of=turned)
@@ -264,7 +264,7 @@ def test_a_dataframe_of_another_data_set_is_refused(root: Path, tmp_path_factory
             GroupSizeSampler(wrong, root, 8, 2, sizes=SIZES, verbose=False)
 
 
-def test_a_forgotten_argument_stops_although_the_host_drops_wrong_ones(root: Path):
+def test_a_forgotten_argument_stops_although_the_oml_drops_wrong_ones(root: Path):
     with pytest.raises(TypeError, match="n_instances"):
         args = {"dataset_root": root, "batch_size": 8, "n_instance": 2}
         get_sampler_by_cfg({"name": "group_size", "args": args}, labels=_labels(root))

@@ -1,4 +1,4 @@
-"""Tuples with mined negatives: against plain loops, and in the host's pipeline with one and two processes."""
+"""Tuples with mined negatives: against plain loops, and in OML's pipeline with one and two processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import ROOT
+from helpers import ROOT
 from oml_vit_ext.samplers import HardTuplesSampler
 from oml_vit_ext.samplers.mining import arrange, hardest_negatives
 
@@ -190,7 +190,7 @@ def arguments(root: object) -> list[str]:
     ]
 
 
-def test_the_hosts_pipeline_mines_each_epoch(
+def test_the_oml_pipeline_mines_each_epoch(
     landmarks: Path, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     from hydra import compose, initialize_config_module

@@ -1,0 +1,1 @@
+"""What every part uses; it knows none of them."""

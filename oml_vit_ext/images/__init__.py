@@ -1,0 +1,1 @@
+"""Image files: which there are, how large they are, and their pixels."""

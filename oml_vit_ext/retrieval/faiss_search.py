@@ -1,0 +1,61 @@
+"""Makes OML's own pipelines search through faiss."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import oml.retrieval.retrieval_results as oml_results
+
+from oml_vit_ext.retrieval.engines import EXACT
+from oml_vit_ext.retrieval.retrieve import MEMORY_MB, Neighbours, knn, knn_qg
+
+# The innermost search is the last; OML's own functions are put back when the list is empty again.
+_active: list[faiss_search] = []
+_oml_functions: dict[str, Any] = {}
+
+
+class faiss_search:  # named like the functions of contextlib
+    """``with faiss_search():`` OML's ``RetrievalResults`` are found through faiss.
+
+    That covers everything in OML that searches: validation metrics, the metrics during training and re-ranker
+    training. Everything is as before after the block, also when it is left by an exception. Blocks can be nested (the
+    inner one counts), and one object can be used several times. The switch holds for the whole process.
+
+    Args:
+        index, search_params, memory_mb: As in :func:`oml_vit_ext.retrieval.retrieve`.
+    """
+
+    def __init__(self, index: str = EXACT, *, search_params: str = "", memory_mb: float = MEMORY_MB) -> None:
+        self.settings: dict[str, Any] = {"index": index, "search_params": search_params, "memory_mb": memory_mb}
+
+    def __enter__(self) -> faiss_search:
+        if not _active:
+            # The names by which RetrievalResults calls them; oml.functional.knn itself stays as it is.
+            for name, ours in (("batched_knn", _batched_knn), ("batched_knn_qg", _batched_knn_qg)):
+                _oml_functions[name] = getattr(oml_results, name)
+                setattr(oml_results, name, ours)
+        _active.append(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        position = max(i for i, entered in enumerate(_active) if entered is self)
+        del _active[position]
+        if not _active:
+            for name, theirs in _oml_functions.items():
+                setattr(oml_results, name, theirs)
+            _oml_functions.clear()
+
+
+def _batched_knn(embeddings: Any, ids_query: Any, ids_gallery: Any, top_n: int, **more: Any) -> Neighbours:
+    more.pop("bs", None)  # OML's batch size; memory_mb bounds ours
+    return knn(embeddings, ids_query, ids_gallery, n_items=top_n, **{"verbose": False, **more, **_active[-1].settings})
+
+
+def _batched_knn_qg(embeddings_query: Any, embeddings_gallery: Any, top_n: int, **more: Any) -> Neighbours:
+    more.pop("bs", None)
+    return knn_qg(
+        embeddings_query, embeddings_gallery, n_items=top_n, **{"verbose": False, **more, **_active[-1].settings}
+    )

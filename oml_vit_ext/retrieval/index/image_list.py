@@ -1,0 +1,107 @@
+"""Which images an index is made of: every image below a folder, or the rows of a dataframe of OML."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+from oml.const import LABELS_COLUMN, PATHS_COLUMN, X1_COLUMN, X2_COLUMN, Y1_COLUMN, Y2_COLUMN
+
+from oml_vit_ext.images.folders import image_files
+from oml_vit_ext.images.formats import EXTENSIONS
+from oml_vit_ext.retrieval.index.embedder import Box
+
+COLUMNS = ["key", "path", "box", "label", "size", "mtime_ns"]
+_BOX_COLUMNS = [X1_COLUMN, Y1_COLUMN, X2_COLUMN, Y2_COLUMN]
+
+
+def list_images(source: Path | str | pd.DataFrame, root: Path | str) -> pd.DataFrame:
+    """The images of a folder or of a dataframe, in the columns of an index.
+
+    The columns: ``path`` is relative to ``root`` with forward slashes; ``box`` is ``"x_1,y_1,x_2,y_2"`` or empty;
+    ``label`` is text or empty; ``key`` is path and box, unique; ``size`` (bytes) and ``mtime_ns`` tell whether the file
+    changed, -1 for a file that does not exist.
+
+    Args:
+        source: A folder (searched with its subfolders, links included), or a dataframe with OML's ``path``, and
+            perhaps ``label`` and the four columns of a bounding box.
+        root: Folder that paths are relative to.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: The folder holds no image, a column is missing, an image lies outside ``root`` or is listed twice.
+    """
+    if isinstance(source, pd.DataFrame):
+        return _from_frame(source, Path(root))
+    folder = Path(source)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"The image folder {str(source)!r} does not exist, or is not a folder.")
+    paths = sorted(path.absolute() for path in image_files(folder))
+    if not paths:
+        raise ValueError(f"The folder {str(folder)!r} holds no image ({', '.join(EXTENSIONS)}).")
+    return _table([relative_to_root(path, root) for path in paths], [""] * len(paths), [""] * len(paths), Path(root))
+
+
+def relative_to_root(path: Path | str, root: Path | str) -> str:
+    """The path below ``root``, with forward slashes; links are not followed.
+
+    Raises:
+        ValueError: It lies outside.
+    """
+    base = os.path.abspath(root)
+    full = os.path.abspath(os.path.join(base, path))
+    if os.path.commonpath([base, full]) != base or full == base:
+        raise ValueError(f"The image {str(path)!r} lies outside the root {base!r} of the index: expected it below.")
+    return Path(os.path.relpath(full, base)).as_posix()
+
+
+def parse_box(box: str) -> Box | None:
+    """``"1,2,3,4"`` -> ``(1, 2, 3, 4)``; empty -> ``None``."""
+    if not box:
+        return None
+    x_1, y_1, x_2, y_2 = map(int, box.split(","))
+    return x_1, y_1, x_2, y_2
+
+
+def _from_frame(df: pd.DataFrame, root: Path) -> pd.DataFrame:
+    if list(df.columns) == COLUMNS:
+        return df.reset_index(drop=True)  # already listed
+    if PATHS_COLUMN not in df:
+        raise ValueError(f"The dataframe has the columns {list(map(str, df))}, expected {PATHS_COLUMN!r} among them.")
+    given = [column for column in _BOX_COLUMNS if column in df]
+    if given and len(given) < 4:
+        raise ValueError(f"The dataframe has the columns {given} of a bounding box, expected none or {_BOX_COLUMNS}.")
+    if df.empty:
+        raise ValueError("The dataframe has no rows: there is no image to index.")
+    boxes = [""] * len(df)
+    if given:
+        boxes = [
+            "" if any(pd.isna(v) for v in row) else ",".join(str(int(v)) for v in row)
+            for row in df[_BOX_COLUMNS].itertuples(index=False)
+        ]
+    labels = [""] * len(df) if LABELS_COLUMN not in df else ["" if pd.isna(v) else str(v) for v in df[LABELS_COLUMN]]
+    return _table([relative_to_root(str(path), root) for path in df[PATHS_COLUMN]], boxes, labels, root)
+
+
+def _table(paths: list[str], boxes: list[str], labels: list[str], root: Path) -> pd.DataFrame:
+    stamps = {path: _stamp(root / path) for path in paths}
+    keys = [f"{path}#{box}" if box else path for path, box in zip(paths, boxes, strict=True)]
+    # As objects: pandas' own strings cannot hold names of files that are no UTF-8.
+    texts = pd.DataFrame({"key": keys, "path": paths, "box": boxes, "label": labels}, dtype=object)
+    table = texts.assign(
+        size=[stamps[path][0] for path in paths],
+        mtime_ns=[stamps[path][1] for path in paths],
+    )
+    twice = table.key[table.key.duplicated()]
+    if len(twice):
+        raise ValueError(f"{len(twice)} images are listed more than once, the first: {twice.iloc[0]!r}.")
+    return table
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns

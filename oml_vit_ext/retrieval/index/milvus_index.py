@@ -1,0 +1,230 @@
+"""The index of images in Milvus: in a file through milvus-lite, or on a cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
+from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex
+from oml_vit_ext.retrieval.rows import Embeddings, Floats
+
+_MESSAGE_BYTES = 4_000_000  # a message to the server may have 64 MB
+_LONGEST_TEXT = 65_535  # bytes; Milvus' own limit for VARCHAR
+_MOST_HITS = 16_384  # Milvus' own limit for one query
+_TEXTS = ("path", "label", "box")
+
+
+class MilvusIndex(ImageIndex):
+    """Images and descriptors in a collection of Milvus: more than one machine holds, or many people query.
+
+    ``add``, ``search`` and ``search_images`` are those of :class:`~oml_vit_ext.retrieval.SearchIndex`; what is added is
+    stored at once. Beside the collection stands a second one, ``<collection>_model``, with the model's fingerprint.
+
+    Use :meth:`create` or :meth:`open`.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        collection: str,
+        root: Path | str,
+        fingerprint: Fingerprint,
+        config: Mapping[str, Any] | None,
+    ) -> None:
+        super().__init__(root, fingerprint, config)
+        self.collection = collection
+        self._client = client
+        client.load_collection(collection)
+
+    @classmethod
+    def create(
+        cls,
+        uri: str,
+        root: Path | str,
+        fingerprint: Fingerprint,
+        *,
+        collection: str = "images",
+        config: Mapping[str, Any] | None = None,
+        index: str = "AUTOINDEX",
+        index_params: Mapping[str, Any] | None = None,
+        token: str = "",
+    ) -> MilvusIndex:
+        """A new, empty collection.
+
+        Args:
+            uri: A file name ending in ``.db`` (milvus-lite, in this process) or the URL of a cluster.
+            root: Folder that the paths of the images are relative to.
+            fingerprint, config: Of the model, e.g. ``embedder.fingerprint`` and ``embedder.config``.
+            collection: Its name: letters, digits and underscores.
+            index: ``FLAT`` (exact), ``HNSW``, ``IVF_FLAT``, ``IVF_PQ``, ... as Milvus names them. milvus-lite
+                chooses for itself.
+            index_params: Of the index, e.g. ``{"M": 32, "efConstruction": 200}`` for HNSW.
+            token: ``user:password`` or an API key of a cluster.
+
+        Raises:
+            ImportError: The extra ``milvus`` is not installed.
+            RuntimeError: Milvus cannot be reached, or refuses the collection.
+            FileExistsError: There is such a collection.
+        """
+        client, milvus = _connect(uri, token), _import_pymilvus()
+        if client.has_collection(collection):
+            client.close()
+            raise FileExistsError(
+                f"Milvus at {uri!r} has a collection {collection!r} already: open it, or choose another name."
+            )
+        text = milvus.DataType.VARCHAR
+        try:
+            images = _schema(client, milvus, fingerprint.width)
+            for name in _TEXTS:
+                images.add_field(name, text, max_length=_LONGEST_TEXT)
+            for name in ("size", "mtime_ns"):
+                images.add_field(name, milvus.DataType.INT64)
+            model = _schema(client, milvus, fingerprint.width)
+            model.add_field("info", text, max_length=_LONGEST_TEXT)
+            known = fingerprint.to_dict()
+            known.pop("probe")  # it is the descriptor of that row
+            info = {"root": str(Path(root).absolute()), "config": config, "model": known}
+            _create_collection(client, f"{collection}_model", model, "FLAT", {})
+            row = {"key": "model", "descriptor": list(fingerprint.probe), "info": json.dumps(info)}
+            client.insert(f"{collection}_model", [row])
+            _create_collection(client, collection, images, index, dict(index_params or {}))
+        except milvus.MilvusException as error:
+            client.close()
+            raise RuntimeError(f"Milvus at {uri!r} refuses the collection {collection!r}: {error.message}.") from error
+        return cls(client, collection, root, fingerprint, config)
+
+    @classmethod
+    def open(
+        cls, uri: str, *, collection: str = "images", root: Path | str | None = None, token: str = ""
+    ) -> MilvusIndex:
+        """A collection that :meth:`create` made; ``root`` says where the images are now, if they have moved.
+
+        Raises:
+            ImportError, RuntimeError: As for :meth:`create`.
+            FileNotFoundError: There is no such file or collection.
+        """
+        if not _is_url(uri) and not Path(uri).exists():
+            raise FileNotFoundError(f"There is no milvus-lite file {uri!r}.")
+        client = _connect(uri, token)
+        if not (client.has_collection(collection) and client.has_collection(f"{collection}_model")):
+            present = [name for name in client.list_collections() if f"{name}_model" in client.list_collections()]
+            client.close()
+            raise FileNotFoundError(f"Milvus at {uri!r}: {unknown_name('collection', collection, present)}")
+        client.load_collection(f"{collection}_model")
+        row = client.get(f"{collection}_model", ids=["model"], output_fields=["info", "descriptor"])[0]
+        info = json.loads(row["info"])
+        fingerprint = Fingerprint.from_dict({**info["model"], "probe": map(float, row["descriptor"])})
+        return cls(client, collection, root or info["root"], fingerprint, info["config"])
+
+    def close(self) -> None:
+        """Leave the server; a milvus-lite file can then be opened by another process."""
+        self._client.close()
+
+    def __len__(self) -> int:
+        return int(self._client.query(self.collection, filter="", output_fields=["count(*)"])[0]["count(*)"])
+
+    def search(self, descriptors: Embeddings, k: int = 10, *, search_params: str = "") -> list[list[Hit]]:
+        """As in :class:`ImageIndex`; ``search_params`` as Milvus names them: ``nprobe=16``, ``ef=64``.
+
+        Raises:
+            ValueError: Descriptors of another dimension, not finite or all zeros; ``k`` below 1 or above 16 384.
+        """
+        queries = self._checked(descriptors, k)
+        if k > _MOST_HITS:
+            raise ValueError(f"k is {k}, expected at most {_MOST_HITS}: Milvus returns no more for one query.")
+        params = {"metric_type": "L2", "params": _parse_params(search_params)}
+        hits = []
+        for _, rows in queries.blocks(self._rows_per_message()):
+            for found in self._client.search(
+                self.collection, data=rows.tolist(), limit=k, output_fields=list(_TEXTS), search_params=params
+            ):
+                # Milvus' L2 is the squared distance.
+                hits.append([Hit(distance=max(0.0, f["distance"]) ** 0.5, **_texts(f["entity"])) for f in found])
+        return hits
+
+    def known(self, keys: list[str]) -> dict[str, tuple[int, int]]:
+        by_id = {_identifier(key): key for key in keys}
+        found = {}
+        for ids in _batches(list(by_id), 1_000):
+            for row in self._client.get(self.collection, ids=ids, output_fields=["size", "mtime_ns"]):
+                found[by_id[row["key"]]] = (int(row["size"]), int(row["mtime_ns"]))
+        return found
+
+    def store(self, images: pd.DataFrame, descriptors: Floats) -> None:
+        records = images[[*_TEXTS, "size", "mtime_ns"]].to_dict("records")
+        for number, key in enumerate(images.key):
+            records[number]["key"] = _identifier(key)
+        for positions in _batches(list(range(len(records))), self._rows_per_message()):
+            rows = [{**records[i], "descriptor": descriptors[i].tolist()} for i in positions]
+            self._client.upsert(self.collection, rows)
+
+    def _rows_per_message(self) -> int:
+        return max(1, _MESSAGE_BYTES // (4 * self.fingerprint.width))
+
+
+def _schema(client: Any, milvus: Any, width: int) -> Any:
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("key", milvus.DataType.VARCHAR, is_primary=True, max_length=64)
+    schema.add_field("descriptor", milvus.DataType.FLOAT_VECTOR, dim=width)
+    return schema
+
+
+def _create_collection(client: Any, name: str, schema: Any, index: str, params: dict[str, Any]) -> None:
+    index_params = client.prepare_index_params()
+    index_params.add_index(field_name="descriptor", index_type=index, metric_type="L2", params=params)
+    # Strong: what was added is found by the next search.
+    client.create_collection(name, schema=schema, index_params=index_params, consistency_level="Strong")
+
+
+def _connect(uri: str, token: str) -> Any:
+    milvus = _import_pymilvus()
+    if not _is_url(uri) and not uri.endswith(".db"):
+        raise ValueError(f"uri is {uri!r}, expected a file name ending in '.db' or a URL such as 'http://host:19530'.")
+    try:
+        return milvus.MilvusClient(uri=uri, token=token)
+    except (milvus.MilvusException, OSError, ImportError, RuntimeError) as error:
+        raise RuntimeError(f"Milvus at {uri!r} cannot be opened: {error}") from error
+
+
+def _import_pymilvus() -> Any:
+    try:
+        return importlib.import_module("pymilvus")  # by name: its stubs are no valid Python for mypy
+    except ImportError as error:
+        raise ImportError(f"An index in Milvus needs pymilvus ({error}): pip install 'oml-vit-ext[milvus]'.") from error
+
+
+def _is_url(uri: str) -> bool:
+    return "://" in uri
+
+
+def _identifier(key: str) -> str:
+    """A primary key of hex digits: Milvus does not escape quotes in keys that it looks up."""
+    return hashlib.blake2b(key.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+def _texts(entity: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(entity[name]) for name in _TEXTS}
+
+
+def _parse_params(params: str) -> dict[str, float]:
+    parsed: dict[str, float] = {}
+    for assignment in filter(None, params.split(",")):
+        name, _, value = assignment.partition("=")
+        try:
+            parsed[name.strip()] = int(value) if value.strip().isdigit() else float(value)
+        except ValueError as error:
+            raise ValueError(f"search_params {params!r} are not understood, expected e.g. 'nprobe=16'.") from error
+    return parsed
+
+
+def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,58 @@
+"""Re-ranks the hits of one query image with any postprocessor of OML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from oml.datasets.images import ImageBaseDataset
+from oml.interfaces.datasets import IQueryGalleryDataset
+from oml.interfaces.retrieval import IRetrievalPostprocessor
+from oml.retrieval.retrieval_results import RetrievalResults
+from torch import LongTensor
+
+from oml_vit_ext.retrieval.index.image_index import Hit
+from oml_vit_ext.retrieval.index.image_list import parse_box
+
+
+def rerank_hits(
+    query: Path | str, hits: Sequence[Hit], root: Path | str, reranker: IRetrievalPostprocessor, transform: Any
+) -> list[Hit]:
+    """The same hits in the order, and with the distances, that the re-ranker gives them.
+
+    Args:
+        query: The image that was searched.
+        hits: What the index found for it, nearest first.
+        root: Folder of the hits' paths: ``index.root``.
+        reranker: E.g. ``STIRReranker(top_n=20, ...)``; its ``top_n`` says how many of the first hits it looks at.
+        transform: Of the re-ranker's images.
+    """
+    if len(hits) < 2:
+        return list(hits)
+    dataset = _OneQuery(Path(query), hits, Path(root), transform)
+    found = RetrievalResults(
+        distances=[torch.tensor([hit.distance for hit in hits])],  # type: ignore[list-item]
+        retrieved_ids=[torch.arange(len(hits))],  # type: ignore[list-item]
+    )
+    reranked = reranker.process(found, dataset)
+    order, distances = reranked.retrieved_ids[0].tolist(), reranked.distances[0].tolist()
+    return [hits[i]._replace(distance=distance) for i, distance in zip(order, distances, strict=True)]
+
+
+class _OneQuery(ImageBaseDataset, IQueryGalleryDataset):
+    """The query and its hits as a data set of OML."""
+
+    def __init__(self, query: Path, hits: Sequence[Hit], root: Path, transform: Any) -> None:
+        super().__init__(
+            paths=[query, *(root / hit.path for hit in hits)],
+            bboxes=[None, *(parse_box(hit.box) for hit in hits)],
+            transform=transform,
+        )
+
+    def get_query_ids(self) -> LongTensor:
+        return torch.tensor([0])  # type: ignore[return-value]
+
+    def get_gallery_ids(self) -> LongTensor:
+        return torch.arange(1, len(self))  # type: ignore[return-value]

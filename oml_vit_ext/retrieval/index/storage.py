@@ -1,0 +1,136 @@
+"""A folder of files that changes as a whole: whoever reads it finds the last complete state.
+
+``manifest.json`` names the files that count, with their sizes and checksums. New files get new names, the manifest is
+replaced by one rename, and only then old files go. A process that dies in between leaves the old state, and perhaps
+files without meaning that the next commit removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from oml_vit_ext.common.files import UNFINISHED, flush, replaced
+
+MANIFEST, LOCK = "manifest.json", ".lock"
+# The files that :func:`commit` is given to write, and what an interrupted one leaves of them and of the manifest.
+_NAME = r"(?:images|descriptors)-\d{6}-\d{6}\.(?:csv|npy)|faiss-\d{6}\.index"
+_LEFT_OVER = UNFINISHED.format(r"(?:images-[-\d]+|descriptors-[-\d]+|faiss-\d+|manifest)")
+_OURS = re.compile(f"{_NAME}|{_LEFT_OVER}")
+FORMAT = 1
+_CHUNK = 1 << 22  # bytes
+
+Writer = Callable[[Path], None]
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only writer of an index. Blocks may be nested; the lock goes with the process that holds it.
+
+    Raises:
+        RuntimeError: Another process is writing it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0, is_singleton=True)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RuntimeError(
+            f"The index {str(folder)!r} is being written by another process: wait until it has finished."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, once it and the sizes of its files are found to be complete.
+
+    Raises:
+        FileNotFoundError: There is no index in the folder, or a file of it is gone.
+        ValueError: The manifest or a file is damaged or cut short.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        what = "there is no such folder" if not folder.is_dir() else f"it has no {MANIFEST}"
+        raise FileNotFoundError(f"{str(folder)!r} is not an index: {what}.")
+    try:
+        envelope = json.loads(path.read_text())
+        content, checksum = envelope["content"], envelope["checksum"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{str(path)!r} is damaged or cut short: {error}.") from error
+    if checksum != _checksum_text(content):
+        raise ValueError(f"{str(path)!r} is damaged: its checksum does not fit its content.")
+    if content["format"] != FORMAT:
+        raise ValueError(f"{str(path)!r} has format {content['format']}, expected {FORMAT}: made by another version?")
+    for name, expected in content["files"].items():
+        file = folder / name
+        if not file.is_file():
+            raise FileNotFoundError(f"The index {str(folder)!r} lacks its file {name!r}.")
+        if file.stat().st_size != expected["size"]:
+            raise ValueError(
+                f"{str(file)!r} has {file.stat().st_size} bytes, expected {expected['size']}: it is cut short or "
+                f"damaged. Make the index again."
+            )
+    return content
+
+
+def verify_checksums(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Read all files and raise a ``ValueError`` for one whose content has changed since it was written."""
+    for name, expected in manifest["files"].items():
+        if _checksum_file(folder / name) != expected["checksum"]:
+            raise ValueError(f"{str(folder / name)!r} is damaged: its checksum does not fit. Make the index again.")
+
+
+def commit(
+    folder: Path, content: Mapping[str, Any], keep: Mapping[str, Any], new: Mapping[str, Writer]
+) -> dict[str, Any]:
+    """Write ``new`` files and make them, the kept ones and ``content`` the state of the folder.
+
+    Args:
+        folder: Locked by the caller.
+        content: What the manifest says beside the files.
+        keep: Entries of the previous manifest's ``files`` that stay.
+        new: File name -> function that writes it to a given path. No name may be in use.
+
+    Returns:
+        The new manifest.
+    """
+    files = dict(keep)
+    for name, write in new.items():
+        with replaced(folder / name) as unfinished:
+            write(unfinished)
+            files[name] = {"size": unfinished.stat().st_size, "checksum": _checksum_file(unfinished)}
+    manifest = {"format": FORMAT, **content, "files": files}
+    with replaced(folder / MANIFEST) as unfinished:
+        unfinished.write_text(json.dumps({"content": manifest, "checksum": _checksum_text(manifest)}))
+    flush(folder)
+    for stale in folder.iterdir():
+        if _OURS.fullmatch(stale.name) and stale.name not in files and stale.is_file():
+            stale.unlink()
+    return manifest
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file of this name can only be an index's."""
+    return name in (MANIFEST, LOCK) or _OURS.fullmatch(name) is not None
+
+
+def _checksum_file(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _checksum_text(content: Any) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()

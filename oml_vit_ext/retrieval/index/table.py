@@ -1,0 +1,110 @@
+"""Images and their descriptors, in the parts in which they were added and saved."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from oml_vit_ext.retrieval.index.image_list import COLUMNS
+from oml_vit_ext.retrieval.index.storage import Writer
+from oml_vit_ext.retrieval.rows import Floats, StackedRows
+
+Files = list[tuple[str, str]]  # of each saved part: the table of images, the array of descriptors
+
+
+class DescriptorTable:
+    """Row i of ``images`` (columns as from ``list_images``) belongs to row i of ``rows()``."""
+
+    def __init__(self) -> None:
+        self.images = pd.DataFrame({column: [] for column in COLUMNS})
+        self.files: Files = []
+        self._parts: list[Floats] = []  # one array per saved file, then what is new
+        self._row_of: dict[str, int] = {}  # key -> row
+        self._rewritten: set[int] = set()  # saved parts with a changed image
+
+    @classmethod
+    def read(cls, folder: Path, files: Files, *, mmap: bool) -> DescriptorTable:
+        """The parts saved in ``folder``; with ``mmap``, the descriptors stay there."""
+        table = cls()
+        table.files = files
+        table.images = pd.concat([_read_images(folder / images) for images, _ in files], ignore_index=True)
+        table._parts = [np.load(folder / name, mmap_mode="r" if mmap else None) for _, name in files]
+        table._row_of = {key: row for row, key in enumerate(table.images.key)}
+        return table
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def rows(self) -> StackedRows:
+        """All descriptors, ``(len(self), dim)``."""
+        return StackedRows(self._parts)
+
+    def known(self, keys: list[str]) -> dict[str, tuple[int, int]]:
+        """Size and time of the files, as stored, of those of ``keys`` that are in the table."""
+        found = [(key, self._row_of[key]) for key in keys if key in self._row_of]
+        sizes, times = self.images["size"].to_numpy(), self.images.mtime_ns.to_numpy()
+        return {key: (int(sizes[row]), int(times[row])) for key, row in found}
+
+    def store(self, images: pd.DataFrame, descriptors: Floats) -> bool:
+        """Append rows, or replace those whose key is there already; returns whether any was replaced."""
+        is_known = np.array([key in self._row_of for key in images.key], dtype=bool)
+        for position in np.flatnonzero(is_known):
+            self._replace(self._row_of[images.key.iloc[position]], images.iloc[position], descriptors[position])
+        new = images[~is_known]
+        if len(new):
+            self._row_of.update((key, len(self) + offset) for offset, key in enumerate(new.key))
+            self.images = pd.concat([self.images, new], ignore_index=True) if len(self) else new.reset_index(drop=True)
+            self._parts.append(np.ascontiguousarray(descriptors[~is_known]))
+        return bool(is_known.any())
+
+    def to_write(self, generation: int) -> tuple[Files, dict[str, Writer]]:
+        """The files that would hold the whole table, and how to write those of them that are not there yet."""
+        n_saved = len(self.files)
+        if len(self._parts) > n_saved:  # one file for all that is new
+            self._parts[n_saved:] = [np.concatenate(self._parts[n_saved:])]
+        files: Files = []
+        writers: dict[str, Writer] = {}
+        start = 0
+        for number, part in enumerate(self._parts):
+            if number < n_saved and number not in self._rewritten:
+                files.append(self.files[number])
+            else:
+                name = f"{generation:06d}-{number:06d}"
+                files.append((f"images-{name}.csv", f"descriptors-{name}.npy"))
+                writers[files[-1][0]] = partial(_write_images, self.images[start : start + len(part)])
+                writers[files[-1][1]] = partial(_write_array, part)
+            start += len(part)
+        return files, writers
+
+    def saved(self, files: Files) -> None:
+        """``to_write`` was written: remember where."""
+        self.files = files
+        self._rewritten.clear()
+
+    def _replace(self, row: int, image: pd.Series, descriptor: Floats) -> None:
+        self.images.iloc[row] = image
+        start = 0
+        for number, part in enumerate(self._parts):
+            if row < start + len(part):
+                part[row - start] = descriptor
+                self._rewritten.add(number)
+                return
+            start += len(part)
+
+
+def _write_images(images: pd.DataFrame, path: Path) -> None:
+    # Names of files may hold bytes that are no UTF-8: Python keeps those as surrogates.
+    images.to_csv(path, index=False, errors="surrogateescape")
+
+
+def _read_images(path: Path) -> pd.DataFrame:
+    text = pd.read_csv(path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
+    return text.astype({"size": np.int64, "mtime_ns": np.int64})
+
+
+def _write_array(array: Floats, path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, array)

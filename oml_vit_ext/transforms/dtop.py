@@ -1,0 +1,106 @@
+"""The transforms of DToP: every image to its group's size for training, any shape for test (arXiv 2210.11909)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torchvision.transforms as t
+from oml.const import MEAN, STD, TNormParam
+from PIL import Image, ImageOps
+from torch import nn
+
+from oml_vit_ext.transforms.size_groups import GROUP_SIZES, checked_sizes, group_of
+
+
+def get_augs_dtop(
+    sizes: Sequence[Sequence[int]] = GROUP_SIZES,
+    crop_scale: Sequence[float] = (0.7, 1.0),
+    mean: TNormParam = MEAN,
+    std: TNormParam = STD,
+) -> t.Compose:
+    """Training: a random crop of the shape of the image's group, resized to the group's size, and a random flip.
+
+    The group comes from the image's own aspect ratio, by the function that the sampler ``group_size`` uses: with the
+    same ``sizes`` in both, each of its batches has one size. Another sampler needs a single size.
+
+    Args:
+        sizes: Width and height of each group in pixels.
+        crop_scale: Area of the crop as a share of the largest one of that shape, lowest and highest. Reconstructed.
+        mean, std: Per channel, for values in [0, 1]. The default is ImageNet's.
+    """
+    return t.Compose(
+        [Upright(), GroupSizeCrop(sizes, crop_scale), t.RandomHorizontalFlip(), t.ToTensor(), t.Normalize(mean, std)]
+    )
+
+
+def get_norm_resize_dtop(im_size: int = 512, mean: TNormParam = MEAN, std: TNormParam = STD) -> t.Compose:
+    """Test: the longer side to ``im_size`` pixels, the aspect ratio kept.
+
+    Images of different shapes cannot be in one batch: validate and predict with batches of one (``bs_val: 1``, ``bs:
+    1``), or of more where all images have the same shape. The size is reconstructed; the paper's is not known.
+
+    Args:
+        im_size: Longer side in pixels.
+        mean, std: As for training.
+    """
+    return t.Compose([Upright(), LongerSide(im_size), t.ToTensor(), t.Normalize(mean, std)])
+
+
+def random_crop(size: tuple[int, int], ratio: float, scale: tuple[float, float]) -> tuple[int, int, int, int]:
+    """A random box ``(left, top, width, height)`` in pixels inside an image of ``size`` (width, height).
+
+    Its shape is ``ratio`` = width / height up to whole pixels; its area, as a share of the largest box of that shape in
+    the image, is uniform in ``scale``; its place is uniform.
+    """
+    area, x, y = torch.rand(3).tolist()
+    side = (scale[0] + area * (scale[1] - scale[0])) ** 0.5
+    largest = min(size[0], size[1] * ratio)
+    width = min(size[0], max(1, round(largest * side)))
+    height = min(size[1], max(1, round(largest * side / ratio)))
+    return round(x * (size[0] - width)), round(y * (size[1] - height)), width, height
+
+
+class Upright(nn.Module):
+    """Turns a photo as its EXIF orientation says; OML's reader does not."""
+
+    def forward(self, image: Image.Image) -> Image.Image:
+        return ImageOps.exif_transpose(image)
+
+
+class GroupSizeCrop(nn.Module):
+    """A random crop of the shape of the image's group, resized to the size of that group."""
+
+    def __init__(self, sizes: Sequence[Sequence[int]], crop_scale: Sequence[float]) -> None:
+        super().__init__()
+        if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+            raise ValueError(f"crop_scale is {list(crop_scale)}, expected two shares with 0 < lowest <= highest <= 1.")
+        self.sizes = checked_sizes(sizes)
+        self.crop_scale = (float(crop_scale[0]), float(crop_scale[1]))
+
+    def forward(self, image: Image.Image) -> Image.Image:
+        width, height = self.sizes[int(group_of(image.width, image.height, self.sizes))]
+        left, top, crop_width, crop_height = random_crop(image.size, width / height, self.crop_scale)
+        box = (left, top, left + crop_width, top + crop_height)
+        return image.resize((width, height), Image.Resampling.BICUBIC, box=box)
+
+    def extra_repr(self) -> str:
+        return f"sizes={self.sizes}, crop_scale={self.crop_scale}"
+
+
+class LongerSide(nn.Module):
+    """Resizes so that the longer side has a given number of pixels and the shorter side at least one."""
+
+    def __init__(self, im_size: int) -> None:
+        super().__init__()
+        if im_size < 1:
+            raise ValueError(f"im_size is {im_size}, expected a positive number of pixels.")
+        self.im_size = im_size
+
+    def forward(self, image: Image.Image) -> Image.Image:
+        longer = max(image.size)
+        width, height = (max(1, round(side * self.im_size / longer)) for side in image.size)
+        return image.resize((width, height), Image.Resampling.BICUBIC)
+
+    def extra_repr(self) -> str:
+        return f"im_size={self.im_size}"

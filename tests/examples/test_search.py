@@ -1,0 +1,164 @@
+"""``examples/search.py``: index a folder, ask with an image, re-rank."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from oml.interfaces.models import IPairwiseModel
+from oml.registry.transforms import get_transforms_by_cfg
+from oml.retrieval.postprocessors.pairwise import PairwiseReranker
+from PIL import Image
+from torch import Tensor
+
+from helpers import ROOT
+from oml_vit_ext.extractors import IRTExtractor
+from oml_vit_ext.reranking import STIRSiamese
+from oml_vit_ext.retrieval import Hit, rerank_hits
+
+
+def _search(*arguments: str) -> str:
+    """Run the script in this process, in the current folder; returns what it printed."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.syspath_prepend(str(ROOT / "examples"))
+        patch.setattr(sys, "argv", ["search.py", *arguments])
+        runpy.run_path(str(ROOT / "examples" / "search.py"), run_name="__main__")
+    return printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(demo_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``photos`` of two vendors and something that is no image."""
+    folder = tmp_path_factory.mktemp("search")
+    for vendor in ("noto", "fxemoji"):
+        (folder / "photos" / vendor).mkdir(parents=True)
+        for path in sorted((demo_slice / "images" / vendor).glob("*.jpg"))[:20]:
+            (folder / "photos" / vendor / path.name).symlink_to(path)
+    (folder / "photos" / "broken.png").write_text("no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def printed(folder: Path) -> list[str]:
+    """What indexing each of two shards printed."""
+    settings = ["--save-every", "15", "--device", "cpu"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return [_search("index", "photos", "--to", f"shard_{i}", "--shard", f"{i}/2", *settings) for i in range(2)]
+
+
+def test_both_shards_hold_everything_and_the_broken_one_is_listed(printed: list[str]) -> None:
+    n_added = [int(text.split(" added")[0].split()[-1]) for text in printed]
+    assert sum(n_added) == 40 and min(n_added) > 5
+    assert sum("broken: broken.png" in text for text in printed) == 1
+
+
+def test_the_second_time_nothing_is_described_again(
+    folder: Path, printed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    again = _search("index", "photos", "--to", "shard_0", "--shard", "0/2")
+    assert f"0 added, 0 changed, {printed[0].split(' added')[0].split()[-1]} unchanged" in again
+
+
+def test_a_query_gives_a_table_and_a_picture(folder: Path, printed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    query = sorted((folder / "photos" / "noto").iterdir())[0]
+    shown = _search("query", str(query), "--index", "shard_0", "shard_1", "-k", "4", "--picture", "out/top.png")
+    rows = [line.split() for line in shown.splitlines() if line.strip()[:1].isdigit()]
+    assert [int(row[0]) for row in rows] == [1, 2, 3, 4]
+    assert rows[0][2] == f"noto/{query.name}" and float(rows[0][1]) < 1e-3
+    assert [float(row[1]) for row in rows] == sorted(float(row[1]) for row in rows)
+    assert Image.open(folder / "out" / "top.png").size[0] > 500
+
+
+def test_hits_are_reranked_by_stir(
+    folder: Path, printed: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(folder)
+    tiny = {"arch": "vit_tiny_patch16_224", "timm_args": {"img_size": 32, "patch_size": 8, "depth": 2}}
+    torch.save(STIRSiamese(IRTExtractor(weights=None, **tiny)).state_dict(), tmp_path / "stir.pth")
+    query = sorted((folder / "photos" / "noto").iterdir())[0]
+    overrides = [
+        *(f"checkpoint={tmp_path / 'stir.pth'}", "first_stage_checkpoint=null", "images.test_resize=32"),
+        *("images.crop=32", "extractor.args.arch=vit_tiny_patch16_224"),
+        "++extractor.args.timm_args={img_size: 32, patch_size: 8, depth: 2}",
+    ]
+    arguments = ["query", str(query), "--index", "shard_0", "-k", "6", "--picture", str(tmp_path / "top.png")]
+    plain = _search(*arguments)
+    reranked = _search(*arguments, "--rerank", "5", "--reranker", "stir/validate_reranker_sop", *overrides)
+
+    def paths(text: str) -> list[str]:
+        return [line.split()[2] for line in text.splitlines() if line.strip()[:1].isdigit()]
+
+    assert sorted(paths(plain)) == sorted(paths(reranked)) and paths(plain)[5] == paths(reranked)[5]
+    assert paths(plain) != paths(reranked)  # a random re-ranker
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["query", "photos/broken.png", "--index", "shard_0"], "broken.png' cannot be used"),
+        (["query", "photos/gone.png", "--index", "shard_0"], "gone.png' cannot be used: FileNotFoundError"),
+        (["query", "photos/broken.png", "--index", "photos"], "is not an index"),
+        (["query", "photos/broken.png", "--index", "shard_0", "--rerank", "1"], "--rerank is 1"),
+        (["query", "photos/broken.png", "--index", "shard_0", "--rerank", "9"], "--rerank needs --reranker"),
+        (["index", "photos", "--to", "x", "--shard", "2/2"], "--shard is '2/2'"),
+        (["index", "photos", "--to", "x", "--config-name", "irt/predict_sopp"], "Cannot find primary config"),
+        (["index", "nowhere", "--to", "x"], "'nowhere' does not exist"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(
+    folder: Path, printed: list[str], arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as stop:
+        _search(*arguments)
+    assert message in str(stop.value)
+
+
+def test_an_unknown_option_is_told(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        _search("index", "photos", "--to", "x", "--topp", "3")
+    assert "unknown argument '--topp'" in capsys.readouterr().err
+
+
+class _Brightness(IPairwiseModel):
+    """Distance: by how much two images differ in brightness."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
+        return (x1.mean(dim=(1, 2, 3)) - x2.mean(dim=(1, 2, 3))).abs()
+
+    def predict(self, x1: Tensor, x2: Tensor) -> Tensor:
+        return self(x1, x2)
+
+
+def test_the_first_hits_are_reranked_the_others_stay(tmp_path: Path) -> None:
+    for level in (0, 50, 100, 150, 200):
+        Image.new("RGB", (20, 20), (level,) * 3).save(tmp_path / f"{level}.png")
+    left_dark = Image.new("RGB", (20, 20), (250,) * 3)
+    left_dark.paste((90,) * 3, (0, 0, 10, 20))
+    left_dark.save(tmp_path / "boxed.png")
+    hits = [
+        Hit("0.png", 0.1, "a", ""),
+        Hit("200.png", 0.2, "", ""),
+        Hit("boxed.png", 0.3, "", "0,0,10,20"),
+        Hit("100.png", 0.4, "", ""),
+    ]
+    transform = get_transforms_by_cfg({"name": "norm_resize_irt", "args": {"im_size": 16, "crop_size": 16}})
+    reranker = PairwiseReranker(top_n=3, pairwise_model=_Brightness(), num_workers=0, batch_size=2)
+    reranked = rerank_hits(tmp_path / "100.png", hits, tmp_path, reranker, transform)
+    assert [hit.path for hit in reranked] == ["boxed.png", "0.png", "200.png", "100.png"]
+    assert [hit.distance for hit in reranked] == sorted(hit.distance for hit in reranked)
+    assert reranked[1].label == "a" and reranked[0].box == "0,0,10,20"
+    assert rerank_hits(tmp_path / "100.png", hits[:1], tmp_path, reranker, transform) == hits[:1]
