@@ -1,4 +1,4 @@
-"""The batch of all processes, seen from one of them.
+"""Several processes: the batch of all, seen from one of them, and work that they share.
 
 Every process computes the loss of the whole batch; DistributedDataParallel then averages the processes' gradients over
 their number W. The average equals the gradient of one process on the concatenated batch when each process contributes
@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+T = TypeVar("T")
+
 
 class Batch(NamedTuple):
     """All processes' rows in rank order; ``features[start:stop]`` are this process's own and carry gradients."""
@@ -25,9 +27,9 @@ class Batch(NamedTuple):
     sizes: list[int]  # every process's number of rows
 
 
-def n_ranks() -> int:
-    """Number of processes that share the batch; 1 without torch.distributed."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+def rank_and_world() -> tuple[int, int]:
+    """Number of this process, and how many there are: (0, 1) without ``torch.distributed``."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
 def gather_rows(local: Tensor, sizes: list[int]) -> list[Tensor]:
@@ -47,10 +49,9 @@ def gather_batch(features: Tensor, labels: Tensor, across_ranks: bool = True) ->
         labels: (B,) on the same device.
         across_ranks: False keeps to this process, e.g. in evaluation, which a single process may do alone.
     """
-    world = n_ranks() if across_ranks else 1
-    if world == 1:
+    rank, world = rank_and_world()
+    if world == 1 or not across_ranks:
         return Batch(features, labels, 0, len(features), [len(features)])
-    rank = dist.get_rank()
     sizes = gather_sizes(len(features), features.device)
     rows = gather_rows(features, sizes)
     rows[rank] = _ScaleGradient.apply(features, float(world))
@@ -66,7 +67,7 @@ def gather_constants(local: Tensor, batch: Batch) -> Tensor:
 def gather_sizes(n_local: int, device: torch.device) -> list[int]:
     """Every process's number of rows. Python must know them to allocate: the one wait of a step on several devices."""
     mine = torch.tensor([n_local], device=device)
-    received = [torch.empty_like(mine) for _ in range(n_ranks())]
+    received = [torch.empty_like(mine) for _ in range(rank_and_world()[1])]
     dist.all_gather(received, mine)
     sizes: list[int] = torch.cat(received).tolist()
     return sizes
@@ -74,7 +75,7 @@ def gather_sizes(n_local: int, device: torch.device) -> list[int]:
 
 def sum_over_ranks(values: Tensor) -> Tensor:
     """Adds up a tensor over all processes."""
-    if n_ranks() > 1:
+    if rank_and_world()[1] > 1:
         dist.all_reduce(values)
     return values
 
@@ -90,13 +91,6 @@ class _ScaleGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         return grad_output * ctx.factor, None
-
-
-T = TypeVar("T")
-
-
-def rank_and_world() -> tuple[int, int]:
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
 def gather(local: T) -> list[T]:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.extractors.backbone import Backbone, build_backbone, check_arch
 from oml_vit_ext.extractors.branches import BRANCHES, GlobalBranch, LocalBranch
@@ -116,8 +117,8 @@ class HybridViTExtractor(ExtractorWithParts):
         source = resolve_weights(weights, arch)
         self.backbone = build_backbone(arch, source.tag, timm_args=timm_args)
         self.width = cast(Backbone, self.backbone).embed_dim
-        self._embed_dim = _positive("embed_dim", embed_dim)
-        channels = self.width if local_dim is None else _positive("local_dim", local_dim)
+        self._embed_dim = check_whole("embed_dim", embed_dim, 1)
+        channels = self.width if local_dim is None else check_whole("local_dim", local_dim, 1)
         check_n_layers(n_layers, self.backbone, arch)
         check_tokens(self.backbone, arch, branches)
 
@@ -188,9 +189,3 @@ class HybridViTExtractor(ExtractorWithParts):
 
     def _normalise(self, descriptors: Tensor) -> Tensor:
         return F.normalize(descriptors, dim=-1) if self.normalise_features else descriptors
-
-
-def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected a positive whole number.")
-    return value

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.extractors.backbone import check_images, resize_to_stride, total_stride
 
 
@@ -56,10 +57,7 @@ def layer_tokens(backbone: nn.Module, images: Tensor, n_layers: int) -> LayerTok
 def check_n_layers(n_layers: int, backbone: nn.Module, arch: str) -> None:
     """Raise a ``ValueError`` unless the backbone has that many blocks."""
     depth = len(cast(Any, backbone).blocks)
-    if isinstance(n_layers, bool) or not isinstance(n_layers, int) or not 1 <= n_layers <= depth:
-        raise ValueError(
-            f"n_layers is {n_layers!r}, expected a whole number from 1 to {depth}, the number of blocks of {arch!r}."
-        )
+    check_whole("n_layers", n_layers, 1, depth, f"the blocks of {arch!r}")
 
 
 def check_tokens(backbone: nn.Module, arch: str, branches: str) -> None:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.files import replaced
 
 # A direction with less than this share of the largest variance holds rounding errors of float32, which whitening would
@@ -47,8 +48,8 @@ def fit_pca(embeddings: Tensor | NDArray[np.float64], n_components: int) -> PCAW
     if not np.isfinite(matrix).all():
         bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
         raise ValueError(f"{len(bad)} of {len(matrix)} descriptors hold NaN or infinity, the first in row {bad[0]}.")
-    _check_n_components(
-        n_components, at_most=min(matrix.shape), what=f"{len(matrix)} descriptors of width {matrix.shape[1]}"
+    check_whole(
+        "n_components", n_components, 1, min(matrix.shape), f"{len(matrix)} descriptors of width {matrix.shape[1]}"
     )
     with np.errstate(invalid="ignore"):  # of descriptors that are all the same, the shares are 0 / 0
         pca = PCA(n_components, svd_solver="full").fit(matrix)
@@ -119,7 +120,7 @@ class ExtractorWithPCA(IExtractor, IFreezable):
     ) -> None:
         super().__init__()
         width = extractor.feat_dim
-        _check_n_components(n_components, at_most=width, what=f"{type(extractor).__name__} of width {width}")
+        check_whole("n_components", n_components, 1, width, f"{type(extractor).__name__} of width {width}")
         self.extractor = extractor
         self.n_components = n_components
         self.whiten = whiten
@@ -172,7 +173,7 @@ class ExtractorWithPCA(IExtractor, IFreezable):
                 f"PCA weights {source!r} are of descriptors of width {width}, but {type(self.extractor).__name__} has "
                 f"width {len(self.mean)}: fit them on this extractor."
             )
-        _check_n_components(self.n_components, at_most=fitted, what=f"PCA weights {source!r} with {fitted} components")
+        check_whole("n_components", self.n_components, 1, fitted, f"PCA weights {source!r} with {fitted} components")
         if self.whiten:
             _check_whitening(pca.variance[: self.n_components], source)
         self.mean.copy_(pca.mean)
@@ -183,11 +184,6 @@ class ExtractorWithPCA(IExtractor, IFreezable):
 
 def _mark_as_fitted(module: nn.Module, incompatible_keys: object) -> None:
     module._is_fitted = True  # type: ignore[assignment]
-
-
-def _check_n_components(n_components: int, *, at_most: int, what: str) -> None:
-    if isinstance(n_components, bool) or not isinstance(n_components, int) or not 1 <= n_components <= at_most:
-        raise ValueError(f"n_components is {n_components!r}, expected 1 to {at_most} for {what}.")
 
 
 def _check_whitening(variance: Tensor, source: str) -> None:

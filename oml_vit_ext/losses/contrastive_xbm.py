@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from oml_vit_ext.common.checks import check_number, check_whole
 from oml_vit_ext.common.distributed import Batch, gather_batch, gather_constants, sum_over_ranks
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.losses.contrastive import REDUCTIONS, contrastive_loss
-from oml_vit_ext.losses.inputs import check_batch, check_count, check_number, unit_vectors
+from oml_vit_ext.losses.inputs import check_batch, unit_vectors
 from oml_vit_ext.losses.memory import FeatureMemory
 
 
@@ -43,10 +44,10 @@ class ContrastiveXBMLoss(nn.Module):
         if reduction not in REDUCTIONS:
             raise ValueError(unknown_name("reduction", reduction, REDUCTIONS))
         self.margin = check_number("margin", margin, high=1.0)
-        self.memory_start = check_count("memory_start", memory_start)
+        self.memory_start = check_whole("memory_start", memory_start)
         self.memory_weight = check_number("memory_weight", memory_weight)
         self.reduction = reduction
-        self.memory = FeatureMemory(check_count("memory_size", memory_size))
+        self.memory = FeatureMemory(check_whole("memory_size", memory_size))
         self.last_logs: dict[str, Tensor | float] = {}
 
     def forward(self, features: Tensor, labels: Tensor | Sequence[int]) -> Tensor:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from oml_vit_ext.common.checks import check_number
 from oml_vit_ext.common.distributed import gather_batch
-from oml_vit_ext.losses.inputs import check_batch, check_number, unit_vectors
+from oml_vit_ext.losses.inputs import check_batch, unit_vectors
 
 
 class EntropyResult(NamedTuple):

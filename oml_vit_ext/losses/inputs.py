@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -10,22 +9,6 @@ from torch import Tensor
 
 # Vectors shorter than this have no direction worth following: they are zero vectors.
 SHORTEST = 1e-12
-
-
-def check_number(name: str, value: object, low: float = 0.0, high: float = math.inf) -> float:
-    """Returns ``value`` as a float, or raises ValueError when it is not a finite number in [low, high]."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or not low <= float(value) <= high:  # type: ignore[arg-type]
-        wanted = f"a finite number of at least {low:g}" if high == math.inf else f"a number from {low:g} to {high:g}"
-        raise ValueError(f"{name} must be {wanted}, got {value!r}.")
-    return float(value)  # type: ignore[arg-type]
-
-
-def check_count(name: str, value: object) -> int:
-    """Returns ``value`` as it is, or raises ValueError when it is not a whole number of at least 0."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}.")
-    return value
 
 
 def check_batch(features: Tensor, labels: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from oml_vit_ext.common.checks import check_number
 from oml_vit_ext.common.distributed import Batch
 from oml_vit_ext.losses.contrastive_xbm import ContrastiveXBMLoss
 from oml_vit_ext.losses.entropy import entropy_loss
-from oml_vit_ext.losses.inputs import check_number
 
 
 class IRTLoss(ContrastiveXBMLoss):

@@ -10,8 +10,9 @@ from pytorch_metric_learning.losses.cross_batch_memory import CrossBatchMemory
 from pytorch_metric_learning.utils import loss_and_miner_utils as pairs
 from torch import Tensor, nn
 
+from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.distributed import gather_batch, gather_constants
-from oml_vit_ext.losses.inputs import check_batch, check_count
+from oml_vit_ext.losses.inputs import check_batch
 from oml_vit_ext.losses.memory import FeatureMemory
 from oml_vit_ext.losses.pml_parts import build, is_weight_regularizer
 
@@ -56,7 +57,7 @@ class PMLLoss(nn.Module):
         self.loss = build("loss", loss, args)
         _own_histogram(self.loss)
         self.miner = None if miner is None else build("miner", miner)
-        self.memory = FeatureMemory(check_count("memory_size", memory_size))
+        self.memory = FeatureMemory(check_whole("memory_size", memory_size))
         name = type(self.loss).__name__
         if memory_size > 0 and name not in CrossBatchMemory.supported_losses():
             raise ValueError(

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from wrapt import register_post_import_hook
 
-from oml_vit_ext.common.distributed import gather_rows, gather_sizes, n_ranks
+from oml_vit_ext.common.distributed import gather_rows, gather_sizes, rank_and_world
+from oml_vit_ext.common.evaluating import evaluating
 
 logger = logging.getLogger(__name__)
 
@@ -54,24 +54,19 @@ def describe(module: Any, loader: DataLoader[Any], rows: NDArray[np.int64]) -> T
 
     Images go through the transform of the data set. Each process describes its share; all get everything.
     """
-    rank = dist.get_rank() if n_ranks() > 1 else 0
-    shares = np.array_split(rows, n_ranks())
+    rank, world = rank_and_world()
+    shares = np.array_split(rows, world)
     part = DataLoader(
         Subset(loader.dataset, shares[rank].tolist()),
         batch_size=loader.batch_sampler.batch_size,  # type: ignore[union-attr]
         num_workers=loader.num_workers,
     )
-    was_training = module.model.training
-    module.model.eval()
-    try:
-        with torch.no_grad(), module.trainer.precision_plugin.forward_context():
-            found = [
-                module.model(batch[module.input_tensors_key].to(module.device)).float()
-                for batch in tqdm(part, desc="Mining hard negatives", disable=rank > 0, leave=False)
-            ]
-    finally:
-        module.model.train(was_training)
+    with evaluating(module.model), torch.no_grad(), module.trainer.precision_plugin.forward_context():
+        found = [
+            module.model(batch[module.input_tensors_key].to(module.device)).float()
+            for batch in tqdm(part, desc="Mining hard negatives", disable=rank > 0, leave=False)
+        ]
     local = torch.nn.functional.normalize(torch.cat(found), dim=-1) if found else torch.empty(0)
-    if n_ranks() == 1:
+    if world == 1:
         return local
     return torch.cat(gather_rows(local, gather_sizes(len(local), local.device)))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from oml.interfaces.models import IExtractor
 from torch import Tensor
 
+from oml_vit_ext.common.evaluating import evaluating
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.extractors.backbone import Backbone, check_images, forward_tokens, total_stride
 from oml_vit_ext.extractors.hybrid import HybridViTExtractor
@@ -17,7 +18,7 @@ from oml_vit_ext.extractors.layer_tokens import last_norm, layer_tokens
 from oml_vit_ext.extractors.momentum import ExtractorWithMomentum
 from oml_vit_ext.extractors.multi_scale import AtScales
 from oml_vit_ext.extractors.pca import ExtractorWithPCA
-from oml_vit_ext.pictures.capture import captured_attention, evaluating
+from oml_vit_ext.pictures.capture import captured_attention
 
 MAP_KINDS = ("last_block", "rollout", "local_branch")
 Readable: TypeAlias = IRTExtractor | HybridViTExtractor

@@ -42,19 +42,6 @@ def captured_attention(blocks: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
             layer.fused_attn = before
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model computes as in evaluation; afterwards each part is in the mode that it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in modes:
-            module.training = False
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def _readable_attention(block: nn.Module) -> Any:
     attention = getattr(block, "attn", None)
     if not isinstance(attention, _READABLE):

@@ -9,10 +9,11 @@ import torch
 from oml.interfaces.models import IPairwiseModel
 from torch import Tensor
 
+from oml_vit_ext.common.evaluating import evaluating
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.extractors.backbone import total_stride
 from oml_vit_ext.extractors.irt import IRTExtractor
-from oml_vit_ext.pictures.capture import captured_attention, evaluating
+from oml_vit_ext.pictures.capture import captured_attention
 from oml_vit_ext.reranking import STIRSiamese, joint
 
 BLOCKS = ("all", "last")

@@ -15,6 +15,7 @@ from oml.retrieval.postprocessors.pairwise import PairwiseReranker
 from oml.retrieval.retrieval_results import RetrievalResults
 from torch import Tensor
 
+from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.distributed import rank_and_world, run_share
 from oml_vit_ext.images.loading import load_images
 from oml_vit_ext.reranking.budget import queries_to_rerank
@@ -71,9 +72,9 @@ class STIRReranker(PairwiseReranker):
         margin: float | None = None,
         scores_file: str | Path | None = None,
     ) -> None:
-        _check_whole("top_n", top_n, 2, "with fewer there is nothing to re-rank")
-        _check_whole("batch_size", batch_size, 1, "pairs per forward pass")
-        _check_whole("num_workers", num_workers, 0, "0 decodes in this process")
+        check_whole("top_n", top_n, 2, why="with fewer there is nothing to re-rank")
+        check_whole("batch_size", batch_size, 1, why="pairs per forward pass")
+        check_whole("num_workers", num_workers, 0, why="0 decodes in this process")
         if not isinstance(pairwise_model, IPairwiseModel):
             raise TypeError(
                 f"pairwise_model is a {type(pairwise_model).__name__}, expected a pairwise model (IPairwiseModel), "
@@ -172,11 +173,6 @@ class STIRReranker(PairwiseReranker):
     def _fingerprint(self, dataset: IQueryGalleryDataset) -> str:
         _, image = next(load_images(dataset, [[0]], num_workers=0))
         return fingerprint(self.model, dataset, self.use_fp16, image)
-
-
-def _check_whole(name: str, value: object, least: int, why: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is {value!r}, expected a whole number, {least} or more ({why}).")
 
 
 def merge_distances(new: Tensor, rest: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from oml.interfaces.models import IPairwiseModel
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from oml_vit_ext.common.evaluating import evaluating
 from oml_vit_ext.images.loading import image_name, load_images
 from oml_vit_ext.reranking.pair_order import Pairs, Step, order_for_reuse, plan_steps
 from oml_vit_ext.reranking.siamese import STIRSiamese
@@ -177,14 +178,8 @@ def _check_finite(scores: Tensor, pairs: Pairs, dataset: Any) -> None:
 
 @contextmanager
 def _inference(model: nn.Module, half: bool) -> Iterator[None]:
-    """Evaluation mode without gradients, for every part of the model; each part's own mode is restored."""
+    """Evaluation mode, no gradients, half precision if asked for."""
     device = next((p.device.type for p in model.parameters()), "cpu")
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        dtype = torch.bfloat16 if device == "cpu" else torch.float16
-        with torch.inference_mode(), torch.autocast(device, dtype=dtype, enabled=half):
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    dtype = torch.bfloat16 if device == "cpu" else torch.float16
+    with evaluating(model), torch.inference_mode(), torch.autocast(device, dtype=dtype, enabled=half):
+        yield

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.activation import Sigmoid
 from torchvision.ops import MLP
 
+from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.extractors.irt import IRTExtractor
 from oml_vit_ext.extractors.momentum import ExtractorWithMomentum
 from oml_vit_ext.reranking import joint
@@ -210,9 +211,7 @@ def start_as_distance(head: nn.Sequential) -> None:
 
 
 def _check_join_layer(extractor: IExtractor, join_layer: int) -> None:
-    if isinstance(join_layer, bool) or not isinstance(join_layer, int):
-        raise ValueError(f"join_layer must be a whole number, got {join_layer!r}.")
-    if join_layer == 0:
+    if check_whole("join_layer", join_layer) == 0:
         return
     if not isinstance(extractor, IRTExtractor) or not joint.is_joinable(extractor.backbone):
         raise ValueError(
@@ -221,11 +220,7 @@ def _check_join_layer(extractor: IExtractor, join_layer: int) -> None:
             f"plain vision transformer, e.g. arch 'vit_small_patch16_224'."
         )
     depth = len(extractor.backbone.blocks)  # type: ignore[arg-type]
-    if not 0 < join_layer < depth:
-        raise ValueError(
-            f"join_layer is {join_layer}, expected 0 (the paper's model) to {depth - 1}: at least one of the {depth} "
-            f"blocks has to see both images."
-        )
+    check_whole("join_layer", join_layer, 0, depth - 1, f"at least one of the {depth} blocks has to see both images")
 
 
 def distinct_images(images: Tensor) -> tuple[Tensor, Tensor | None]:

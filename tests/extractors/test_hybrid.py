@@ -181,7 +181,7 @@ NO_CLS = {"arch": "vit_base_patch16_gap_224", "timm_args": {"img_size": 32, "dep
     [
         (
             {"n_layers": 3},
-            r"n_layers is 3, expected a whole number from 1 to 2, the number of blocks of 'vit_tiny_patch",
+            r"n_layers is 3, expected a whole number from 1 to 2 ..the blocks of 'vit_tiny_patch",
         ),
         ({"n_layers": 0}, "n_layers is 0, expected a whole number from 1 to 2"),
         ({"n_layers": 1.5}, r"n_layers is 1\.5, expected a whole number"),
@@ -190,8 +190,8 @@ NO_CLS = {"arch": "vit_base_patch16_gap_224", "timm_args": {"img_size": 32, "dep
         ({**NO_CLS, "branches": "global"}, "has no CLS token, so branches='global' is not possible"),
         ({"arch": "vit_tiny_r_s16_p8_223"}, "did you mean 'vit_tiny_r_s16_p8_224'"),
         ({"arch": "resnet50"}, "is not a vision transformer but comes from timm's 'resnet' models"),
-        ({"embed_dim": 0}, "embed_dim is 0, expected a positive whole number"),
-        ({"local_dim": 0}, "local_dim is 0, expected a positive whole number"),
+        ({"embed_dim": 0}, "embed_dim is 0, expected a whole number of at least 1"),
+        ({"local_dim": 0}, "local_dim is 0, expected a whole number of at least 1"),
         ({"scales": []}, r"scales is \[\], expected positive factors"),
         ({"frozen": ["stemm"]}, "Unknown part 'stemm': did you mean 'stem'"),
         ({"timm_args": {**TINY_PLAIN["timm_args"], "patch_drop_rate": 0.5}}, "patch_drop_rate leaves no whole maps"),

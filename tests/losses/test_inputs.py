@@ -24,15 +24,15 @@ LOSSES: dict[str, Any] = {
     [
         (ContrastiveXBMLoss, {"reduction": "mean"}, "Unknown reduction 'mean'. Valid: 'anchors', 'nonzero_pairs'."),
         (ContrastiveXBMLoss, {"reduction": "anchor"}, "Unknown reduction 'anchor': did you mean 'anchors'?"),
-        (ContrastiveXBMLoss, {"margin": -0.1}, "margin must be a number from 0 to 1, got -0.1."),
-        (ContrastiveXBMLoss, {"margin": math.nan}, "margin must be a number from 0 to 1, got nan."),
-        (ContrastiveXBMLoss, {"memory_size": -1}, "memory_size must be a whole number of at least 0, got -1."),
-        (ContrastiveXBMLoss, {"memory_size": 0.5}, "memory_size must be a whole number of at least 0, got 0.5."),
-        (IRTLoss, {"memory_start": -2}, "memory_start must be a whole number of at least 0, got -2."),
-        (IRTLoss, {"memory_weight": -1.0}, "memory_weight must be a finite number of at least 0, got -1.0."),
-        (IRTLoss, {"entropy_weight": "big"}, "entropy_weight must be a finite number of at least 0, got 'big'."),
+        (ContrastiveXBMLoss, {"margin": -0.1}, "margin is -0.1, expected a number from 0 to 1."),
+        (ContrastiveXBMLoss, {"margin": math.nan}, "margin is nan, expected a number from 0 to 1."),
+        (ContrastiveXBMLoss, {"memory_size": -1}, "memory_size is -1, expected a whole number of at least 0."),
+        (ContrastiveXBMLoss, {"memory_size": 0.5}, "memory_size is 0.5, expected a whole number of at least 0."),
+        (IRTLoss, {"memory_start": -2}, "memory_start is -2, expected a whole number of at least 0."),
+        (IRTLoss, {"memory_weight": -1.0}, "memory_weight is -1.0, expected a finite number of at least 0."),
+        (IRTLoss, {"entropy_weight": "big"}, "entropy_weight is 'big', expected a finite number of at least 0."),
         (DifferentialEntropyLoss, {"eps": 0}, "eps must be greater than 0, got 0."),
-        (PMLLoss, TRIPLET | {"memory_size": -1}, "memory_size must be a whole number of at least 0, got -1."),
+        (PMLLoss, TRIPLET | {"memory_size": -1}, "memory_size is -1, expected a whole number of at least 0."),
     ],
 )
 def test_wrong_arguments(loss: Any, args: dict[str, Any], sentence: str) -> None:

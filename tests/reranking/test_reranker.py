@@ -196,7 +196,7 @@ def test_from_yaml_in_the_oml_metrics(tmp_path):
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        ({"top_n": 1}, "top_n is 1, expected a whole number, 2 or more"),
+        ({"top_n": 1}, "top_n is 1, expected a whole number of at least 2"),
         ({"top_n": 0}, "top_n is 0"),
         ({"top_n": 2.5}, "top_n is 2.5"),
         ({"batch_size": 0}, "batch_size is 0"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from collections.abc import Callable, Mapping
@@ -14,6 +13,9 @@ import torch
 from oml.transforms.images.utils import get_im_reader_for_transforms
 from PIL import Image
 from torch import Tensor, nn
+
+from oml_vit_ext.common.evaluating import evaluating
+from oml_vit_ext.common.hashing import hash_state
 
 # Another device or another version of a library moves a descriptor by well under a percent of its length.
 _TOLERANCE = 0.02
@@ -87,16 +89,6 @@ class Fingerprint:
         return "weights and transforms agree, but one picture gets two descriptors (another pooling or normalisation?)"
 
 
-def hash_state(state: Mapping[str, Tensor]) -> str:
-    """BLAKE2b of a state dict, the same on every device, in hex (32 digits)."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def _probe(extractor: nn.Module, transform: Any) -> Tensor:
     """The descriptor of smooth noise, 160 × 120 px, through reading and transforms."""
     coarse = np.random.RandomState(0).randint(0, 256, (12, 16, 3)).astype(np.uint8)
@@ -106,9 +98,5 @@ def _probe(extractor: nn.Module, transform: Any) -> Tensor:
     picture = read(buffer.getvalue())
     tensor = transform(image=picture)["image"] if isinstance(picture, np.ndarray) else transform(picture)
     device = next((p.device for p in extractor.parameters()), torch.device("cpu"))
-    was_training = extractor.training
-    try:
-        with torch.no_grad():
-            return extractor.eval()(tensor[None].to(device))[0].float().cpu()
-    finally:
-        extractor.train(was_training)
+    with evaluating(extractor), torch.no_grad():
+        return extractor(tensor[None].to(device))[0].float().cpu()
