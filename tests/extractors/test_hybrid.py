@@ -181,7 +181,7 @@ NO_CLS = {"arch": "vit_base_patch16_gap_224", "timm_args": {"img_size": 32, "dep
     [
         (
             {"n_layers": 3},
-            r"n_layers is 3, expected a whole number from 1 to 2 ..the blocks of 'vit_tiny_patch",
+            r"n_layers is 3, expected a whole number from 1 to 2 .the blocks of 'vit_tiny_patch",
         ),
         ({"n_layers": 0}, "n_layers is 0, expected a whole number from 1 to 2"),
         ({"n_layers": 1.5}, r"n_layers is 1\.5, expected a whole number"),
