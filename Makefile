@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo weights test lint types bench check clean
+.PHONY: help demo weights configs test lint types bench check clean
 
 help:
 	@echo "make demo     train, validate and search IRT models on the bundled pictures (makes $(VENV) first)"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench    ours beside the peers, as ratios"
 	@echo "make check    lint, types, test, bench"
 	@echo "make weights  train the demo's starting weights again"
+	@echo "make configs  write the main runs' configs, fully composed, into docs/configs"
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +36,9 @@ demo: $(VENV)/.installed
 
 weights: $(VENV)/.installed
 	$(BIN)/python examples/demo_weights/train.py
+
+configs: $(VENV)/.installed
+	$(BIN)/python docs/compose_configs.py
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2

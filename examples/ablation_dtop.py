@@ -17,15 +17,14 @@ from pathlib import Path
 
 import pandas as pd
 from hydra import compose, initialize_config_module
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 from oml.lightning.pipelines.train import extractor_training_pipeline
 from oml.lightning.pipelines.validate import extractor_validation_pipeline
 
-from absolute_paths import with_absolute_paths
-from demo import ROOT, quieten
-from folders import in_folder
-from results_table import Row, run_missing
+from tools.absolute_paths import with_absolute_paths
+from tools.folders import ROOT, in_folder
+from tools.overrides import known_to
+from tools.results_table import Row, run_missing, spread
+from tools.screen import quieten
 
 VARIANTS = {
     "plain": "plain ViT, CLS",
@@ -110,20 +109,12 @@ def prepared(name: str, overrides: list[str]) -> dict:
         return with_absolute_paths(cfg)
 
 
-def known_to(name: str, overrides: list[str]) -> list[str]:
-    """Those overrides that say something about the model or the data: the validation config knows no optimizer."""
-    known = OmegaConf.to_container(compose(name))  # a DictConfig would hide keys that are still ???
-    keys = [parsed.key_or_group.split(".")[0] for parsed in OverridesParser.create().parse_overrides(overrides)]
-    return [override for override, key in zip(overrides, keys, strict=True) if key in known]
-
-
 def table(rows: pd.DataFrame, variants: list[str]) -> str:
-    lines = [f"{'':24} {'CMC@1':>15} {'CMC@10':>15} {'MAP@5':>15}   runs"]
-    for variant in variants:
-        of_variant = rows[rows.variant == variant]
-        cells = [f"{of_variant[c].mean():.3f} ± {of_variant[c].std():.3f}" for c in ("cmc_1", "cmc_10", "map_5")]
-        lines.append(f"{VARIANTS[variant]:24} " + " ".join(f"{cell:>15}" for cell in cells) + f"   {len(of_variant)}")
-    return "\n".join(lines)
+    """One line per variant: mean and standard deviation over the seeds."""
+    columns = {"cmc_1": "CMC@1", "cmc_10": "CMC@10", "map_5": "MAP@5"}
+    by_variant = {variant: rows[rows.variant == variant] for variant in variants}
+    lines = [{t: spread(of[c], digits=3) for c, t in columns.items()} | {"runs": len(of)} for of in by_variant.values()]
+    return pd.DataFrame(lines, index=[VARIANTS[variant] for variant in by_variant]).to_string()
 
 
 if __name__ == "__main__":

@@ -17,12 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import pandas as pd
 from hydra import compose, initialize_config_module
+from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from oml.datasets.images import ImageBaseDataset, get_retrieval_images_datasets
 from oml.inference import inference
@@ -34,12 +31,13 @@ from oml.registry.transforms import get_transforms_by_cfg
 from oml.retrieval.retrieval_results import RetrievalResults
 
 import oml_vit_ext  # noqa: F401  (the measuring process has no Hydra that would register the names)
-from absolute_paths import with_absolute_paths
-from demo import ROOT, quieten
-from folders import in_folder
-from peak_memory import peak_memory_mb
-from reranker_config import validation_of
-from results_table import Row, run_missing
+from oml_vit_ext.pictures import save_figure
+from tools.absolute_paths import with_absolute_paths
+from tools.folders import ROOT, in_folder
+from tools.peak_memory import peak_memory_mb
+from tools.reranker_config import validation_of
+from tools.results_table import Row, run_missing, spread
+from tools.screen import quieten
 
 
 def main() -> None:
@@ -173,36 +171,33 @@ def count_decodes() -> list[int]:
 
 
 def table(rows: pd.DataFrame) -> str:
-    """One line per model, averaged over the seeds."""
-    lines = [f"{'':22}{'CMC@1':>16}{'MAP@5':>16}{'pairs/s':>9}{'peak MB':>9}{'decodes':>9}{'runs':>6}"]
+    """One line per model: quality as mean and standard deviation over the seeds, costs as their medians."""
     first = rows.iloc[0]
-    lines.append(f"{'first stage':22}{first.first_cmc_1:16.4f}{first.first_map_5:16.4f}")
+    lines: dict[str, Row] = {"first stage": {"CMC@1": f"{first.first_cmc_1:.4f}", "MAP@5": f"{first.first_map_5:.4f}"}}
     for (model, k), of_model in rows.groupby(["model", "join_layer"], sort=False):
-        name = "concat_siamese (oml)" if model == "oml" else f"stir, join_layer={k}"
-        quality = "".join(f"{spread(of_model[column]):>16}" for column in ("cmc_1", "map_5"))
-        costs = (of_model.pairs_per_s.median(), of_model.peak_mb.median(), of_model.decodes.median())
-        lines.append(f"{name:22}{quality}{costs[0]:9.1f}{costs[1]:9.0f}{costs[2]:9.0f}{len(of_model):6d}")
-    return "\n".join(lines)
-
-
-def spread(values: pd.Series) -> str:
-    return f"{values.mean():.4f}" + (f" ± {values.std():.4f}" if len(values) > 1 else "")
+        lines["concat_siamese (OML)" if model == "oml" else f"stir, join_layer={k}"] = {
+            "CMC@1": spread(of_model.cmc_1, digits=4),
+            "MAP@5": spread(of_model.map_5, digits=4),
+            "pairs/s": f"{of_model.pairs_per_s.median():.1f}",
+            "peak MB": f"{of_model.peak_mb.median():.0f}",
+            "decodes": f"{of_model.decodes.median():.0f}",
+            "runs": str(len(of_model)),
+        }
+    return pd.DataFrame(lines.values(), index=list(lines)).fillna("").to_string()
 
 
 def draw_curve(rows: pd.DataFrame, path: Path) -> None:
     """CMC@1 against pairs per second, one point per model."""
-    fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    fig = Figure(figsize=(6, 4), layout="constrained")
+    ax = fig.subplots()
     for (model, k), of_model in rows.groupby(["model", "join_layer"], sort=False):
         x, y = of_model.pairs_per_s.median(), of_model.cmc_1.mean()
         ax.scatter(x, y, color="tab:gray" if model == "oml" else "tab:blue")
-        ax.annotate("oml" if model == "oml" else f"k = {k}", (x, y), textcoords="offset points", xytext=(5, 5))
+        ax.annotate("OML" if model == "oml" else f"k = {k}", (x, y), textcoords="offset points", xytext=(5, 5))
     ax.axhline(rows.first_cmc_1.mean(), color="tab:orange", linestyle="--", label="first stage alone")
     ax.set(xscale="log", xlabel="pairs per second", ylabel="CMC@1")
     ax.legend()
-    unfinished = path.with_name("part_" + path.name)
-    fig.savefig(unfinished, dpi=130)
-    plt.close(fig)
-    unfinished.replace(path)
+    save_figure(fig, path)
 
 
 if __name__ == "__main__":

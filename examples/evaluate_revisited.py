@@ -18,12 +18,12 @@ from oml.const import HYDRA_BEHAVIOUR
 from oml.registry.models import get_extractor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
-from absolute_paths import with_absolute_paths
 from oml_vit_ext.datasets.revisited import RevisitedData, distractor_paths
 from oml_vit_ext.extractors.multi_scale import at_scales
 from oml_vit_ext.retrieval import Embedder, evaluate_revisited_embeddings, load_revisited, stored_chunks
 from oml_vit_ext.retrieval.revisited.descriptor_files import check_model, describe_into, describe_whole
 from oml_vit_ext.retrieval.revisited.distractors import n_stored
+from tools.absolute_paths import with_absolute_paths
 
 Scores = dict[str, dict[str, float]]
 

@@ -10,11 +10,12 @@ the kept photos are both.
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from oml_vit_ext.common.files import write_frame
 
 
 def main() -> None:
@@ -28,9 +29,7 @@ def main() -> None:
     if not args.dataframe.is_file():
         parser.error(f"there is no file {args.dataframe}")
     fewer = thinned(pd.read_csv(args.dataframe), args.per_label)
-    unfinished = args.output.with_name(args.output.name + ".part")
-    fewer.to_csv(unfinished, index=False)
-    os.replace(unfinished, args.output)
+    write_frame(fewer, args.output)
     print(f"{(fewer.split == 'validation').sum()} validation photos in {args.output}")
 
 

@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 from oml.const import HYDRA_BEHAVIOUR
 from oml.lightning.pipelines.predict import extractor_prediction_pipeline
 
-from absolute_paths import with_absolute_paths
+from tools.absolute_paths import with_absolute_paths
 
 
 @hydra.main(config_path="../configs", config_name="irt/predict_demo", version_base=HYDRA_BEHAVIOUR)

@@ -5,27 +5,26 @@ on: rows that are there with the same settings are not run again. At the end OUT
 number of dimensions that carry 90 % of the variance, averaged over the seeds.
 
   python examples/sweep_irt.py --margins 0.3,0.5 --entropy-weights 0,0.7 --seeds 1,2
-  python examples/sweep_irt.py --entropy-memory optimizer.args.lr=1e-4   # Hydra overrides, last
+  python examples/sweep_irt.py --margins 0.5 optimizer.args.lr=1e-4   # Hydra overrides, last
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import time
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import pandas as pd
 from hydra import compose, initialize_config_module
+from matplotlib.figure import Figure
 
-from demo import ROOT, for_validation, quieten, train, validate
-from folders import in_folder
-from results_table import run_missing
+from oml_vit_ext.pictures import save_figure
+from tools.demo_runs import train, validate
+from tools.folders import ROOT, in_folder
+from tools.overrides import known_to
+from tools.results_table import run_missing
+from tools.screen import quieten
 
 PANELS = {"cmc_1": ("CMC@1", "{:.3f}"), "dims_90": ("dimensions for 90 % of the variance", "{:.0f}")}
 
@@ -40,7 +39,6 @@ def main() -> None:
         # A whole map first, then the next seed.
         grid = itertools.product(args.seeds, args.margins, args.entropy_weights)
         shared = {
-            "entropy_memory": args.entropy_memory,
             "iterations": iterations,
             "overrides": " ".join(args.overrides),
         }
@@ -52,7 +50,7 @@ def main() -> None:
             lambda setting, folder: run(setting, args.overrides, folder),
             unit="sweep",
         )
-    picture = output / ("sweep_entropy_memory.png" if args.entropy_memory else "sweep.png")
+    picture = output / "sweep.png"
     draw_heat_maps(results, f"emoji, {iterations} iterations, seeds {', '.join(map(str, args.seeds))}", picture)
     print(means(results, "cmc_1").to_string(float_format="{:.3f}".format))
     print(f"\n  all figures  {output / 'sweep.csv'}\n  heat maps    {picture}")
@@ -69,9 +67,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=whole_numbers, default="42", help="one run each (default: %(default)s)")
     parser.add_argument("--iterations", type=int, help="iterations of each training (default: that of the config)")
     parser.add_argument("--output", type=Path, default=Path("outputs/sweep"), help="folder (default: %(default)s)")
-    parser.add_argument(
-        "--entropy-memory", action="store_true", help="the entropy's nearest neighbours from the memory as well"
-    )
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -93,10 +88,9 @@ def run(setting: dict, overrides: list[str], folder: Path) -> dict:
     """Train and validate one setting in ``folder``; returns its figures."""
     started = time.perf_counter()
     criterion = [f"criterion.args.{name}={setting[name]}" for name in ("margin", "entropy_weight")]
-    criterion += [f"+criterion.args.entropy_memory={setting['entropy_memory']}"]
     training = [f"iterations={setting['iterations']}", f"seed={setting['seed']}", *criterion, *overrides]
     checkpoint = train("irt_r", training, folder)
-    arguments = ["irt/variant=irt_r", f"checkpoint='{checkpoint}'", *for_validation(overrides)]
+    arguments = ["irt/variant=irt_r", f"checkpoint='{checkpoint}'", *known_to("irt/validate_demo", overrides)]
     result = validate("it", arguments, folder)
     figures = {name: round(getattr(result, name), 4) for name in ("cmc_1", "cmc_10", "map_5", "dims_90")}
     return {**figures, "seconds": round(time.perf_counter() - started, 1)}
@@ -108,8 +102,8 @@ def means(results: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def draw_heat_maps(results: pd.DataFrame, title: str, path: Path) -> None:
-    fig, axes = plt.subplots(1, len(PANELS), figsize=(11, 3.6), layout="constrained")
-    for ax, (column, (name, number)) in zip(axes, PANELS.items(), strict=True):
+    fig = Figure(figsize=(11, 3.6), layout="constrained")
+    for ax, (column, (name, number)) in zip(fig.subplots(1, len(PANELS)), PANELS.items(), strict=True):
         values = means(results, column)
         picture = ax.imshow(values, cmap="viridis", aspect="auto")
         for (i, j), value in ((ij, values.iat[ij]) for ij in itertools.product(*map(range, values.shape))):
@@ -119,10 +113,7 @@ def draw_heat_maps(results: pd.DataFrame, title: str, path: Path) -> None:
         ax.set_yticks(range(values.shape[0]), [f"{m:g}" for m in values.index])
         ax.set(xlabel="entropy weight λ", ylabel="margin β", title=name)
     fig.suptitle(title, fontsize=9)
-    unfinished = path.with_name("part_" + path.name)
-    fig.savefig(unfinished, dpi=130)
-    plt.close(fig)
-    os.replace(unfinished, path)
+    save_figure(fig, path)
 
 
 if __name__ == "__main__":

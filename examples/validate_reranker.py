@@ -7,9 +7,9 @@ import hydra
 from omegaconf import DictConfig
 from oml.const import HYDRA_BEHAVIOUR
 
-from absolute_paths import with_absolute_paths
-from before_and_after import validate_and_compare
-from reranker_config import check_checkpoints
+from tools.absolute_paths import with_absolute_paths
+from tools.before_and_after import validate_and_compare
+from tools.reranker_config import check_checkpoints
 
 
 @hydra.main(config_path="../configs", config_name="stir/validate_reranker_demo", version_base=HYDRA_BEHAVIOUR)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
+
+from oml_vit_ext.common.files import write_frame
 
 Row = dict
 
@@ -51,10 +52,12 @@ def rows_of(settings: list[Row], rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def append_row(row: Row, table: Path, settings: Sequence[str]) -> None:
-    """The file is replaced as a whole: whoever interrupts never leaves half a row."""
-    unfinished = table.with_suffix(".part")
-    pd.DataFrame([*read_rows(table, settings).to_dict("records"), row]).to_csv(unfinished, index=False)
-    os.replace(unfinished, table)
+    write_frame(pd.DataFrame([*read_rows(table, settings).to_dict("records"), row]), table)
+
+
+def spread(values: pd.Series, digits: int) -> str:
+    """Mean, and with several values their standard deviation: ``0.505 ± 0.012``"""
+    return f"{values.mean():.{digits}f}" + (f" ± {values.std():.{digits}f}" if len(values) > 1 else "")
 
 
 @contextlib.contextmanager

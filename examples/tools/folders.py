@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]  # of the project
+
 
 @contextlib.contextmanager
 def in_folder(folder: Path) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pandas as pd
 from omegaconf import DictConfig
 from oml.lightning.callbacks.metric import MetricValCallback
 from oml.lightning.pipelines.validate import extractor_validation_pipeline
@@ -35,11 +36,10 @@ def first_stage_metrics(metric: EmbeddingMetrics) -> Metrics:
 
 def table(rows: dict[str, Metrics]) -> str:
     """One line per row, one column per metric."""
-    columns = [(name, k) for name in _SHOWN for k in next(iter(rows.values())).get(name, {})]
-    lines = [" " * 12 + "".join(f"{f'{_SHOWN[name]}@{k}':>10}" for name, k in columns)]
-    for title, metrics in rows.items():
-        lines.append(f"{title:12}" + "".join(f"{metrics[name][k]:10.4f}" for name, k in columns))
-    return "\n".join(lines)
+    lines = [
+        {f"{_SHOWN[n]}@{k}": value for n, of in metrics.items() for k, value in of.items()} for metrics in rows.values()
+    ]
+    return pd.DataFrame(lines, index=list(rows)).to_string(float_format="{:.4f}".format)
 
 
 def _reduced(metrics: Any) -> Metrics:

@@ -1,0 +1,1 @@
+"""What several example scripts share."""

@@ -1,0 +1,36 @@
+"""Progress bars and results are what stays on the screen."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+
+
+def say(text: str) -> None:
+    print(f"\n=== {text} ===", flush=True)
+
+
+def quieten() -> None:
+    """No warnings, and nothing of Lightning that is not an error."""
+    warnings.filterwarnings("ignore")
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def without_config_dump() -> Iterator[None]:
+    """OML's pipelines print the whole config first: not here."""
+    import oml.lightning.pipelines.train as oml_train
+    import oml.lightning.pipelines.validate as oml_validate
+
+    modules = (oml_train, oml_validate)
+    before = [m.pprint for m in modules]
+    for m in modules:
+        m.pprint = lambda *_: None
+    try:
+        yield
+    finally:
+        for m, pprint in zip(modules, before, strict=True):
+            m.pprint = pprint
