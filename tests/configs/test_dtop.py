@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 from oml.registry.losses import get_criterion_by_cfg
 from oml.registry.models import get_extractor_by_cfg
@@ -19,6 +17,7 @@ from oml.registry.schedulers import get_scheduler_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
 from helpers import ROOT
+from helpers.configs import composed
 
 CONFIGS = ROOT / "configs" / "dtop"
 DATASETS = ("demo", "gldv2_clean", "nc_clean", "sfm120k")
@@ -36,14 +35,8 @@ SMALL = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _hydra() -> Iterator[None]:
-    with initialize_config_module("oml_vit_ext.configs", version_base=None):
-        yield
-
-
 def _small(name: str, variant: str, *overrides: str) -> DictConfig:
-    cfg = compose(f"dtop/{name}", [f"dtop/variant={variant}", *SMALL, *overrides])
+    cfg = composed(f"dtop/{name}", f"dtop/variant={variant}", *SMALL, *overrides)
     OmegaConf.set_struct(cfg, False)
     return OmegaConf.merge(cfg, {"checkpoint": None, "pca": None})
 
@@ -99,7 +92,7 @@ def test_validation_and_prediction_compose_and_build(data: str, kind: str, varia
 
 
 def test_each_variant_switches_one_contribution_on():
-    rows = [compose("dtop/train_sfm120k", [f"dtop/variant={variant}"]).extractor.args for variant in VARIANTS]
+    rows = [composed("dtop/train_sfm120k", f"dtop/variant={variant}").extractor.args for variant in VARIANTS]
     keys = ("arch", "weights", "branches", "n_layers", "enhanced_locality", "embed_dim", "timm_args")
     switched = [{k for k in keys if a[k] != b[k]} for a, b in pairwise(rows)]
     assert switched == [{"arch", "weights"}, {"branches"}, {"n_layers"}, {"enhanced_locality"}]
@@ -121,7 +114,7 @@ def test_each_variant_switches_one_contribution_on():
 
 @pytest.mark.parametrize(("data", "num_classes"), [("gldv2_clean", 81_313), ("sfm120k", 713), ("nc_clean", 581)])
 def test_the_recipe(data: str, num_classes: int):
-    cfg = compose(f"dtop/train_{data}")
+    cfg = composed(f"dtop/train_{data}")
     assert (cfg.criterion.name, cfg.criterion.args.num_classes, cfg.criterion.args.m) == ("arcface", num_classes, 0.3)
     assert cfg.criterion.args.in_features == 1536
     assert cfg.optimizer.name == "sgd"
@@ -129,13 +122,13 @@ def test_the_recipe(data: str, num_classes: int):
     assert (cfg.sampler.name, cfg.sampler.args.batch_size) == ("group_size", 64)
     assert cfg.sampler.args.sizes == cfg.transforms_train.args.sizes
     assert cfg.sampler.args.sizes == [[512, 352], [512, 384], [448, 448], [384, 512], [352, 512]]
-    assert compose(f"dtop/validate_{data}", ["checkpoint=x"]).extractor.args.scales == [0.75, 1.0, 1.25]
+    assert composed(f"dtop/validate_{data}", "checkpoint=x").extractor.args.scales == [0.75, 1.0, 1.25]
     assert "scales" not in cfg.extractor.args, "validation within training is at one scale"
 
 
 def test_the_demo_counts_its_labels_and_takes_its_images():
     df = pd.read_csv(ROOT / "examples/demo_data/df.csv")
-    cfg = compose("dtop/train_demo")
+    cfg = composed("dtop/train_demo")
     assert cfg.num_classes == df[df.split == "train"].label.nunique()
     extractor = get_extractor_by_cfg(cfg.extractor).eval()
     assert extractor(torch.zeros(1, 3, 48, 48)).shape == (1, cfg.embed_dim)
@@ -143,4 +136,4 @@ def test_the_demo_counts_its_labels_and_takes_its_images():
 
 def test_a_forgotten_checkpoint_is_named():
     with pytest.raises(Exception, match="checkpoint"):
-        _ = compose("dtop/validate_sfm120k").extractor.args.weights
+        _ = composed("dtop/validate_sfm120k").extractor.args.weights

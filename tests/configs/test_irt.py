@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 from oml.registry.losses import get_criterion_by_cfg
 from oml.registry.models import get_extractor_by_cfg
@@ -16,6 +14,7 @@ from oml.registry.samplers import get_sampler_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
 from helpers import ROOT
+from helpers.configs import composed
 
 CONFIGS = ROOT / "configs"
 # Parts that are only used by others: they have no meaning on their own.
@@ -28,18 +27,17 @@ GROUPS = {
     "criterion": get_criterion_by_cfg,
     "transforms": get_transforms_by_cfg,
 }
-# Each has a test file of its own; the last two are groups that test_stir_configs.py builds.
-TESTED_ELSEWHERE = {"dtop", "stir", "revisited", "pairwise_model", "postprocessor"}
+# Parts of all runs; families with a test file of their own; groups that test_stir.py builds.
+TESTED_ELSEWHERE = {"common", "dtop", "stir", "revisited", "pairwise_model", "postprocessor"}
 # Extractors that take their values from the run that names them; built there.
-FROM_A_RUN = {"irt_train", "irt_trained", "hybrid_vit_train", "hybrid_vit_trained"}
+FORMER_NAMES = {
+    f"{model}_{old}": f"{model}_{new}"
+    for model in ("irt", "hybrid_vit")
+    for old, new in (("train", "from_pretrained"), ("trained", "from_checkpoint"))
+}
+FROM_A_RUN = {*FORMER_NAMES, *FORMER_NAMES.values()}
 VARIANTS = sorted(p.stem for p in (CONFIGS / "irt/variant").glob("*.yaml"))
 LABELS = [label for label in range(40) for _ in range(4)]
-
-
-@pytest.fixture(autouse=True)
-def _hydra() -> Iterator[None]:
-    with initialize_config_module("oml_vit_ext.configs", version_base=None):
-        yield
 
 
 def _offline(cfg: DictConfig) -> DictConfig:
@@ -61,7 +59,7 @@ def test_no_config_is_forgotten():
 @pytest.mark.parametrize("group", sorted(GROUPS))
 def test_every_group_config_builds(group: str):
     for path in sorted((CONFIGS / group).glob("*.yaml")):
-        cfg = compose(f"{group}/{path.stem}")[group]
+        cfg = composed(f"{group}/{path.stem}")[group]
         if path.stem in FROM_A_RUN:
             continue
         if group == "extractor":
@@ -76,7 +74,7 @@ def test_every_group_config_builds(group: str):
 def test_every_run_composes_and_builds(name: str, variant: str):
     if "train" in name and variant in ("irt_o", "irt_r_pca128"):
         variant = "irt_r"  # off the shelf, or trained before: there is nothing to train
-    cfg = _offline(compose(name, [f"irt/variant={variant}"]))
+    cfg = _offline(composed(name, f"irt/variant={variant}"))
     extractor = get_extractor_by_cfg(cfg.extractor)
     for key in (k for k in cfg if k.startswith("transforms")):
         get_transforms_by_cfg(cfg[key])
@@ -100,7 +98,7 @@ def test_every_run_composes_and_builds(name: str, variant: str):
     ],
 )
 def test_the_papers_hyper_parameters(data: str, iterations: int, memory: int, ks: list[int]):
-    cfg = compose(f"irt/train_{data}", ["irt/variant=irt_r"])
+    cfg = composed(f"irt/train_{data}", "irt/variant=irt_r")
     extractor = cfg.extractor.args.extractor if data == "inshop" else cfg.extractor
     assert (extractor.name, extractor.args.weights) == ("irt", "deit_small_patch16_224.fb_in1k")
     assert extractor.args.arch == "deit_small_patch16_224" and extractor.args.pooling == "cls"
@@ -115,25 +113,34 @@ def test_the_papers_hyper_parameters(data: str, iterations: int, memory: int, ks
 
 
 def test_only_the_memory_of_inshop_is_of_a_moving_average():
-    names = {data: compose(f"irt/train_{data}").extractor.name for data in ("sop", "cub", "inshop")}
+    names = {data: composed(f"irt/train_{data}").extractor.name for data in ("sop", "cub", "inshop")}
     assert names == {"sop": "irt", "cub": "irt", "inshop": "extractor_with_momentum"}
-    args = compose("irt/train_inshop").extractor.args
+    args = composed("irt/train_inshop").extractor.args
     assert (args.momentum, args.weights) == (0.999, None)
 
 
 def test_variants_differ_by_the_criterion_alone():
-    left, right = (OmegaConf.to_container(compose("irt/train_sop", [f"irt/variant={v}"])) for v in ("irt_l", "irt_r"))
+    left, right = (OmegaConf.to_container(composed("irt/train_sop", f"irt/variant={v}")) for v in ("irt_l", "irt_r"))
     assert {k for k in left if left[k] != right[k]} == {"variant", "criterion"}
 
 
+@pytest.mark.parametrize(("old", "new"), FORMER_NAMES.items())
+def test_former_names_of_extractors_still_work(old: str, new: str):
+    run = "irt/validate_sop" if old.startswith("irt") else "dtop/validate_sfm120k"
+    assert composed(run, f"extractor={old}") == composed(run, f"extractor={new}")
+    inside = [run, "extractor=extractor_with_pca"]
+    former, current = (composed(*inside, f"extractor@extractor.args.extractor={name}") for name in (old, new))
+    assert former == current and former.extractor.args.extractor.name in new
+
+
 def test_off_the_shelf_needs_no_checkpoint():
-    cfg = compose("irt/validate_sop", ["irt/variant=irt_o"])
+    cfg = composed("irt/validate_sop", "irt/variant=irt_o")
     assert cfg.extractor.args.weights == "deit_small_patch16_224.fb_in1k"
 
 
 def test_a_forgotten_checkpoint_is_named():
     with pytest.raises(Exception, match="checkpoint"):
-        _ = compose("irt/validate_sop", ["irt/variant=irt_r"]).extractor.args.weights
+        _ = composed("irt/validate_sop", "irt/variant=irt_r").extractor.args.weights
 
 
 def test_all_yaml_files_end_with_a_newline_and_hold_no_machine_path():
@@ -143,5 +150,5 @@ def test_all_yaml_files_end_with_a_newline_and_hold_no_machine_path():
 
 
 def test_the_demo_model_takes_the_demo_images():
-    cfg = _offline(compose("irt/validate_demo"))
+    cfg = _offline(composed("irt/validate_demo"))
     assert get_extractor_by_cfg(cfg.extractor).eval()(torch.zeros(1, 3, 48, 48)).shape == (1, 192)

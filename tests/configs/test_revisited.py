@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 from oml.registry.losses import get_criterion_by_cfg
 from oml.registry.models import get_extractor_by_cfg
@@ -14,27 +11,22 @@ from oml.registry.samplers import get_sampler_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
 from helpers import ROOT
+from helpers.configs import composed
 
 CONFIGS = ROOT / "configs" / "revisited"
 PARTS = {"irt", "evaluate"}
 RUNS = sorted(p.stem for p in CONFIGS.glob("*.yaml") if p.stem not in PARTS)
 
 
-@pytest.fixture(autouse=True)
-def _hydra() -> Iterator[None]:
-    with initialize_config_module("oml_vit_ext.configs", version_base=None):
-        yield
-
-
-def composed(name: str, *overrides: str) -> DictConfig:
+def small(name: str, *overrides: str) -> DictConfig:
     """With random weights of a small model in place of a download."""
-    small = ["pretrained=null", "checkpoint=null"]
+    tiny = ["pretrained=null", "checkpoint=null"]
     if "dtop" in name:
-        small += ["hybrid.arch=vit_tiny_r_s16_p8_224", "plain.arch=vit_tiny_patch16_224", "embed_dim=16"]
-        small.remove("pretrained=null")
+        tiny += ["hybrid.arch=vit_tiny_r_s16_p8_224", "plain.arch=vit_tiny_patch16_224", "embed_dim=16"]
+        tiny.remove("pretrained=null")
     else:
-        small += ["arch=vit_tiny_patch16_224", "side=32", "+timm_args.depth=2"]
-    return compose(f"revisited/{name}", [*overrides, *small])
+        tiny += ["arch=vit_tiny_patch16_224", "side=32", "+timm_args.depth=2"]
+    return composed(f"revisited/{name}", *overrides, *tiny)
 
 
 def test_no_config_is_forgotten():
@@ -58,7 +50,7 @@ def test_no_config_is_forgotten():
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
 def test_every_evaluation_builds(name: str, overrides: list[str]):
-    cfg = composed(name, *overrides)
+    cfg = small(name, *overrides)
     assert cfg.benchmark == ("rparis6k" if "rparis6k" in str(overrides) else "roxford5k") and cfg.kappas == [1, 5, 10]
     get_transforms_by_cfg(cfg.transforms_val)
     assert get_extractor_by_cfg(cfg.extractor).feat_dim > 0
@@ -67,7 +59,7 @@ def test_every_evaluation_builds(name: str, overrides: list[str]):
 
 @pytest.mark.parametrize("variant", ["irt_l", "irt_r"])
 def test_training_has_the_values_of_the_paper(variant: str):
-    cfg = composed("train_sfm120k", f"revisited/variant={variant}")
+    cfg = small("train_sfm120k", f"revisited/variant={variant}")
     sampler = cfg.sampler.args
     assert (sampler.n_tuples, sampler.n_negatives, sampler.n_pairs, sampler.n_candidates) == (5, 5, 2_000, 22_000)
     assert (cfg.optimizer.name, cfg.optimizer.args.lr, cfg.optimizer.args.weight_decay) == ("adam", 5e-7, 1e-6)
@@ -88,14 +80,14 @@ def test_training_has_the_values_of_the_paper(variant: str):
     [("deit_s", "deit_small_patch16_224", 224), ("deit_b_distilled_384", "deit_base_distilled_patch16_384", 384)],
 )
 def test_backbones_of_the_paper(backbone: str, arch: str, side: int):
-    cfg = compose("revisited/evaluate_irt", [f"revisited/backbone={backbone}", "irt/variant=irt_o"])
+    cfg = composed("revisited/evaluate_irt", f"revisited/backbone={backbone}", "irt/variant=irt_o")
     assert cfg.extractor.args.arch == arch and cfg.extractor.args.weights == f"{arch}.fb_in1k"
     assert cfg.transforms_val.args.im_size == side
 
 
 def test_the_pca_of_sfm120k_is_that_of_the_evaluation():
     fitted, used = (
-        compose(f"revisited/{name}", ["irt/variant=irt_r_pca128", "checkpoint=c.ckpt", "pca=p.safetensors"])
+        composed(f"revisited/{name}", "irt/variant=irt_r_pca128", "checkpoint=c.ckpt", "pca=p.safetensors")
         for name in ("validate_sfm120k", "evaluate_irt")
     )
     assert fitted.extractor == used.extractor and fitted.transforms_val == used.transforms_val
@@ -104,4 +96,4 @@ def test_the_pca_of_sfm120k_is_that_of_the_evaluation():
 
 def test_a_forgotten_checkpoint_is_named():
     with pytest.raises(Exception, match="checkpoint"):
-        _ = compose("revisited/evaluate_irt").extractor.args.weights
+        _ = composed("revisited/evaluate_irt").extractor.args.weights

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 from oml.registry.losses import get_criterion_by_cfg
@@ -20,6 +17,7 @@ from torch import nn
 from torchvision.transforms import RandomResizedCrop
 
 from helpers import ROOT
+from helpers.configs import composed
 
 STIR = ROOT / "configs" / "stir"
 DATA = ["demo", "grocery", "inshop", "sop"]
@@ -31,16 +29,10 @@ TWO_BLOCKS = "+extractor.args.timm_args.depth=2"  # the architectures of the con
 FROM_OUTSIDE = {"dataset_root", "pretrained", "first_stage_checkpoint", "checkpoint"}
 
 
-@pytest.fixture(autouse=True)
-def _hydra() -> Iterator[None]:
-    with initialize_config_module("oml_vit_ext.configs", version_base=None):
-        yield
-
-
 def small(name: str, *overrides: str) -> DictConfig:
     """A run without weights from outside, of two blocks."""
     depth = TWO_BLOCKS.removeprefix("+") if name.endswith("demo") else TWO_BLOCKS
-    cfg = compose(f"stir/{name}", [depth, *overrides])
+    cfg = composed(f"stir/{name}", depth, *overrides)
     if cfg.get("join_layer", 0) > 1:
         cfg.join_layer = 1
     return OmegaConf.merge(cfg, dict.fromkeys(FROM_OUTSIDE & set(cfg.keys())))
@@ -80,7 +72,7 @@ def test_the_first_stages_criterion_builds(name: str):
 
 @pytest.mark.parametrize("data", ["inshop", "sop"])
 def test_the_papers_first_stage(data: str):
-    cfg = compose(f"stir/train_first_stage_{data}")
+    cfg = composed(f"stir/train_first_stage_{data}")
     args = cfg.extractor.args
     assert (args.arch, args.weights) == ("vit_small_patch16_224", "vit_small_patch16_224.dino")
     assert (cfg.criterion.args.margin, cfg.criterion.args.miner.name) == (0.15, "hard_triplets")
@@ -91,7 +83,7 @@ def test_the_papers_first_stage(data: str):
 
 @pytest.mark.parametrize("data", ["inshop", "sop"])
 def test_the_papers_second_stage(data: str):
-    cfg = compose(f"stir/train_reranker_{data}", ["first_stage_checkpoint=first.ckpt"])
+    cfg = composed(f"stir/train_reranker_{data}", "first_stage_checkpoint=first.ckpt")
     model = cfg.postprocessor.args.pairwise_model
     assert (model.name, model.args.join_layer, model.args.mlp_hidden_dims) == ("stir", 0, [192])
     assert model.args.extractor.args.arch == "vit_small_patch16_224"
@@ -123,10 +115,10 @@ def rates(cfg: DictConfig, epochs: int) -> list[float]:
 
 
 def test_the_demos_rate_drops_with_its_thaw():
-    cfg = compose("stir/train_reranker_demo", ["freeze_n_epochs=2"])
+    cfg = composed("stir/train_reranker_demo", "freeze_n_epochs=2")
     high, still_high, low = rates(cfg, epochs=3)
     assert high == still_high > low
-    assert rates(compose("stir/train_reranker_demo"), epochs=2) == pytest.approx([1e-4] * 2)  # nothing is frozen
+    assert rates(composed("stir/train_reranker_demo"), epochs=2) == pytest.approx([1e-4] * 2)  # nothing is frozen
 
 
 def test_join_layer_and_symmetry_reach_the_model():
@@ -147,26 +139,26 @@ def test_irt_r_can_be_the_first_stage(role: str):
 
 def test_training_vit_triplet_is_for_vit_triplet():
     with pytest.raises(ConfigCompositionException, match="stir/first_stage"):
-        compose("stir/train_first_stage_sop", ["stir/first_stage=irt_r"])
+        composed("stir/train_first_stage_sop", "stir/first_stage=irt_r")
 
 
 @pytest.mark.parametrize(("role", "keys"), [("train", ["first_stage_checkpoint"]), ("validate", ["checkpoint"])])
 def test_what_only_the_user_knows_is_missing(role: str, keys: list[str]):
-    assert set(keys) <= OmegaConf.missing_keys(compose(f"stir/{role}_reranker_sop"))
+    assert set(keys) <= OmegaConf.missing_keys(composed(f"stir/{role}_reranker_sop"))
 
 
 def test_a_pair_model_by_its_group_alone():
-    cfg = compose("pairwise_model/stir", ["pairwise_model.args.extractor.args.weights=null"]).pairwise_model
+    cfg = composed("pairwise_model/stir", "pairwise_model.args.extractor.args.weights=null").pairwise_model
     assert get_pairwise_model_by_cfg(cfg).join_layer == 0
 
 
 def test_a_re_ranker_by_its_group_alone():
     null = "postprocessor.args.pairwise_model.args.extractor.args.weights=null"
-    cfg = compose("postprocessor/stir_reranker", [null]).postprocessor
+    cfg = composed("postprocessor/stir_reranker", null).postprocessor
     assert get_postprocessor_by_cfg(cfg).top_n == 5
 
 
 def test_no_embeddings_are_kept_between_runs():
     """OML's cache takes a checkpoint for the one of the same name before it."""
     for data in DATA:
-        assert compose(f"stir/train_reranker_{data}").embeddings_cache_dir is None
+        assert composed(f"stir/train_reranker_{data}").embeddings_cache_dir is None

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from PIL import Image
 
 from helpers import ROOT
+from helpers.configs import composed
 from oml_vit_ext.extractors import HybridViTExtractor, IRTExtractor
 from oml_vit_ext.reranking import STIRSiamese
 
@@ -18,8 +18,7 @@ TIMM_ARGS = {"img_size": 48, "patch_size": 2, "depth": 2}
 
 
 def config(name: str, demo_slice: Path, *overrides: str):
-    with initialize_config_module("oml_vit_ext.configs", version_base=None):
-        return compose(name, [f"dataset_root={demo_slice}", *overrides])
+    return composed(name, f"dataset_root={demo_slice}", *overrides)
 
 
 def test_attention_of_the_hybrid(demo_slice: Path, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 
 from helpers import ROOT
+from helpers.configs import composed
 from oml_vit_ext.extractors import IRTExtractor
 
 WORLD = 2
@@ -113,11 +113,10 @@ MISSING = {
 @pytest.mark.parametrize("case", MISSING)
 def test_a_missing_checkpoint_is_one_sentence(case: str, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(ROOT / "examples")
-    from reranker_config import check_checkpoints
+    from tools.reranker_config import check_checkpoints
 
     config, overrides, said = MISSING[case]
-    with initialize_config_module("oml_vit_ext.configs", version_base=None):
-        cfg = compose(config, overrides)
+    cfg = composed(config, *overrides)
     with pytest.raises(SystemExit) as stopped:
         check_checkpoints(cfg)
     assert str(stopped.value).startswith(said.format(folder=in_tmp_path))
