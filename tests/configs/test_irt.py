@@ -41,9 +41,9 @@ LABELS = [label for label in range(40) for _ in range(4)]
 
 
 def _offline(cfg: DictConfig) -> DictConfig:
-    """The same config with random weights in place of a download."""
+    """The same config with random weights in place of a download, and fewer blocks to build."""
     OmegaConf.set_struct(cfg, False)
-    cfg = OmegaConf.merge(cfg, {"pretrained": None, "checkpoint": None, "pca": None})
+    cfg = OmegaConf.merge(cfg, {"pretrained": None, "checkpoint": None, "pca": None, "timm_args": {"depth": 2}})
     OmegaConf.update(cfg, "extractor.args.weights", None)
     return cfg
 

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 from PIL import Image
 
-from helpers import ROOT
-
-
-def _script(name: str, folder: Path, *arguments: str) -> str:
-    command = [sys.executable, str(ROOT / "examples" / name), *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+from helpers.scripts import printed_by
 
 
 def test_ablation_of_dtop_goes_on_where_it_stopped(demo_slice: Path, tmp_path: Path):
     small = [f"dataset_root={demo_slice}", "hybrid.timm_args.depth=2", "multi_layer=2", "num_classes=12"]
     small += ["sampler.args.batch_size=8", "dtop/criterion@criterion=irt"]
     shared = ["--seeds", "1", "--iterations", "2", "--output", "ablation", *small]
-    first = _script("ablation_dtop.py", tmp_path, "--variants", "hybrid", *shared)
+    first = printed_by("ablation_dtop", tmp_path, "--variants", "hybrid", *shared)
     row = pd.read_csv(tmp_path / "ablation" / "ablation.csv")
-    both = _script("ablation_dtop.py", tmp_path, "--variants", "hybrid,full", *shared)
+    both = printed_by("ablation_dtop", tmp_path, "--variants", "hybrid,full", *shared)
     rows = pd.read_csv(tmp_path / "ablation" / "ablation.csv")
     pd.testing.assert_frame_equal(rows.head(1), row)  # its seconds too: the finished run was not repeated
     assert rows.variant.tolist() == ["hybrid", "full"] and rows.cmc_1.between(0, 1).all()
@@ -35,13 +26,13 @@ def test_ablation_of_dtop_goes_on_where_it_stopped(demo_slice: Path, tmp_path: P
 
 def test_comparison_of_rerankers_measures_quality_and_cost(demo_slice: Path, tmp_path: Path):
     small = [f"dataset_root={demo_slice}", "sampler.args.n_labels=4", "max_epochs=2", "valid_period=2"]
-    printed = _script("compare_rerankers.py", tmp_path, "--join-layers", "2", "--oml", "--output", "out", *small)
+    printed = printed_by("compare_rerankers", tmp_path, "--join-layers", "2", "--oml", "--output", "out", *small)
     rows = pd.read_csv(tmp_path / "out" / "rerankers.csv").set_index("model")
     ours, oml = rows.loc["stir"], rows.loc["oml"]
     assert ours.first_cmc_1 == oml.first_cmc_1 and ours.pairs == oml.pairs
     assert oml.decodes == 2 * oml.pairs and ours.decodes * 4 < oml.decodes  # one decode per image
     assert (rows[["cmc_1", "map_5"]] > 0).all(axis=None) and (rows[["pairs_per_s", "peak_mb"]] >= 0).all(axis=None)
-    assert f"{ours.cmc_1:.4f}" in printed and "concat_siamese (oml)" in printed
+    assert f"{ours.cmc_1:.4f}" in printed and "concat_siamese (OML)" in printed
     assert min(Image.open(tmp_path / "out" / "rerankers.png").size) > 300
 
 
@@ -50,7 +41,7 @@ def test_fewer_photos_are_spread_evenly_and_training_stays(tmp_path: Path):
     rows += [{"label": 1, "path": f"v{i}.png", "split": "validation", "is_query": i < 3} for i in range(9)]
     rows += [{"label": 2, "path": f"w{i}.png", "split": "validation", "is_query": True} for i in range(2)]
     pd.DataFrame(rows).to_csv(tmp_path / "df.csv", index=False)
-    _script("fewer_photos.py", tmp_path, "df.csv", "fewer.csv", "--per-label", "3")
+    printed_by("fewer_photos", tmp_path, "df.csv", "fewer.csv", "--per-label", "3")
     fewer = pd.read_csv(tmp_path / "fewer.csv")
     assert fewer.path.tolist() == [f"t{i}.png" for i in range(5)] + ["v0.png", "v4.png", "v8.png", "w0.png", "w1.png"]
     validation = fewer[fewer.split == "validation"]

@@ -12,6 +12,7 @@ import torch
 
 from helpers import ROOT
 from helpers.configs import composed
+from helpers.scripts import run_script
 from oml_vit_ext.extractors import IRTExtractor
 
 WORLD = 2
@@ -80,7 +81,7 @@ def test_two_processes_freeze_and_thaw(trained: Path):
 
 def test_validation_prints_what_training_printed(trained: Path):
     files = ["first_stage_checkpoint=first.pth", "checkpoint=run/checkpoints/best.ckpt"]
-    done = script("validate_reranker", trained, *SMALL, *files, "hydra.run.dir=validation")
+    done = run_script("validate_reranker", trained, *SMALL, *files, "hydra.run.dir=validation")
     assert done.returncode == 0, done.stderr[-4000:]
     rows = table(done.stdout)
     assert rows == table((trained / "printed.txt").read_text())
@@ -123,6 +124,6 @@ def test_a_missing_checkpoint_is_one_sentence(case: str, in_tmp_path: Path, monk
 
 
 def test_the_script_stops_with_that_sentence_alone(tmp_path: Path):
-    done = script("train_reranker", tmp_path, "first_stage_checkpoint=nowhere.ckpt", "hydra.run.dir=run")
+    done = run_script("train_reranker", tmp_path, "first_stage_checkpoint=nowhere.ckpt", "hydra.run.dir=run")
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"first_stage_checkpoint: there is no file {tmp_path}/nowhere.ckpt")

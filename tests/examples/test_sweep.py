@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 from PIL import Image
 
-from helpers import ROOT
+from helpers.scripts import printed_by
 
 SMALL = ["sampler.args.n_labels=4", "extractor.args.timm_args.depth=2", "pretrained=null"]
 
 
 def _sweep(folder: Path, data: Path, weights: str) -> pd.DataFrame:
     arguments = ["--margins", "0.5", "--entropy-weights", weights, "--iterations", "2", "--output", "sweep"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples/sweep_irt.py"), *arguments, f"dataset_root={data}", *SMALL],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    printed_by("sweep_irt", folder, *arguments, f"dataset_root={data}", *SMALL)
     return pd.read_csv(folder / "sweep" / "sweep.csv")
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +11,11 @@ import pytest
 import torch
 from oml.datasets.images import get_retrieval_images_datasets
 
-from helpers import ROOT
+from helpers.scripts import printed_by, run_script
 from oml_vit_ext.extractors.pca import load_pca
 from oml_vit_ext.samplers import GroupSizeSampler
 
-# Two layers instead of six, four steps: about ten seconds a run, most of it imports.
+# Two layers instead of six, four steps.
 SMALL = (
     "dataset_root=data",
     "hybrid.timm_args.depth=2",
@@ -35,26 +33,13 @@ TRAINING = (
 )
 
 
-def _script(name: str, folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / f"{name}.py"), *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def run_folder(demo_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the whole model was trained, in batches of two shapes, the data set as a relative path."""
     folder = tmp_path_factory.mktemp("dtop")
     (folder / "data").symlink_to(demo_slice)
     arcface = "dtop/criterion@criterion=arcface"
-    _script("train_extractor", folder, "--config-name", "dtop/train_demo", *SMALL, *TRAINING, arcface)
+    printed_by("train_extractor", folder, "--config-name", "dtop/train_demo", *SMALL, *TRAINING, arcface)
     return folder
 
 
@@ -63,7 +48,7 @@ def test_two_processes_share_the_batches_of_one_shape(demo_slice: Path, tmp_path
     (tmp_path / "data").symlink_to(demo_slice)
     memory = ("dtop/criterion@criterion=irt", "+criterion.args.memory_size=1000")
     steps = ("iterations=3", "devices=2", "seed=3")
-    _script("train_extractor", tmp_path, "--config-name", "dtop/train_demo", *SMALL, *TRAINING, *memory, *steps)
+    printed_by("train_extractor", tmp_path, "--config-name", "dtop/train_demo", *SMALL, *TRAINING, *memory, *steps)
     state = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=False)["state_dict"]
     seen = state["criterion.memory.labels"].view(6, 8).sort(dim=1).values.tolist()
 
@@ -86,26 +71,20 @@ def test_training_learns_class_centres_and_keeps_image_sizes(run_folder: Path):
 
 def test_whitening_is_fitted_then_used_to_validate_and_to_predict(run_folder: Path):
     model = ("dtop/variant=full_whitened", "checkpoint=run/checkpoints/best.ckpt", "pca=new/pca.safetensors", *SMALL)
-    printed = _script("fit_pca", run_folder, "--config-name", "dtop/validate_demo", *model, "pca_images=40")
+    printed = printed_by("fit_pca", run_folder, "--config-name", "dtop/validate_demo", *model, "pca_images=40")
     assert "Descriptors of 40 training images" in printed and "8 of 16 dimensions carry" in printed
     assert load_pca(run_folder / "new/pca.safetensors").components.shape == (8, 16)
 
-    printed = _script("validate_extractor", run_folder, "--config-name", "dtop/validate_demo", *model)
+    printed = printed_by("validate_extractor", run_folder, "--config-name", "dtop/validate_demo", *model)
     assert "OVERALL/cmc/1" in printed
 
     predict = ("--config-name", "dtop/predict_demo", "data_dir=data/images/noto-v1", "bs=64")
-    _script("predict_extractor", run_folder, *predict, *model)
+    printed_by("predict_extractor", run_folder, *predict, *model)
     descriptors = torch.tensor(list(json.loads((run_folder / "run/predictions.json").read_text()).values()))
     assert descriptors.shape[1] == 8
     torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(len(descriptors)))
 
 
 def test_fitting_needs_a_config_with_a_pca(run_folder: Path):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples/fit_pca.py"), "--config-name", "dtop/validate_demo", *SMALL],
-        cwd=run_folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_script("fit_pca", run_folder, "--config-name", "dtop/validate_demo", *SMALL)
     assert done.returncode != 0 and "is 'hybrid_vit', expected 'extractor_with_pca'" in done.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +11,9 @@ from oml.inference import inference
 from oml.registry.models import get_extractor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
-from helpers import ROOT
+from helpers.scripts import printed_by, run_script
 
-# Two layers instead of six, eight steps: about six seconds a run, most of it imports.
+# Two layers instead of six, eight steps.
 SMALL = [
     "extractor.args.timm_args.depth=2",
     "hydra.run.dir=run",
@@ -30,24 +28,12 @@ TRAINING = [
 ]
 
 
-def _script(name: str, folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / f"{name}.py"), *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def run_folder(demo_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which IRT_R was trained with the data set given as a relative path."""
     folder = tmp_path_factory.mktemp("training")
     (folder / "data").symlink_to(demo_slice)
-    _script("train_extractor", folder, "--config-name", "irt/train_demo", "dataset_root=data", *SMALL, *TRAINING)
+    printed_by("train_extractor", folder, "--config-name", "irt/train_demo", "dataset_root=data", *SMALL, *TRAINING)
     return folder
 
 
@@ -82,7 +68,7 @@ def test_training_moved_the_weights(run_folder: Path):
 
 
 def test_validation_prints_the_papers_metrics(run_folder: Path):
-    printed = _script(
+    printed = printed_by(
         "validate_extractor",
         run_folder,
         *("--config-name", "irt/validate_demo", "dataset_root=data", f"checkpoint={_checkpoint(run_folder)}", *SMALL),
@@ -92,7 +78,7 @@ def test_validation_prints_the_papers_metrics(run_folder: Path):
 
 
 def test_predictions_equal_what_the_checkpoint_gives_in_python(run_folder: Path, demo_slice: Path):
-    _script(
+    printed_by(
         "predict_extractor",
         run_folder,
         *("--config-name", "irt/predict_demo", "data_dir=data/images/noto-v1", "hydra.run.dir=predictions", "bs=64"),
@@ -111,17 +97,11 @@ def test_predictions_equal_what_the_checkpoint_gives_in_python(run_folder: Path,
 
 
 def test_help_names_the_configs_and_variants(run_folder: Path):
-    printed = _script("train_extractor", run_folder, "--help")
+    printed = printed_by("train_extractor", run_folder, "--help")
     assert "--config-name irt/train_sop" in printed and "irt_l (contrastive" in printed
 
 
 def test_a_wrong_pooling_stops_before_training(run_folder: Path):
     arguments = ["dataset_root=data", "extractor.args.pooling=mean", *SMALL, *TRAINING]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples/train_extractor.py"), *arguments],
-        cwd=run_folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_script("train_extractor", run_folder, *arguments)
     assert done.returncode != 0 and "Unknown pooling 'mean'" in done.stderr
