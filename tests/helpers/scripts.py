@@ -48,6 +48,15 @@ def printed_by(name: str, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def few_pictures(data: Path, folder: Path) -> list[str]:
+    """Links to twenty of the bundled pictures in a new folder; returns their names."""
+    folder.mkdir()
+    pictures = sorted((data / "images" / "noto-v1").glob("*.jpg"))[:20]
+    for picture in pictures:
+        (folder / picture.name).symlink_to(picture.resolve())
+    return [picture.name for picture in pictures]
+
+
 def _run(command: list[str], folder: str, printed: str) -> None:
     for number, file in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(os.path.join(printed, file), os.O_WRONLY | os.O_CREAT), number)

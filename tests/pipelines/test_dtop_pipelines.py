@@ -11,7 +11,7 @@ import pytest
 import torch
 from oml.datasets.images import get_retrieval_images_datasets
 
-from helpers.scripts import printed_by, run_script
+from helpers.scripts import few_pictures, printed_by, run_script
 from oml_vit_ext.extractors.pca import load_pca
 from oml_vit_ext.samplers import GroupSizeSampler
 
@@ -78,10 +78,11 @@ def test_whitening_is_fitted_then_used_to_validate_and_to_predict(run_folder: Pa
     printed = printed_by("validate_extractor", run_folder, "--config-name", "dtop/validate_demo", *model)
     assert "OVERALL/cmc/1" in printed
 
-    predict = ("--config-name", "dtop/predict_demo", "data_dir=data/images/noto-v1", "bs=64")
+    pictures = few_pictures(run_folder / "data", run_folder / "few")
+    predict = ("--config-name", "dtop/predict_demo", "data_dir=few", "bs=64")
     printed_by("predict_extractor", run_folder, *predict, *model)
     descriptors = torch.tensor(list(json.loads((run_folder / "run/predictions.json").read_text()).values()))
-    assert descriptors.shape[1] == 8
+    assert descriptors.shape == (len(pictures), 8)
     torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(len(descriptors)))
 
 
