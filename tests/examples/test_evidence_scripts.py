@@ -25,7 +25,7 @@ def test_ablation_of_dtop_goes_on_where_it_stopped(demo_slice: Path, tmp_path: P
 
 
 def test_comparison_of_rerankers_measures_quality_and_cost(demo_slice: Path, tmp_path: Path):
-    small = [f"dataset_root={demo_slice}", "sampler.args.n_labels=4", "max_epochs=2", "valid_period=2"]
+    small = [f"dataset_root={demo_slice}", "sampler.args.n_labels=4", "max_epochs=1"]
     printed = printed_by("compare_rerankers", tmp_path, "--join-layers", "2", "--oml", "--output", "out", *small)
     rows = pd.read_csv(tmp_path / "out" / "rerankers.csv").set_index("model")
     ours, oml = rows.loc["stir"], rows.loc["oml"]
