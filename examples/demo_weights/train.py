@@ -22,7 +22,7 @@ from oml_vit_ext.extractors import IRTExtractor
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # the examples beside this folder
-from folders import in_folder  # noqa: E402
+from tools.folders import in_folder  # noqa: E402
 
 TARGET = HERE / "vit_tiny_emoji.safetensors"
 LR = 7e-4
