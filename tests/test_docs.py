@@ -70,16 +70,28 @@ def test_commands_exist(text: str):
         if words[0] == "make":
             subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
             continue
-        n = 4 if words[1] == "-m" else 3 if words[1] == "examples/search.py" else 2
+        script = _script(words)
         assert words[0] == "python" and (words[1] == "-m" or (ROOT / words[1]).is_file()), words
         if "--config-name" in words:
             at = words.index("--config-name")
             with initialize_config_module("oml_vit_ext.configs", version_base=None):
                 compose(words[at + 1], [w for w in words[at + 2 :] if not w.startswith("--")])
-        if "--config-name" not in words or words[1] == "examples/search.py":
-            text_of_help = _help(*words[1:n])
-            unknown = [w for w in words[n:] if w.startswith("--") and w.split("=")[0] not in text_of_help]
-            assert not unknown, f"{words[1]} does not know {unknown}"
+        if script in _parsed():
+            options = [w for w in words[1 + len(script) :] if w.startswith("--")]
+            unknown = [w for w in options if w.split("=")[0] not in _helps()[script]]
+            assert not unknown, f"{' '.join(script)} does not know {unknown}"
+
+
+def _script(words: list[str]) -> tuple[str, ...]:
+    """A script, a script and its command, or a module and its command, of a line that begins with ``python``."""
+    return tuple(words[1 : 4 if words[1] == "-m" else 3 if words[1] == "examples/search.py" else 2])
+
+
+@functools.cache
+def _parsed() -> list[tuple[str, ...]]:
+    """The scripts in all blocks that read their arguments themselves; the others leave that to Hydra."""
+    lines = [words for block in _blocks("bash") for words in _commands(block.values[0]) if words[0] == "python"]
+    return sorted({_script(w) for w in lines if "--config-name" not in w or w[1] == "examples/search.py"})
 
 
 def _commands(text: str) -> list[list[str]]:
@@ -88,15 +100,16 @@ def _commands(text: str) -> list[list[str]]:
 
 
 @functools.cache
-def _help(*command: str) -> str:
-    return _run([[*command, "--help"]], ROOT)
+def _helps() -> dict[tuple[str, ...], str]:
+    texts = _run([[*script, "--help"] for script in _parsed()], ROOT).split("\n$ ")[1:]
+    return dict(zip(_parsed(), texts, strict=True))
 
 
 # One process for several commands: starting Python with OML takes longer than most of them.
-RUN = """
+RUN = r"""
 import json, os, runpy, sys
 for command in json.loads(sys.argv[1]):
-    print("$", *command, flush=True)
+    print("\n$", *command, flush=True)
     module, sys.argv = command[0] == "-m", command[command[0] == "-m":]
     sys.path[0] = os.path.dirname(os.path.abspath(command[0]))
     try:
