@@ -1,15 +1,18 @@
-"""Every snippet of the README and of ``docs/`` does what it says."""
+"""Every snippet of the README and of ``docs/`` does what it says, and every link leads somewhere."""
 
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from hydra import compose, initialize_config_module
@@ -17,15 +20,20 @@ from oml.registry.losses import get_criterion_by_cfg
 from oml.registry.models import get_extractor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
-from helpers import ROOT
+from helpers import DEMO_DATA, ROOT
 
-DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*DOCS, ROOT / "CHANGELOG.md", DEMO_DATA / "README.md", ROOT / "examples/demo_weights/README.md"]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
 def _blocks(language: str) -> list:
     return [
-        pytest.param(text, id=f"{path.name}-{i}")
+        pytest.param(text, id=f"{_name(path)}-{i}")
         for path in DOCS
         for i, (kind, text) in enumerate(BLOCK.findall(path.read_text()))
         if kind == language
@@ -56,33 +64,145 @@ def test_yaml_builds(text: str):
 
 @pytest.mark.parametrize("text", _blocks("bash"))
 def test_commands_exist(text: str):
-    for line in text.replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
-        if not words or words[:2] == ["pip", "install"] or words[0] in ("git", "cd"):
+    for words in _commands(text):
+        if words[:2] == ["pip", "install"] or words[0] in ("git", "cd"):
             continue  # what they need is not here: a package index, a clone
         if words[0] == "make":
             subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
-        elif words[0] == "python" and "--config-name" in words:
-            assert (ROOT / words[1]).is_file()
+            continue
+        script = _script(words)
+        assert words[0] == "python" and (words[1] == "-m" or (ROOT / words[1]).is_file()), words
+        if "--config-name" in words:
+            at = words.index("--config-name")
             with initialize_config_module("oml_vit_ext.configs", version_base=None):
-                compose(words[3], words[4:])
-        else:
-            # A script, or a module and its command.
-            n = 4 if words[1] == "-m" else 2
-            assert words[0] == "python" and (n == 4 or (ROOT / words[1]).is_file()), line
-            text_of_help = _help(*words[1:n])
-            unknown = [w for w in words[n:] if w.startswith("--") and w.split("=")[0] not in text_of_help]
-            assert not unknown, f"{words[1]} does not know {unknown}"
+                compose(words[at + 1], [w for w in words[at + 2 :] if not w.startswith("--")])
+        if script in _parsed():
+            options = [w for w in words[1 + len(script) :] if w.startswith("--")]
+            unknown = [w for w in options if w.split("=")[0] not in _helps()[script]]
+            assert not unknown, f"{' '.join(script)} does not know {unknown}"
+
+
+def _script(words: list[str]) -> tuple[str, ...]:
+    """A script, a script and its command, or a module and its command, of a line that begins with ``python``."""
+    return tuple(words[1 : 4 if words[1] == "-m" else 3 if words[1] == "examples/search.py" else 2])
 
 
 @functools.cache
-def _help(*command: str) -> str:
-    done = subprocess.run([sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+def _parsed() -> list[tuple[str, ...]]:
+    """The scripts in all blocks that read their arguments themselves; the others leave that to Hydra."""
+    lines = [words for block in _blocks("bash") for words in _commands(block.values[0]) if words[0] == "python"]
+    return sorted({_script(w) for w in lines if "--config-name" not in w or w[1] == "examples/search.py"})
+
+
+def _commands(text: str) -> list[list[str]]:
+    lines = (shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines())
+    return [words for words in lines if words]
+
+
+@functools.cache
+def _helps() -> dict[tuple[str, ...], str]:
+    texts = _run([[*script, "--help"] for script in _parsed()], ROOT).split("\n$ ")[1:]
+    return dict(zip(_parsed(), texts, strict=True))
+
+
+# One process for several commands: starting Python with OML takes longer than most of them.
+RUN = r"""
+import json, os, runpy, sys
+for command in json.loads(sys.argv[1]):
+    print("\n$", *command, flush=True)
+    module, sys.argv = command[0] == "-m", command[command[0] == "-m":]
+    sys.path[0] = os.path.dirname(os.path.abspath(command[0]))
+    try:
+        (runpy.run_module if module else runpy.run_path)(sys.argv[0], run_name="__main__")
+    except SystemExit as stop:
+        if stop.code:
+            raise
+"""
+
+
+def _run(commands: list[list[str]], folder: Path) -> str:
+    """What Python prints for these command lines, run in ``folder``."""
+    words = [sys.executable, "-c", RUN, json.dumps(commands)]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
-@pytest.mark.parametrize("path", DOCS, ids=lambda p: p.name)
-def test_links_to_files_lead_somewhere(path: Path):
-    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
-        if not target.startswith("http"):
-            assert os.path.exists(path.parent / target), target
+def test_five_commands_from_photos_to_hits(tmp_path: Path):
+    """The README's commands, one after the other, with a small model, fewer images and two iterations."""
+    section = (ROOT / "README.md").read_text().split("## Your photos in five commands\n")[1].split("\n## ")[0]
+    commands = _commands(BLOCK.search(section)[2])
+    assert len(commands) == 5
+    df = pd.read_csv(DEMO_DATA / "df.csv")
+    for emoji in sorted(df.label_name.unique())[:6]:
+        (tmp_path / "photos" / emoji).mkdir(parents=True)
+        for i, path in enumerate(df[df.label_name == emoji].path):
+            shutil.copy(DEMO_DATA / path, tmp_path / "photos" / emoji / f"{i}.jpg")
+    shutil.copy(next((tmp_path / "photos").rglob("*.jpg")), tmp_path / "cat.jpg")
+    for folder in ("examples", "configs"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    small = [
+        "arch=vit_tiny_r_s16_p8_224",
+        *(f"+timm_args.{size}" for size in ("img_size=48", "patch_size=2", "depth=6")),
+        *(f"images.{size}" for size in ("train_resize=52", "test_resize=48", "crop=48")),
+        f"pretrained={ROOT}/examples/demo_weights/vit_tiny_emoji.safetensors",
+        *("num_workers=0", "accelerator=cpu"),
+    ]
+    short = ["iterations=2", "valid_iterations=2", "sampler.args.n_labels=4"]
+    given = [
+        [*("4" if word == "100" else word for word in words[1:]), *changed]  # training classes
+        for words, changed in zip(commands, ([], small, [*small, *short], small, []), strict=True)
+    ]
+    printed = _run(given, tmp_path)
+    splits = pd.read_csv(tmp_path / "photos/df.csv").groupby("split").label.nunique()
+    assert dict(splits) == {"train": 4, "validation": 2}
+    assert (tmp_path / "runs/photos/checkpoints/best.ckpt").is_file()
+    assert json.loads((tmp_path / "photo_index/manifest.json").read_text())
+    # The query is a copy of an image of the index: found first, at no distance.
+    first = next(line.split() for line in printed.splitlines() if line.split()[:1] == ["1"])
+    assert (
+        float(first[1]) < 1e-3 and (tmp_path / "photos" / first[2]).read_bytes() == (tmp_path / "cat.jpg").read_bytes()
+    )
+    assert (tmp_path / "outputs/search.png").is_file()
+
+
+def test_make_demo_and_make_test_are_the_two_commands():
+    commands = [words for text in BLOCK.findall((ROOT / "README.md").read_text()) for words in _commands(text[1])]
+    assert [words[1] for words in commands if words[0] == "make"] == ["demo", "test"]
+
+
+def _anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = BLOCK.sub("", path.read_text())
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=_name)
+def test_links_lead_somewhere(path: Path):
+    for target in re.findall(r"\]\(([^)]+)\)", BLOCK.sub("", path.read_text())):
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (path.parent / file) if file else path
+        assert os.path.exists(there), target
+        assert not anchor or anchor in _anchors(there), f"{target}: expected one of {sorted(_anchors(there))}"
+
+
+@pytest.mark.parametrize("path", [p for p in DOCS if p.parent != ROOT and p.name != "README.md"], ids=_name)
+def test_every_page_is_in_the_list_of_pages(path: Path):
+    assert f"]({path.relative_to(ROOT / 'docs')})" in (ROOT / "docs/README.md").read_text()
+
+
+def test_the_architecture_names_every_folder_and_file():
+    """``docs/architecture.md`` has a section for each folder of the package, and in it a line for each file."""
+    named = set()
+    folder = ""
+    for line in (ROOT / "docs/architecture.md").read_text().splitlines():
+        if heading := re.match(r"##+ `([\w/]+)/`", line):
+            folder = heading[1]
+        if file := re.match(r"- `(\w+\.py)`: \S", line):
+            named.add(f"{folder}/{file[1]}")
+    package = ROOT / "oml_vit_ext"
+    modules = {path.relative_to(package).as_posix() for path in package.glob("*/**/*.py")}
+    assert named == {name for name in modules if not name.endswith("__init__.py")}

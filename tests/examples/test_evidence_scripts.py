@@ -1,4 +1,4 @@
-"""The scripts behind the tables of ``docs/experiments.md``, small: figures, pictures, going on where they stopped."""
+"""The scripts behind the tables of ``docs/results/experiments.md``, small: figures, pictures, resuming."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def photos(demo_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def predictions(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two nodes of one process each wrote, started as ``docs/scale.md`` says."""
+    """What two nodes of one process each wrote, started as ``docs/howto/search.md`` says."""
     folder = tmp_path_factory.mktemp("nodes")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
