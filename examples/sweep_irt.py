@@ -5,7 +5,7 @@ on: rows that are there with the same settings are not run again. At the end OUT
 number of dimensions that carry 90 % of the variance, averaged over the seeds.
 
   python examples/sweep_irt.py --margins 0.3,0.5 --entropy-weights 0,0.7 --seeds 1,2
-  python examples/sweep_irt.py --entropy-memory optimizer.args.lr=1e-4   # Hydra overrides, last
+  python examples/sweep_irt.py --seeds 1,2 optimizer.args.lr=1e-4   # Hydra overrides, last
 """
 
 from __future__ import annotations
@@ -39,11 +39,7 @@ def main() -> None:
         iterations = args.iterations or compose("irt/train_demo", args.overrides).iterations
         # A whole map first, then the next seed.
         grid = itertools.product(args.seeds, args.margins, args.entropy_weights)
-        shared = {
-            "entropy_memory": args.entropy_memory,
-            "iterations": iterations,
-            "overrides": " ".join(args.overrides),
-        }
+        shared = {"iterations": iterations, "overrides": " ".join(args.overrides)}
         wanted = [{"margin": m, "entropy_weight": w, "seed": s, **shared} for s, m, w in grid]
         results = run_missing(
             wanted,
@@ -52,7 +48,7 @@ def main() -> None:
             lambda setting, folder: run(setting, args.overrides, folder),
             unit="sweep",
         )
-    picture = output / ("sweep_entropy_memory.png" if args.entropy_memory else "sweep.png")
+    picture = output / "sweep.png"
     draw_heat_maps(results, f"emoji, {iterations} iterations, seeds {', '.join(map(str, args.seeds))}", picture)
     print(means(results, "cmc_1").to_string(float_format="{:.3f}".format))
     print(f"\n  all figures  {output / 'sweep.csv'}\n  heat maps    {picture}")
@@ -69,9 +65,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=whole_numbers, default="42", help="one run each (default: %(default)s)")
     parser.add_argument("--iterations", type=int, help="iterations of each training (default: that of the config)")
     parser.add_argument("--output", type=Path, default=Path("outputs/sweep"), help="folder (default: %(default)s)")
-    parser.add_argument(
-        "--entropy-memory", action="store_true", help="the entropy's nearest neighbours from the memory as well"
-    )
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -93,7 +86,6 @@ def run(setting: dict, overrides: list[str], folder: Path) -> dict:
     """Train and validate one setting in ``folder``; returns its figures."""
     started = time.perf_counter()
     criterion = [f"criterion.args.{name}={setting[name]}" for name in ("margin", "entropy_weight")]
-    criterion += [f"+criterion.args.entropy_memory={setting['entropy_memory']}"]
     training = [f"iterations={setting['iterations']}", f"seed={setting['seed']}", *criterion, *overrides]
     checkpoint = train("irt_r", training, folder)
     arguments = ["irt/variant=irt_r", f"checkpoint='{checkpoint}'", *for_validation(overrides)]
