@@ -77,8 +77,8 @@ def pair_sums(
     tensor([[0.2000, 2.0000, 0.0000]])
     """
     n_anchors, n_columns = len(anchors), len(columns)
-    slab = CPU_SLAB if anchors.device.type == "cpu" else GPU_SLAB
-    slab_rows = max(1, min(slab // n_anchors, n_columns))
+    slab_pairs = CPU_SLAB if anchors.device.type == "cpu" else GPU_SLAB
+    slab_rows = max(1, min(slab_pairs // n_anchors, n_columns))
     n_groups = 2 if split else 1
 
     # Buffers of one slab, (columns x anchors): this orientation reads the columns once, in order.

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
+from pytorch_metric_learning.losses.cross_batch_memory import CrossBatchMemory
 from torch import nn
 
 from oml_vit_ext.common.messages import unknown_name
@@ -63,7 +64,7 @@ def offered(kind: str) -> dict[str, type[nn.Module]]:
 
 def names_with_memory() -> list[str]:
     """Names of the losses that can compare a batch with other embeddings than its own."""
-    names: list[str] = losses.CrossBatchMemory.supported_losses()
+    names: list[str] = CrossBatchMemory.supported_losses()
     return names
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import importlib
 import io
-import subprocess
 import sys
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from pytorch_metric_learning.losses import CrossBatchMemory
 from torch import Tensor, nn
 
+import oml_vit_ext
 from oml_vit_ext.losses import PMLLoss
 from oml_vit_ext.losses.pml_parts import build
 
@@ -192,16 +193,15 @@ def test_a_memory_for_a_loss_that_compares_with_nothing_is_refused() -> None:
         PMLLoss(part("ArcFaceLoss", **CLASSES), memory_size=9)
 
 
-def test_the_library_is_imported_when_a_loss_is_built() -> None:
+def test_the_library_is_imported_when_a_loss_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes a second or more, which nobody else should wait for."""
-    code = """
-import sys
-import torch
-from oml_vit_ext.losses import IRTLoss, PMLLoss
-IRTLoss(memory_size=4)(torch.eye(4), [0, 0, 1, 1])
-assert not [name for name in sys.modules if name.startswith("pytorch_metric_learning")]
-PMLLoss({"name": "TripletMarginLoss"})
-assert "pytorch_metric_learning" in sys.modules
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(oml_vit_ext, "losses", oml_vit_ext.losses)  # put back at the end, as are the modules
+    for name in [name for name in sys.modules if name.startswith("oml_vit_ext.losses")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.startswith("pytorch_metric_learning")]:
+        monkeypatch.setitem(sys.modules, name, None)  # importing it fails
+    fresh = importlib.import_module("oml_vit_ext.losses")
+    assert fresh.PMLLoss is not PMLLoss
+    fresh.IRTLoss(memory_size=4)(torch.eye(4), [0, 0, 1, 1])
+    with pytest.raises(ImportError, match="pytorch_metric_learning"):
+        fresh.PMLLoss(part("TripletMarginLoss"))
