@@ -1,6 +1,6 @@
 """Images per second and peak memory of the extractors beside the bare timm model and OML's, in one run.
 
-Inference, from a batch in memory to descriptors, random weights. ``irt`` stands beside the same transformer of timm
+Inference, from a batch in memory to embeddings, random weights. ``irt`` stands beside the same transformer of timm
 (its classifier taken off, so that it ends with the CLS token) and beside OML's ``vit`` of the same size;
 ``hybrid_vit`` beside its bare transformer, with one switch more in every row. Methods take turns, so that a busy
 machine slows them all, and every turn starts with another one; times are medians, ratios are medians of the ratios
