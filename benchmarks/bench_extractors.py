@@ -1,6 +1,6 @@
 """Images per second and peak memory of the extractors beside the bare timm model and OML's, in one run.
 
-Inference, from a batch in memory to descriptors, random weights. ``irt`` stands beside the same transformer of timm
+Inference, from a batch in memory to embeddings, random weights. ``irt`` stands beside the same transformer of timm
 (its classifier taken off, so that it ends with the CLS token) and beside OML's ``vit`` of the same size;
 ``hybrid_vit`` beside its bare transformer, with one switch more in every row. Methods take turns, so that a busy
 machine slows them all, and every turn starts with another one; times are medians, ratios are medians of the ratios
@@ -14,21 +14,21 @@ within a turn. ``--compile`` sends every model through ``torch.compile``.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import os
 import platform
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import timm
 import torch
 from oml.models import ViTExtractor
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from json_file import write_json
 from oml_vit_ext.extractors import HybridViTExtractor, IRTExtractor
 from step_cost import Step, peak_extra_mb, seconds
 
@@ -69,6 +69,14 @@ def step_of(model: nn.Module, images: Tensor, dtype: torch.dtype) -> Step:
     return step
 
 
+COLUMNS = {
+    "images_per_s": "images/s",
+    "ratio_to_timm": "time x timm",
+    "ratio_to_oml": "time x OML",
+    "peak_extra_mb": "peak extra, MB",
+}
+
+
 def measure(steps: dict[str, Step], batch: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Every figure of one table; ``timm`` is among the steps."""
     first = sum(seconds(step, args.device) for step in steps.values())  # warms up, and compiles
@@ -94,21 +102,10 @@ def measure(steps: dict[str, Step], batch: int, args: argparse.Namespace) -> dic
 
 
 def print_table(title: str, rows: dict[str, dict[str, float]]) -> None:
-    with_oml = "ratio_to_oml" in next(iter(rows.values()))
-    print(f"\n{title}, {next(iter(rows.values()))['rounds']} rounds")
-    print(f"  {'':40}{'images/s':>10}{'time x timm':>13}" + f"{'time x OML':>12}" * with_oml + f"{'peak extra':>14}")
-    for name, row in rows.items():
-        oml = f"{row['ratio_to_oml']:12.3f}" if with_oml else ""
-        print(
-            f"  {name:40}{row['images_per_s']:10.2f}{row['ratio_to_timm']:13.3f}{oml}{row['peak_extra_mb']:11.1f} MB",
-            flush=True,
-        )
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
+    first = next(iter(rows.values()))
+    print(f"\n{title}, {first['rounds']} rounds")
+    table = pd.DataFrame(rows, index=[name for name in COLUMNS if name in first]).T.rename(columns=COLUMNS)
+    print(table.to_string(float_format="{:.3f}".format), flush=True)
 
 
 def parse_args() -> argparse.Namespace:
@@ -151,7 +148,6 @@ def main() -> None:
     if args.json:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
         write_json(args.json, {"settings": settings, "device": device, "torch": torch.__version__, "tables": results})
-        print(f"\nwritten: {args.json}")
 
 
 if __name__ == "__main__":

@@ -15,14 +15,12 @@ has the smallest size only.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import platform
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import pandas as pd
 import torch
 from oml.losses.triplet import TripletLossWithMiner
 from oml.miners.cross_batch import TripletMinerWithMemory
@@ -30,6 +28,7 @@ from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.losses import ContrastiveLoss, CrossBatchMemory
 from torch import Tensor
 
+from json_file import write_json
 from oml_vit_ext.losses import ContrastiveXBMLoss
 from step_cost import Step, peak_extra_mb, seconds
 
@@ -123,6 +122,13 @@ METHODS: dict[str, tuple[str, Callable[[Problem], Step]]] = {
     "oml": ("OML TripletMinerWithMemory", oml_triplet),
 }
 
+COLUMNS = {
+    "median_ms": "median, ms",
+    "ratio_to_floor": "x floor",
+    "ratio_to_ours": "x ours",
+    "peak_extra_mb": "peak extra, MB",
+}
+
 
 def median_ratio(times: list[float], base: list[float]) -> float:
     return statistics.median(one / other for one, other in zip(times, base, strict=False))
@@ -157,31 +163,22 @@ def measure(names: list[str], size: int, args: argparse.Namespace) -> dict[str, 
 
 def print_table(size: int, rows: dict[str, dict[str, float]]) -> None:
     print(f"\nmemory of {size:,} embeddings".replace(",", " "))
-    print(f"  {'':42}{'median':>12}{'x floor':>10}{'x ours':>10}{'peak extra':>14}")
-    for name, row in rows.items():
-        print(
-            f"  {METHODS[name][0]:42}{row['median_ms']:9.1f} ms{row['ratio_to_floor']:10.2f}"
-            f"{row['ratio_to_ours']:10.2f}{row['peak_extra_mb']:11.1f} MB"
-        )
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
+    table = pd.DataFrame(rows, index=list(COLUMNS)).T
+    table = table.rename(columns=COLUMNS, index={name: title for name, (title, _) in METHODS.items()})
+    print(table.to_string(float_format="{:.2f}".format))
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=64, help="anchors per step (default: %(default)s)")
-    parser.add_argument("--dim", type=int, default=384, help="dimension of the features (default: %(default)s)")
+    parser.add_argument("--dim", type=int, default=384, help="dimension of the embeddings (default: %(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+", help=f"memory sizes (default: {' '.join(map(str, SIZES))})")
     parser.add_argument("--large", action="store_true", help=f"also a memory of {LARGE} embeddings")
     parser.add_argument("--rounds", type=int, default=15, help="turns that each method takes (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default: %(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the features"
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the embeddings"
     )
     parser.add_argument(
         "--patience-s", type=float, default=3.0, help="a method slower than this is timed once (default: %(default)s)"
@@ -211,7 +208,6 @@ def main() -> None:
     if args.json:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
         write_json(args.json, {"settings": settings, "device": device, "torch": torch.__version__, "sizes": results})
-        print(f"\nwritten: {args.json}")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,9 @@ run with a smaller one and its peak is extrapolated from two batch sizes; the ta
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -39,8 +37,10 @@ from oml.retrieval.postprocessors.pairwise import PairwiseReranker
 from oml.retrieval.retrieval_results import RetrievalResults
 from oml.transforms.images.torchvision import get_normalisation_resize_torch
 
+from json_file import write_json
 from oml_vit_ext.extractors import IRTExtractor
 from oml_vit_ext.reranking import STIRReranker, STIRSiamese
+from peak_memory import PeakMemory
 
 METHODS = {
     "oml": "concat_siamese + pairwise_reranker",
@@ -81,33 +81,6 @@ def make_reranker(method: str, top_n: int, batch: int, weights: Path, args: argp
     extractor = IRTExtractor(None, "vit_small_patch16_224", normalise_features=False)
     model = STIRSiamese(extractor, [192], join_layer=k, weights=weights).to(args.device)
     return STIRReranker(top_n, model, **common)
-
-
-class PeakMemory:
-    """The most memory beyond what was in use at the start, in MB (1e6 bytes): of the GPU, or of this process."""
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        if device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-            self.before = torch.cuda.memory_allocated()
-            return
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
-        self.before = self._peak()
-
-    def extra_mb(self) -> float:
-        peak = torch.cuda.max_memory_allocated() if self.device == "cuda" else self._peak()
-        return (peak - self.before) / 1e6
-
-    @staticmethod
-    def _peak() -> int:
-        try:
-            lines = Path("/proc/self/status").read_text().splitlines()
-            return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
-        except (OSError, StopIteration):
-            unit = 1 if sys.platform == "darwin" else 1024
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def run_child(args: argparse.Namespace) -> None:
@@ -211,14 +184,17 @@ def compare(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def print_comparison(rows: dict[str, dict[str, Any]], args: argparse.Namespace) -> None:
     first = rows["oml"]
     print(f"\n{first['pairs']} pairs of {first['images']} images, top {args.top_n}")
-    print(f"  {'':38}{'batch':>7}{'pairs/s':>10}{'x oml':>8}{'CPU per pair':>14}{'peak extra':>13}{'decodes':>9}")
     oml_peak = first.get("peak_extra_mb_extrapolated", first["peak_extra_mb"])
-    for method, row in rows.items():
-        print(
-            f"  {METHODS[method]:38}{row['batch']:7}{row['pairs_per_s']:10.2f}{row['x_oml']:8.2f}"
-            f"{row['cpu_ms_per_pair']:11.1f} ms"
-            f"{row['peak_extra_mb']:10.0f} MB{row['decodes']:9}"
-        )
+    columns = {
+        "batch": "batch",
+        "pairs_per_s": "pairs/s",
+        "x_oml": "x oml",
+        "cpu_ms_per_pair": "CPU per pair, ms",
+        "peak_extra_mb": "peak extra, MB",
+        "decodes": "decodes",
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index")[list(columns)].rename(columns=columns, index=METHODS)
+    print(table.to_string(float_format="{:.2f}".format))
     if "peak_extra_mb_extrapolated" in first:
         print(f"  OML at batch {args.batch} does not fit here: {oml_peak:.0f} MB, extrapolated")
     for method in ("ours_k0", "ours_k8"):
@@ -258,12 +234,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
-
-
 def main() -> None:
     args = parse_args()
     if args.child:
@@ -282,7 +252,6 @@ def main() -> None:
         hidden = ("child", "child_top_n", "child_batch", "weights", "json")
         settings = {key: value for key, value in vars(args).items() if key not in hidden}
         write_json(args.json, {"settings": settings, "methods": rows, "seconds_by_top_n": costs})
-        print(f"\nwritten: {args.json}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -33,6 +32,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from peak_memory import PeakMemory
 
 ROOT = Path(__file__).parent.parent
 DIM, TOP_N, N_CLASSES = 384, 100, 11_316
@@ -97,11 +98,11 @@ def sop(args: argparse.Namespace, search: Callable[[Any, Any], Any]) -> Figures:
     labels = np.arange(len(embeddings)) * N_CLASSES // len(embeddings)
     dataset = dataset_of(labels)
     search(embeddings[:64].clone(), dataset_of(labels[:64]))  # imports, thread pools
-    before = reset_peak()
+    memory = PeakMemory()
     start = time.perf_counter()
     found = search(embeddings, dataset)
     seconds = time.perf_counter() - start
-    extra = peak_mb() - before
+    extra = memory.extra_mb()
     check = sum(float(d.sum()) for d in found.distances[::500])
     return {"seconds": seconds, "extra_mb": extra, "checksum": check, "first": found.retrieved_ids[0][:10].tolist()}
 
@@ -116,11 +117,11 @@ def large(args: argparse.Namespace) -> Figures:
     for start in range(0, args.size, 50_000):
         rng.standard_normal(dtype=np.float32, out=gallery[start : start + 50_000])
     queries = rng.standard_normal((args.queries, DIM), dtype=np.float32)
-    before = reset_peak()
+    memory = PeakMemory()
     start_s = time.perf_counter()
     knn_qg(queries, gallery, n_items=TOP_N, index="Flat", search_params="", memory_mb=256, verbose=False)
     seconds = time.perf_counter() - start_s
-    return {"seconds": seconds, "extra_mb": peak_mb() - before, "total_mb": peak_mb()}
+    return {"seconds": seconds, "extra_mb": memory.extra_mb(), "total_mb": memory.total_mb()}
 
 
 def descriptors(args: argparse.Namespace) -> Figures:
@@ -192,10 +193,10 @@ def approximate(args: argparse.Namespace) -> Figures:
         figures["searches"]["exact"] = {"recall": 1.0, "queries_per_s": len(queries) / seconds}
         return figures
     truth = np.load(truth_file)
-    before = reset_peak()
+    memory = PeakMemory()
     start = time.perf_counter()
     index = build_index(gallery, args.index, memory_mb=256, verbose=False)
-    figures.update(build_s=time.perf_counter() - start, build_mb=peak_mb() - before)
+    figures.update(build_s=time.perf_counter() - start, build_mb=memory.extra_mb())
     for setting in args.settings:
         params, _, k = setting.partition("@")
         engine = FaissEngine(index, params, args.index)
@@ -218,21 +219,6 @@ def set_threads(n: int) -> None:
 
     faiss.omp_set_num_threads(n)
     torch.set_num_threads(n)
-
-
-def reset_peak() -> float:
-    """Forget the peak of the resident set; returns what is resident now, in MB (1e6 bytes)."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status_mb("VmRSS")
-
-
-def peak_mb() -> float:
-    return _status_mb("VmHWM")
-
-
-def _status_mb(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{key}:"))
 
 
 # --- the run ---
@@ -314,12 +300,6 @@ def median(figures: list[Figures], key: str) -> float:
     return statistics.median(f[key] for f in figures)
 
 
-def write_json(path: Path, content: Figures) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
-
-
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
@@ -352,8 +332,9 @@ def main() -> None:
             results["approximate"] = bench_approximate(args, sizes["approximate"], sizes["approximate_queries"], folder)
     print(f"\n{(time.perf_counter() - started) / 60:.1f} minutes")
     if args.json:
+        from json_file import write_json  # imports the package, which the measured processes do on their own
+
         write_json(args.json, {"threads": args.threads, "quick": args.quick, **results})
-        print(f"written: {args.json}")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,13 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from peak_memory import PeakMemory
+
 Step = Callable[[], Any]
 
 
 def seconds(step: Step, device: str) -> float:
+    """Time of one call, in seconds, until the device is done."""
     if device == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -29,10 +32,9 @@ def seconds(step: Step, device: str) -> float:
 def peak_extra_mb(step: Step, device: str) -> float:
     """Most memory that torch held at once beyond what it held before the step, in MB (1e6 bytes)."""
     if device == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
+        memory = PeakMemory(device)
         step()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
+        return memory.extra_mb()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     held = peak = 0

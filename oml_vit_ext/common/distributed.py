@@ -43,11 +43,16 @@ def gather_rows(local: Tensor, sizes: list[int]) -> list[Tensor]:
 
 
 def gather_batch(features: Tensor, labels: Tensor, across_ranks: bool = True) -> Batch:
-    """
+    """The batch of all processes, in which this process's rows carry gradients.
+
     Args:
         features: (B, D) this process's rows; B may differ between processes.
         labels: (B,) on the same device.
         across_ranks: False keeps to this process, e.g. in evaluation, which a single process may do alone.
+
+    Returns:
+        N = sum of the B rows with their labels, and where this process's own are. Own gradients are multiplied by the
+        number of processes, which DistributedDataParallel divides by.
     """
     rank, world = rank_and_world()
     if world == 1 or not across_ranks:

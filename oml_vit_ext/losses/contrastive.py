@@ -7,6 +7,9 @@ arXiv 2102.05644; cross-batch memory: Wang et al., arXiv 1912.06798)::
               max(0, s_ij - margin)  otherwise
 
     L = 1/N sum_i [ sum_{j in batch, j != i} l(i, j) + memory_weight * sum_{m in memory} l(i, m) ]
+
+Value and gradient come out of one pass over the pairs (``pair_sums``); at the end of this file the two are joined for
+autograd.
 """
 
 from __future__ import annotations
@@ -17,19 +20,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.losses.inputs import check_pair
 from oml_vit_ext.losses.pair_sums import pair_sums
 
 REDUCTIONS = ("anchors", "nonzero_pairs")
-
-
-class _Columns(NamedTuple):
-    """What the anchors are compared with."""
-
-    features: Tensor
-    labels: Tensor
-    weight: float
-    roles: float  # how often a change of an anchor counts: twice where the anchors are columns as well
-    first_anchor: int | None = None
 
 
 class ContrastiveResult(NamedTuple):
@@ -37,6 +33,17 @@ class ContrastiveResult(NamedTuple):
 
     loss: Tensor
     n_active_negatives: Tensor
+
+
+class _Columns(NamedTuple):
+    """What the anchors are compared with."""
+
+    features: Tensor  # (C, D)
+    labels: Tensor  # (C,)
+    weight: float  # of each pair
+    # Gradient factor: 2 if the anchors are also columns (the similarity matrix is symmetric), else 1.
+    roles: float
+    first_anchor: int | None = None  # the column that is anchor 0; None: no anchor is among the columns
 
 
 def contrastive_loss(
@@ -52,9 +59,9 @@ def contrastive_loss(
     reduction: str = "anchors",
     first_anchor: int = 0,
     sum_over_ranks: Callable[[Tensor], Tensor] = lambda sums: sums,
-    slab_rows: int | None = None,
 ) -> ContrastiveResult:
-    """
+    """The loss L above: all pairs of a batch, and the pairs of the batch with a memory.
+
     The gradient is that of the whole loss with respect to ``anchors`` in both of their roles, as rows and as columns of
     the batch's similarity matrix; it is symmetric, so the second role doubles the first. Hence a process that holds a
     part of the batch needs the other parts' embeddings, but not their gradients.
@@ -67,18 +74,43 @@ def contrastive_loss(
         batch_labels: (N,).
         memory: (M, D) unit vectors of past batches, constants. None or empty: no memory.
         memory_labels: (M,).
-        margin: Similarity above which a negative pair costs something.
+        margin: Cosine similarity above which a negative pair costs something.
         memory_weight: Weight of a pair with a memory entry relative to a pair inside the batch.
         reduction: ``"anchors"``: divide the sum over all pairs by N, as in the paper. ``"nonzero_pairs"``: average
             positive and negative pairs separately over the pairs of non-zero loss and add the two averages, as
             pytorch-metric-learning does; the averages are weighted, a memory pair counting ``memory_weight``. (The
             value is that of its ``CrossBatchMemory``, the gradient is the value's own: that class takes the batch's
             columns for constants.)
+        first_anchor: Row of ``batch`` that is anchor 0.
         sum_over_ranks: Adds up a small tensor over all processes.
-        slab_rows: Columns handled at a time; by default what fits into the cache. Does not change the result.
+
+    Returns:
+        The loss of the whole batch, and the number of active negatives.
+
+    Raises:
+        ValueError: Embeddings without their labels or the reverse, different numbers of the two, an unknown
+            ``reduction``, or a ``first_anchor`` from which on the batch has not as many rows as there are anchors.
+        RuntimeError: On differentiating twice.
+
+    Source: arXiv 2102.05644, section 3.1, and arXiv 1912.06798 for the memory.
+
+    >>> z = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]])
+    >>> result = contrastive_loss(z, torch.tensor([0, 0, 1]), margin=0.5)
+    >>> result.loss  # 2 * (1 - 0.6) of the positive pair, 2 * (0.8 - 0.5) and 2 * (0.96 - 0.5) of the others, by 3
+    tensor(0.7733)
+    >>> int(result.n_active_negatives)
+    4
+    >>> memory, memory_labels = torch.tensor([[0.0, 1.0]]), torch.tensor([0])
+    >>> contrastive_loss(z, torch.tensor([0, 0, 1]), memory=memory, memory_labels=memory_labels).loss
+    tensor(1.2067)
     """
+    check_reduction(reduction)
+    check_pair("anchors", anchors, "anchor_labels", anchor_labels)
+    check_pair("batch", batch, "batch_labels", batch_labels)
+    check_pair("memory", memory, "memory_labels", memory_labels)
     if batch is None or batch_labels is None:
         batch, batch_labels = anchors, anchor_labels
+    check_whole("first_anchor", first_anchor, high=len(batch) - len(anchors), why="so many rows are no anchors")
     groups = [_Columns(batch.detach(), batch_labels, 1.0, 2.0, first_anchor)]
     if memory is not None and memory_labels is not None and len(memory) > 0:
         groups.append(_Columns(memory, memory_labels, memory_weight, 1.0))
@@ -97,7 +129,6 @@ def contrastive_loss(
                 self_start=columns.first_anchor,
                 split=reduction == "nonzero_pairs",
                 with_gradient=needs_gradient,
-                slab_rows=slab_rows,
             )
             for columns in groups
         ]
@@ -118,8 +149,15 @@ def contrastive_loss(
             for columns, one in zip(groups, passes, strict=True):
                 part = torch.einsum("k,kad->ad", scale * (columns.weight * columns.roles), one.gradient)
                 gradient = part if gradient is None else gradient + part
-    loss = value if gradient is None else with_gradient(value, anchors, gradient)
+    loss = value if gradient is None else _ValueWithGradient.apply(anchors, value, gradient)
     return ContrastiveResult(loss, n_negative.sum())
+
+
+def check_reduction(reduction: str) -> str:
+    """``reduction`` itself, or a ValueError with the nearest valid name."""
+    if reduction not in REDUCTIONS:
+        raise ValueError(unknown_name("reduction", reduction, REDUCTIONS))
+    return reduction
 
 
 def _weighted_sum(values: Tensor, groups: list[_Columns]) -> Tensor:
@@ -127,40 +165,34 @@ def _weighted_sum(values: Tensor, groups: list[_Columns]) -> Tensor:
     return torch.stack([columns.weight * value for columns, value in zip(groups, values, strict=True)]).sum(dim=0)
 
 
-class _LossWithGradient(torch.autograd.Function):
-    """Gives a value the gradient that was formed together with it."""
+class _ValueWithGradient(torch.autograd.Function):
+    """A value (0-d) as a function of the anchors (A, D), with the gradient (A, D) that was formed together with it."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        ctx.save_for_backward(features, gradient)
+    def forward(ctx: Any, anchors: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(anchors, gradient)
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
-        features, gradient = ctx.saved_tensors
-        return _FinalGradient.apply(grad_output, features, gradient), None, None
+        anchors, gradient = ctx.saved_tensors
+        return _FinalGradient.apply(grad_output, anchors, gradient), None, None
 
 
 class _FinalGradient(torch.autograd.Function):
     """A gradient that refuses to be differentiated.
 
-    ``once_differentiable`` alone would let a gradient penalty pass without a word when the incoming gradient is a
-    constant, and treat the slopes' product with the batch as constant too: a wrong second derivative.
+    ``once_differentiable`` is not enough: with a constant incoming gradient, a gradient penalty would run without error
+    and give a wrong second derivative. We raise instead.
     """
 
     @staticmethod
-    def forward(ctx: Any, grad_output: Tensor, features: Tensor, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, grad_output: Tensor, anchors: Tensor, gradient: Tensor) -> Tensor:
         return grad_output * gradient
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Any:
         raise RuntimeError(
-            "The contrastive loss cannot be differentiated twice: its gradient is formed in the forward pass. "
-            "Leave out create_graph=True."
+            "create_graph is True, expected False for the contrastive loss: its gradient is formed in the forward "
+            "pass, so it cannot be differentiated twice."
         )
-
-
-def with_gradient(value: Tensor, features: Tensor, gradient: Tensor) -> Tensor:
-    """``value`` (0-d) as a function of ``features`` (B, D) whose gradient there is ``gradient`` (B, D)."""
-    result: Tensor = _LossWithGradient.apply(features, value, gradient)
-    return result

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from oml_vit_ext.common.checks import check_number, check_whole
-from oml_vit_ext.common.distributed import Batch, gather_batch, gather_constants, sum_over_ranks
-from oml_vit_ext.common.messages import unknown_name
-from oml_vit_ext.losses.contrastive import REDUCTIONS, contrastive_loss
-from oml_vit_ext.losses.inputs import check_batch, unit_vectors
+from oml_vit_ext.common.distributed import Batch, gather_constants, sum_over_ranks
+from oml_vit_ext.losses.contrastive import ContrastiveResult, check_reduction, contrastive_loss
+from oml_vit_ext.losses.inputs import unit_batch, unit_vectors
 from oml_vit_ext.losses.memory import FeatureMemory
 
 
 class ContrastiveXBMLoss(nn.Module):
-    """``contrastive_loss`` of a batch and of the batches before it.
+    """``contrastive_loss`` of a batch and of the batches before it (arXiv 2102.05644, section 3.1, and 1912.06798).
 
     The memory holds past batches only: the current one enters after the loss is computed, and only in training mode.
     Where features carry an attribute ``momentum_features`` (B, D), as those of ``ExtractorWithMomentum`` do, these
@@ -28,6 +27,18 @@ class ContrastiveXBMLoss(nn.Module):
         memory_start: Training calls before the memory is used; it is filled meanwhile.
         memory_weight: Weight of a pair with a memory entry relative to a pair inside the batch.
         reduction: ``"anchors"`` (the paper's) or ``"nonzero_pairs"`` (pytorch-metric-learning's default).
+
+    Raises:
+        ValueError: An argument is out of its range, or ``reduction`` is unknown.
+
+    >>> import torch
+    >>> criterion = ContrastiveXBMLoss(margin=0.5, memory_size=1000)
+    >>> criterion(torch.eye(4), [0, 0, 1, 1])  # each anchor's one positive pair costs 1 - 0
+    tensor(1.)
+    >>> len(criterion.memory)
+    4
+    >>> criterion(torch.eye(4), [0, 0, 1, 1])  # the same in the memory, where an anchor meets itself at no cost
+    tensor(2.)
     """
 
     criterion_name = "contrastive_xbm"
@@ -41,37 +52,38 @@ class ContrastiveXBMLoss(nn.Module):
         reduction: str = "anchors",
     ) -> None:
         super().__init__()
-        if reduction not in REDUCTIONS:
-            raise ValueError(unknown_name("reduction", reduction, REDUCTIONS))
         self.margin = check_number("margin", margin, high=1.0)
         self.memory_start = check_whole("memory_start", memory_start)
         self.memory_weight = check_number("memory_weight", memory_weight)
-        self.reduction = reduction
+        self.reduction = check_reduction(reduction)
         self.memory = FeatureMemory(check_whole("memory_size", memory_size))
         self.last_logs: dict[str, Tensor | float] = {}
 
     def forward(self, features: Tensor, labels: Tensor | Sequence[int]) -> Tensor:
-        """
+        """The loss of a batch, which then enters the memory; writes ``last_logs``.
+
         Args:
-            features: (B, D) of any length; they are normalised here.
+            features: (B, D) embeddings of any length; they are normalised here.
             labels: (B,) whole numbers.
 
         Returns:
-            The scalar loss, in float32 (float64 for float64 features).
-        """
-        momentum_features = getattr(features, "momentum_features", None)
-        features, labels = check_batch(features, labels)
-        batch = gather_batch(unit_vectors(features), labels, across_ranks=self.training)
-        loss = self.batch_loss(batch)
-        if self.training:
-            self.memory.enqueue(self._for_memory(batch, momentum_features), batch.labels)
-        return loss
+            The scalar loss, in float32 (float64 for float64 embeddings).
 
-    def batch_loss(self, batch: Batch) -> Tensor:
-        """The loss of a batch beside the memory as it is; writes ``last_logs``."""
+        Raises:
+            ValueError: Wrong shapes or types, or embeddings that are not finite (``inputs.check_batch``).
+        """
+        batch = unit_batch(features, labels, across_ranks=self.training)
+        result = self.contrastive(batch)
+        self.last_logs = self.contrastive_logs(result, batch)
+        self.remember(batch, features)
+        return result.loss
+
+    def contrastive(self, batch: Batch) -> ContrastiveResult:
+        """``contrastive_loss`` of this process's rows of a batch beside the memory as it is; changes nothing."""
         own = slice(batch.start, batch.stop)
-        memory, memory_labels = self.used_memory(batch.features)
-        result = contrastive_loss(
+        is_used = len(self.memory) > 0 and self.memory.n_calls >= self.memory_start
+        memory, memory_labels = self.memory.entries(batch.features) if is_used else (None, None)
+        return contrastive_loss(
             batch.features[own],
             batch.labels[own],
             batch.features,
@@ -84,18 +96,20 @@ class ContrastiveXBMLoss(nn.Module):
             first_anchor=batch.start,
             sum_over_ranks=sum_over_ranks if self.training else lambda sums: sums,
         )
-        self.last_logs = {
+
+    def contrastive_logs(self, result: ContrastiveResult, batch: Batch) -> dict[str, Tensor | float]:
+        """The loss, active negatives for each row of the batch, and the part of the memory that is filled, 0 to 1."""
+        return {
             "contrastive": result.loss.detach(),
             "active_negatives": result.n_active_negatives / len(batch.features),
             "memory_fill": len(self.memory) / max(1, self.memory.size),
         }
-        return result.loss
 
-    def used_memory(self, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The memory's features (M, D) and labels (M,), or None while it is only being filled."""
-        if len(self.memory) == 0 or self.memory.n_calls < self.memory_start:
-            return None, None
-        return self.memory.entries(like)
+    def remember(self, batch: Batch, features: Tensor) -> None:
+        """Stores a batch in the memory when training; ``features`` are those that ``forward`` was given."""
+        momentum_features = getattr(features, "momentum_features", None)
+        if self.training:
+            self.memory.enqueue(self._for_memory(batch, momentum_features), batch.labels)
 
     def _for_memory(self, batch: Batch, momentum_features: Tensor | None) -> Tensor:
         if momentum_features is None:

@@ -1,4 +1,4 @@
-"""What every loss does first: check the arguments and the batch, and put the embeddings on the unit sphere."""
+"""What every loss does first: check the batch, put the embeddings on the unit sphere, gather those of all processes."""
 
 from __future__ import annotations
 
@@ -7,43 +7,78 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from oml_vit_ext.common.distributed import Batch, gather_batch
+
 # Vectors shorter than this have no direction worth following: they are zero vectors.
 SHORTEST = 1e-12
 
 
-def check_batch(features: Tensor, labels: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
+def unit_batch(features: Tensor, labels: Tensor | Sequence[int], across_ranks: bool) -> Batch:
+    """The checked and normalised batch of all processes.
+
+    Args:
+        features: (B, D) embeddings of any length, those of this process.
+        labels: (B,) whole numbers.
+        across_ranks: False keeps to this process.
+
+    Returns:
+        N unit vectors (N, D) in float32 (float64 stays) with their labels (N,), N = B on a single process.
+
+    Raises:
+        ValueError: as ``check_batch``.
     """
+    features, labels = check_batch(features, labels)
+    return gather_batch(unit_vectors(features), labels, across_ranks)
+
+
+def check_batch(features: Tensor, labels: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
+    """A batch as the losses want it: embeddings in float32 or float64, labels in int64 on the same device.
+
     Args:
         features: (B, D) floating-point embeddings, B at least 1.
         labels: (B,) whole numbers: a tensor on any device, a list or a tuple.
 
     Returns:
-        The features in float32 (float64 stays), and the labels as int64 on the features' device.
+        The embeddings (B, D) in float32 (float64 stays), and the labels (B,).
 
     Raises:
-        ValueError: wrong shapes or types. On the CPU also for infinite or NaN features; elsewhere that check would
+        ValueError: Wrong shapes or types. On the CPU also for infinite or NaN embeddings; elsewhere that check would
             stall the device at every step, so there the loss becomes NaN, which is what a gradient scaler looks for.
     """
     if not isinstance(features, Tensor) or features.ndim != 2 or not features.is_floating_point() or len(features) == 0:
         got = f"{features.dtype} {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-        raise ValueError(
-            f"features must be a floating-point tensor of shape (batch, dim), batch at least 1, got {got}."
-        )
+        raise ValueError(f"features is {got}, expected a floating-point tensor (B, D) with B of at least 1.")
     if not isinstance(labels, Tensor):
         labels = torch.as_tensor(labels)
     if labels.is_floating_point() or labels.is_complex():
-        raise ValueError(f"labels must be whole numbers (an integer tensor or a list of ints), got {labels.dtype}.")
-    if labels.shape != features.shape[:1]:
-        raise ValueError(
-            f"labels must have one entry per feature: expected shape ({len(features)},), got {tuple(labels.shape)}."
-        )
+        raise ValueError(f"labels is {labels.dtype}, expected whole numbers (an integer tensor or a list of ints).")
+    check_pair("features", features, "labels", labels)
     if features.device.type == "cpu":
         n_bad = int((~torch.isfinite(features)).any(dim=1).sum())
         if n_bad:
-            raise ValueError(f"features must be finite: {n_bad} of {len(features)} rows hold NaN or infinity.")
+            raise ValueError(f"features is not finite in {n_bad} of {len(features)} rows, expected no NaN or infinity.")
     if features.dtype != torch.float64:
         features = features.float()
     return features, labels.to(device=features.device, dtype=torch.int64)
+
+
+def check_pair(name: str, embeddings: Tensor | None, labels_name: str, labels: Tensor | None) -> None:
+    """Embeddings (B, D) and labels (B,) must come together, one label for each embedding.
+
+    Raises:
+        ValueError: Only one of the two is given, or the numbers of rows differ.
+    """
+    if embeddings is None and labels is None:
+        return
+    if embeddings is None:
+        raise ValueError(f"{name} is None, expected the embeddings that {labels_name} belongs to.")
+    if labels is None:
+        raise ValueError(f"{labels_name} is None, expected one label for each row of {name}.")
+    if labels.shape != embeddings.shape[:1]:
+        raise ValueError(
+            f"{labels_name} is of shape {tuple(labels.shape)}, expected ({len(embeddings)},): "
+            f"one label for each row of {name}."
+        )
 
 
 def unit_vectors(features: Tensor) -> Tensor:
@@ -58,6 +93,10 @@ def unit_vectors(features: Tensor) -> Tensor:
 
     Returns:
         (B, D), each row of length 1 or 0.
+
+    >>> unit_vectors(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
     """
     largest = features.detach().abs().amax(dim=1, keepdim=True)
     is_zero = largest < SHORTEST

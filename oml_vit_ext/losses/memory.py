@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from oml_vit_ext.losses.inputs import check_pair
+
 
 class FeatureMemory(nn.Module):
     """Ring buffer of the last ``size`` embeddings with their labels; it is sized by the first batch.
@@ -21,6 +23,15 @@ class FeatureMemory(nn.Module):
 
     Args:
         size: Capacity in embeddings; 0 stores nothing.
+
+    Source: arXiv 1912.06798.
+
+    >>> memory = FeatureMemory(3)
+    >>> memory.enqueue(torch.eye(2), torch.tensor([7, 8]))
+    >>> memory.enqueue(torch.ones(2, 2), torch.tensor([9, 10]))  # takes the place of the oldest
+    >>> embeddings, labels = memory.entries(torch.eye(2))
+    >>> embeddings.shape, sorted(labels.tolist())
+    (torch.Size([3, 2]), [8, 9, 10])
     """
 
     def __init__(self, size: int) -> None:
@@ -40,16 +51,34 @@ class FeatureMemory(nn.Module):
         return self._fill
 
     def entries(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (len, D) and labels (len,) on the device and in the dtype of ``like`` (B, D)."""
+        """What is stored, in no particular order.
+
+        Args:
+            like: (B, D) embeddings, e.g. the batch that is to be compared.
+
+        Returns:
+            Embeddings (len, D) on the device and in the dtype of ``like``, and labels (len,).
+
+        Raises:
+            ValueError: The stored embeddings have another dimension.
+        """
         self._prepare(like)
         return self._features[: self._fill], self._labels[: self._fill]
 
     @torch.no_grad()
     def enqueue(self, features: Tensor, labels: Tensor) -> None:
-        """Stores a batch, (B, D) and (B,), over the oldest entries; of a batch beyond ``size`` the last ones.
+        """Stores a batch over the oldest entries; of a batch beyond ``size`` the last rows.
 
         Rows that are not finite are stored as zero vectors: one overflow must not spoil all the steps to come.
+
+        Args:
+            features: (B, D) embeddings; gradients are not kept.
+            labels: (B,) int64.
+
+        Raises:
+            ValueError: As many labels as embeddings are not given, or the stored embeddings have another dimension.
         """
+        check_pair("features", features, "labels", labels)
         self.n_calls += 1
         if self.size == 0:
             return
@@ -69,8 +98,8 @@ class FeatureMemory(nn.Module):
         """Allocates, or brings what was loaded to the batch's device, dtype and the full size."""
         if self._fill > 0 and self._features.shape[1] != like.shape[1]:
             raise ValueError(
-                f"The memory holds {self._features.shape[1]}-dimensional features, the batch has "
-                f"{like.shape[1]}-dimensional ones: expected the same, or call reset() on the memory."
+                f"The dimension of the batch is {like.shape[1]}, expected {self._features.shape[1]} as in the memory "
+                "(its reset() forgets everything)."
             )
         if self._features.shape == (self.size, like.shape[1]):
             if self._features.device != like.device or self._features.dtype != like.dtype:

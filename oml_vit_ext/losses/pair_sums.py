@@ -53,9 +53,9 @@ def pair_sums(
     self_start: int | None = None,
     split: bool = False,
     with_gradient: bool = True,
-    slab_rows: int | None = None,
 ) -> PairSums:
-    """
+    """The sums over all pairs (anchor, column) that the loss and its gradient are made of.
+
     Args:
         anchors: (A, D) unit vectors.
         anchor_labels: (A,).
@@ -66,12 +66,19 @@ def pair_sums(
             are different samples.
         split: Keep positive and negative pairs apart, and leave out positive pairs of no loss (s >= 1).
         with_gradient: Form the gradient with respect to the anchors, columns held fixed.
-        slab_rows: Columns per slab; by default a slab holds what fits into the cache.
+
+    Returns:
+        The sums (K, 3) and the gradient (K, A, D), or None in its place; K is 2 with ``split``, else 1.
+
+    >>> z, labels = torch.eye(2), torch.tensor([0, 1])
+    >>> memory, memory_labels = torch.tensor([[0.8, 0.6]]), torch.tensor([1])
+    >>> sums = pair_sums(z, labels, memory, memory_labels, margin=0.5)
+    >>> sums.slopes  # 0.8 - 0.5 of the negative pair less 0.6 - 0.5 of the positive one; 2 pairs; +1 - 1
+    tensor([[0.2000, 2.0000, 0.0000]])
     """
     n_anchors, n_columns = len(anchors), len(columns)
-    if slab_rows is None:
-        slab_rows = max(1, (CPU_SLAB if anchors.device.type == "cpu" else GPU_SLAB) // n_anchors)
-    slab_rows = max(1, min(slab_rows, n_columns))
+    slab_pairs = CPU_SLAB if anchors.device.type == "cpu" else GPU_SLAB
+    slab_rows = max(1, min(slab_pairs // n_anchors, n_columns))
     n_groups = 2 if split else 1
 
     # Buffers of one slab, (columns x anchors): this orientation reads the columns once, in order.

@@ -1,4 +1,7 @@
-"""Any loss of pytorch-metric-learning as a criterion of OML's pipelines, memory included."""
+"""Any loss of pytorch-metric-learning as a criterion of OML's pipelines, memory included.
+
+Only building a ``PMLLoss`` imports that library, which takes a second: nobody else should wait for it.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from pytorch_metric_learning.losses.cross_batch_memory import CrossBatchMemory
-from pytorch_metric_learning.utils import loss_and_miner_utils as pairs
 from torch import Tensor, nn
 
 from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.distributed import gather_batch, gather_constants
 from oml_vit_ext.losses.inputs import check_batch
 from oml_vit_ext.losses.memory import FeatureMemory
-from oml_vit_ext.losses.pml_parts import build, is_weight_regularizer
 
 Part = Mapping[str, Any]
 
@@ -36,6 +36,19 @@ class PMLLoss(nn.Module):
         miner: Picks the pairs or triplets that the loss sees.
         regularizer: On the embeddings; or on the class centres for those regularizers that are about centres.
         memory_size: Past embeddings to compare with; 0 means no memory.
+
+    Raises:
+        ValueError: An unknown name or argument of a part, with the nearest valid ones; values that a part refuses; or
+            a memory for a loss that does not compare embeddings with one another.
+
+    Source: arXiv 2008.09164 (the library), arXiv 1912.06798 (the memory).
+
+    >>> loss = {"name": "TripletMarginLoss", "args": {"margin": 0.2}}
+    >>> criterion = PMLLoss(loss, miner={"name": "BatchHardMiner"}, memory_size=100)
+    >>> criterion(torch.eye(4), [0, 0, 1, 1])  # all equally far from one another
+    tensor(0.2000)
+    >>> len(criterion.memory)
+    4
     """
 
     criterion_name = "pml"
@@ -49,6 +62,8 @@ class PMLLoss(nn.Module):
         regularizer: Part | None = None,
         memory_size: int = 0,
     ) -> None:
+        from oml_vit_ext.losses.pml_parts import build, is_weight_regularizer, names_with_memory
+
         super().__init__()
         replaced = {"distance": distance, "reducer": reducer}
         args = {name: part for name, part in replaced.items() if part is not None}
@@ -59,23 +74,28 @@ class PMLLoss(nn.Module):
         self.miner = None if miner is None else build("miner", miner)
         self.memory = FeatureMemory(check_whole("memory_size", memory_size))
         name = type(self.loss).__name__
-        if memory_size > 0 and name not in CrossBatchMemory.supported_losses():
+        if memory_size > 0 and name not in names_with_memory():
             raise ValueError(
-                f"memory_size must be 0 for {name}, got {memory_size}: it does not compare with other embeddings. "
-                f"Losses that take a memory: {', '.join(CrossBatchMemory.supported_losses())}."
+                f"memory_size is {memory_size}, expected 0 for {name}, which does not compare with other embeddings; "
+                f"losses that take a memory: {', '.join(names_with_memory())}."
             )
         # The library's own attribute of this name is a statistic, zero in some of its losses.
         self._n_classes: int | None = (loss.get("args") or {}).get("num_classes")
         self.last_logs: dict[str, float] = {}
 
     def forward(self, features: Tensor, labels: Tensor | Sequence[int]) -> Tensor:
-        """
+        """The loss of a batch, which then enters the memory; writes ``last_logs`` (``memory_fill``, ``mined``).
+
         Args:
-            features: (B, D), as the loss wants them: most of the library's distances normalise.
+            features: (B, D) embeddings, as the loss wants them: most of the library's distances normalise.
             labels: (B,) whole numbers; from 0 to ``num_classes - 1`` for a loss that has classes.
 
         Returns:
-            The scalar loss, in float32 (float64 for float64 features).
+            The scalar loss, in float32 (float64 for float64 embeddings).
+
+        Raises:
+            ValueError: Wrong shapes or types, embeddings that are not finite (``inputs.check_batch``), or, on the CPU,
+                labels beyond the loss's classes.
         """
         momentum_features = getattr(features, "momentum_features", None)
         features, labels = check_batch(features, labels)
@@ -103,7 +123,8 @@ class PMLLoss(nn.Module):
         references = torch.cat([past, features.detach()])
         reference_labels = torch.cat([past_labels, labels])
         if self.miner is None:
-            mined = pairs.get_all_pairs_indices(labels, reference_labels)
+            same = labels[:, None] == reference_labels
+            mined = (*torch.where(same), *torch.where(~same))
         else:
             mined = self.miner(features, labels, references, reference_labels)
         own = torch.arange(len(past), len(references), device=features.device)
@@ -124,8 +145,8 @@ class PMLLoss(nn.Module):
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= n_classes:
             raise ValueError(
-                f"labels must lie in 0..{n_classes - 1} for {type(self.loss).__name__} with num_classes={n_classes}, "
-                f"got {low}..{high}."
+                f"labels is from {low} to {high}, expected from 0 to {n_classes - 1} for {type(self.loss).__name__} "
+                f"with num_classes={n_classes}."
             )
 
 
@@ -138,11 +159,18 @@ def _own_histogram(loss: nn.Module) -> None:
 
 
 def without_self(mined: Sequence[Tensor], own: Tensor) -> tuple[Tensor, ...]:
-    """Drops tuples whose positive is the anchor itself.
+    """Drops pairs and triplets whose positive is the anchor itself.
 
     Args:
-        mined: (anchors, positives, negatives), or (anchors, positives, anchors, negatives).
+        mined: Indices (anchors, positives, negatives), or (anchors, positives, anchors, negatives).
         own: (B,) ``own[i]`` is the reference index of anchor i.
+
+    Returns:
+        What is left, in the same form.
+
+    >>> anchors, references, negatives = torch.tensor([0, 0]), torch.tensor([5, 6]), torch.tensor([7, 7])
+    >>> without_self((anchors, references, negatives), own=torch.tensor([5]))
+    (tensor([0]), tensor([6]), tensor([7]))
     """
     keep = own[mined[0]] != mined[1]
     if len(mined) == 3:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
+from pytorch_metric_learning.losses.cross_batch_memory import CrossBatchMemory
 from torch import nn
 
 from oml_vit_ext.common.messages import unknown_name
@@ -61,23 +62,36 @@ def offered(kind: str) -> dict[str, type[nn.Module]]:
     return {name: part for name, part in classes.items() if name not in _NOT_OFFERED}
 
 
+def names_with_memory() -> list[str]:
+    """Names of the losses that can compare a batch with other embeddings than its own."""
+    names: list[str] = CrossBatchMemory.supported_losses()
+    return names
+
+
 def is_weight_regularizer(config: Mapping[str, Any]) -> bool:
     """Whether a regularizer is about class centres rather than embeddings."""
     return config.get("name") in _OF_WEIGHTS
 
 
 def build(kind: str, config: Mapping[str, Any], more_args: Mapping[str, Any] | None = None) -> nn.Module:
-    """
+    """One part from its name and arguments, the parts among its arguments included.
+
     Args:
         kind: loss, distance, reducer, miner or regularizer.
         config: ``{"name": class name, "args": {...}}``; ``args`` may be left out.
         more_args: Further arguments, in the same form.
 
+    Returns:
+        The library's module.
+
     Raises:
-        ValueError: unknown name or argument, with the nearest valid ones, or values that the class refuses.
+        ValueError: Unknown name or argument, with the nearest valid ones, or values that the class refuses.
+
+    >>> build("distance", {"name": "LpDistance", "args": {"p": 1}}).p
+    1
     """
     if not isinstance(config, Mapping) or "name" not in config or not set(config) <= {"name", "args"}:
-        raise ValueError(f"{kind} must have the form {{name: ..., args: {{...}}}}, got {config!r}.")
+        raise ValueError(f"{kind} is {config!r}, expected the form {{name: ..., args: {{...}}}}.")
     constructors = offered(kind)
     name = config["name"]
     if name not in constructors:
@@ -92,7 +106,7 @@ def build(kind: str, config: Mapping[str, Any], more_args: Mapping[str, Any] | N
         module: nn.Module = constructor(**{key: _value(key, value) for key, value in args.items()})
     except (TypeError, AssertionError) as error:
         reason = str(error).removeprefix(f"{name}.__init__() ")
-        raise ValueError(f"{name} cannot be built from the arguments {args!r}: {reason}.") from error
+        raise ValueError(f"args of {name} is {args!r}, expected what the class accepts: {reason}.") from error
     return module
 
 

@@ -20,12 +20,12 @@ from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTL
 N_STEPS, DIM = 4, 5
 # Rows of each process: equal and unequal local batches.
 SHARES = {1: [8], 2: [5, 3], 3: [3, 3, 2], 4: [2, 1, 4, 1]}
+RESUMED = 3  # so many processes go on from what a single one has saved
 CRITERIA: dict[str, Callable[[], nn.Module]] = {
     "anchors": lambda: ContrastiveXBMLoss(0.1, memory_size=20, memory_start=1, memory_weight=0.5),
     "nonzero_pairs": lambda: ContrastiveXBMLoss(0.1, memory_size=20, memory_weight=0.5, reduction="nonzero_pairs"),
     "entropy": DifferentialEntropyLoss,
     "irt": lambda: IRTLoss(0.1, memory_size=11),
-    "irt with entropy memory": lambda: IRTLoss(0.1, memory_size=20, entropy_memory=True),
     "pml memory": lambda: PMLLoss({"name": "MultiSimilarityLoss"}, memory_size=20),
     "pml parameters": lambda: PMLLoss(
         {"name": "ArcFaceLoss", "args": {"num_classes": 3, "embedding_size": DIM, "margin": 10, "scale": 4}}
@@ -80,32 +80,45 @@ def train(name: str, rows: slice, wrap: Callable[[nn.Module], nn.Module], state:
 
 
 # The processes fork from a server that has imported everything once and has no threads yet.
-mp.get_context("forkserver").set_forkserver_preload(["oml_vit_ext.losses"])
+mp.get_context("forkserver").set_forkserver_preload(["oml_vit_ext.losses", "oml_vit_ext.losses.pml_parts"])
 
 
-def work(rank: int, world: int, folder: Path, states: dict[str, Any]) -> None:
+def work(rank: int, folder: Path, states: dict[str, Any]) -> None:
+    """Process ``rank`` of each group that has it, one group after the other: processes start once for all tests."""
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world, timeout=timedelta(seconds=60)
-    )
-    start = sum(SHARES[world][:rank])
-    rows = slice(start, start + SHARES[world][rank])
-    results = {name: train(name, rows, DistributedDataParallel, states.get(name)) for name in CRITERIA}
-    torch.save(results, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    for world in [world for world in SHARES if rank < world]:
+        store = f"file://{folder}/store_{world}"
+        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
+        start = sum(SHARES[world][:rank])
+        rows = slice(start, start + SHARES[world][rank])
+        state_of = states if world == RESUMED else {}
+        results = {name: train(name, rows, DistributedDataParallel, state_of.get(name)) for name in CRITERIA}
+        torch.save(results, folder / f"{rank}_of_{world}.pt")
+        dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(("world", "resumed"), [(1, False), (2, False), (4, False), (3, True)])
-def test_processes_equal_one_process_on_the_whole_batch(tmp_path: Path, world: int, resumed: bool) -> None:
-    # Resumed: from what a single process has saved.
-    states = {name: train(name, slice(0, 8), lambda step: step)["state"] for name in CRITERIA} if resumed else {}
-    mp.start_processes(work, (world, tmp_path, states), nprocs=world, start_method="forkserver")
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world)]
+@pytest.fixture(scope="module")
+def states() -> dict[str, Any]:
+    """What a single process has saved of each criterion after a training."""
+    return {name: train(name, slice(0, 8), lambda step: step)["state"] for name in CRITERIA}
+
+
+@pytest.fixture(scope="module")
+def results(states: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that holds what each process of each group saw."""
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.start_processes(work, (folder, states), nprocs=max(SHARES), start_method="forkserver")
+    return folder
+
+
+@pytest.mark.parametrize("world", SHARES)
+def test_processes_equal_one_process_on_the_whole_batch(world: int, results: Path, states: dict[str, Any]) -> None:
+    ranks = [torch.load(results / f"{rank}_of_{world}.pt", weights_only=True) for rank in range(world)]
     for name in CRITERIA:
-        expected = train(name, slice(0, 8), lambda step: step, states.get(name))
-        for rank, results in enumerate(ranks):
-            got = results[name]
+        expected = train(name, slice(0, 8), lambda step: step, states[name] if world == RESUMED else None)
+        for rank, seen in enumerate(ranks):
+            got = seen[name]
             where = f"{name}, process {rank} of {world}"
             for key in ("values", "gradients"):
                 assert torch.allclose(got[key], expected[key], rtol=1e-4, atol=1e-5), f"{where}: {key}"

@@ -48,5 +48,12 @@ def entropy(features: Tensor, eps: float = 1e-8) -> Tensor:
     return total
 
 
+def assert_same(loss: Tensor, plain: Tensor, features: Tensor, tolerance: float = 1e-5) -> None:
+    """Both losses have the same value and the same gradient with respect to ``features``."""
+    (gradient,), (gradient_plain,) = (torch.autograd.grad(one, features) for one in (loss, plain))
+    torch.testing.assert_close(loss, plain, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(gradient, gradient_plain, rtol=tolerance, atol=tolerance)
+
+
 def random_unit(n: int, dim: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.nn.functional.normalize(torch.randn(n, dim, dtype=dtype))

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -17,18 +20,6 @@ LABELS = {
     "unbalanced": [7, 7, 7, 7, 7, 1, 2, 2],
     "negative and large": [-3, -3, 2**40, 2**40, 2**40 + 1, 0, 0, 9],
 }
-
-
-def value_and_gradient(loss: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-    (gradient,) = torch.autograd.grad(loss, features)
-    return loss.detach(), gradient
-
-
-def assert_same(ours: Tensor, plain: Tensor, features: Tensor, tolerance: float) -> None:
-    value, gradient = value_and_gradient(ours, features)
-    value_plain, gradient_plain = value_and_gradient(plain, features)
-    torch.testing.assert_close(value, value_plain, rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(gradient, gradient_plain, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("leave_out_idle", [True, False])
@@ -52,48 +43,7 @@ def test_value_and_gradient_equal_the_formula(
         reduction=reduction,
     )
     plain = plain_loops.contrastive(features, labels, memory, memory_labels, 0.3, 0.7, reduction)
-    assert_same(ours.loss, plain, features, 1e-5)
-
-
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("slab_rows", [1, 3, 7, 8, 50, 51, 1000])
-def test_the_slab_size_does_not_matter(reduction: str, slab_rows: int) -> None:
-    features = torch.randn(7, 4, requires_grad=True)
-    labels, memory_labels = torch.randint(3, (7,)), torch.randint(3, (50,))
-    memory = plain_loops.random_unit(50, 4)
-    ours = contrastive_loss(
-        unit_vectors(features),
-        labels,
-        memory=memory,
-        memory_labels=memory_labels,
-        margin=0.1,
-        reduction=reduction,
-        slab_rows=slab_rows,
-    )
-    plain = plain_loops.contrastive(features, labels, memory, memory_labels, 0.1, 1.0, reduction)
-    assert_same(ours.loss, plain, features, 1e-5)
-
-
-@pytest.mark.parametrize("leave_out_idle", [True, False])
-@pytest.mark.parametrize("margin", [0.0, 0.5, 0.9, 1.0])
-def test_a_memory_far_larger_than_a_slab(margin: float, leave_out_idle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pair_sums, "may_wait_for_values", lambda device: leave_out_idle)
-    # Dense but vectorised: loops over 16 x 80 000 pairs would take minutes.
-    features = torch.randn(16, 32, requires_grad=True)
-    centre = torch.randn(32)
-    memory = torch.nn.functional.normalize(torch.randn(80_000, 32) + centre)
-    labels, memory_labels = torch.randint(40, (16,)), torch.randint(40, (80_000,))
-    z = torch.nn.functional.normalize(features)
-    s, same = z @ memory.T, labels[:, None] == memory_labels
-    s_batch, same_batch = z @ z.T, labels[:, None] == labels
-    pairs = torch.where(same, 1 - s, (s - margin).clamp(min=0)).sum()
-    pairs_batch = torch.where(same_batch, 1 - s_batch, (s_batch - margin).clamp(min=0))
-    plain = (pairs + (pairs_batch * (1 - torch.eye(16))).sum()) / 16
-    ours = contrastive_loss(unit_vectors(features), labels, memory=memory, memory_labels=memory_labels, margin=margin)
-    value, gradient = value_and_gradient(ours.loss, features)
-    value_plain, gradient_plain = value_and_gradient(plain, features)
-    torch.testing.assert_close(value, value_plain, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(gradient, gradient_plain, rtol=1e-5, atol=1e-5 * float(gradient_plain.abs().max()))
+    plain_loops.assert_same(ours.loss, plain, features)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -113,14 +63,6 @@ def test_gradcheck_in_float64(reduction: str) -> None:
         ).loss
 
     assert torch.autograd.gradcheck(loss, torch.randn(5, 4, dtype=torch.float64, requires_grad=True))
-
-
-def test_a_nan_is_not_lost() -> None:
-    memory = plain_loops.random_unit(100, 4)
-    memory[7, 2] = torch.nan
-    z, labels = plain_loops.random_unit(4, 4), torch.arange(4)
-    result = contrastive_loss(z, labels, memory=memory, memory_labels=torch.full((100,), 9), margin=1.0)
-    assert result.loss.isnan()
 
 
 def test_parts_of_a_batch_add_up_to_the_whole() -> None:
@@ -174,8 +116,38 @@ def test_the_step_never_waits_for_a_value(reduction: str, monkeypatch: pytest.Mo
             z = unit_vectors(features)
             past = memory.entries(z)
             loss = contrastive_loss(z, labels, memory=past[0], memory_labels=past[1], reduction=reduction).loss
-            loss = loss + entropy_loss(z, labels=labels, memory=past[0], memory_labels=past[1]).loss
+            loss = loss + entropy_loss(z).loss
             loss.backward()
             memory.enqueue(z, labels)
         with pytest.raises(DataDependentOutputException):
             loss.item()
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"batch": None}, "batch is None, expected the embeddings that batch_labels belongs to."),
+        ({"batch_labels": None}, "batch_labels is None, expected one label for each row of batch."),
+        ({"memory": None}, "memory is None, expected the embeddings that memory_labels belongs to."),
+        ({"memory_labels": None}, "memory_labels is None, expected one label for each row of memory."),
+        ({"anchor_labels": torch.arange(3)}, "anchor_labels is of shape (3,), expected (2,): one label for each row"),
+        ({"batch_labels": torch.arange(3)}, "batch_labels is of shape (3,), expected (4,): one label for each row"),
+        ({"memory_labels": torch.arange(3)}, "memory_labels is of shape (3,), expected (5,): one label for each row"),
+        ({"reduction": "anchor"}, "Unknown reduction 'anchor': did you mean 'anchors'?"),
+        ({"first_anchor": 3}, "first_anchor is 3, expected a whole number from 0 to 2"),
+        ({"batch": None, "batch_labels": None}, "first_anchor is 1, expected a whole number from 0 to 0"),
+    ],
+)
+def test_nothing_half_given_is_ignored(given: dict[str, Any], sentence: str) -> None:
+    whole: dict[str, Any] = {
+        "anchors": torch.eye(4)[1:3],
+        "anchor_labels": torch.arange(2),
+        "batch": torch.eye(4),
+        "batch_labels": torch.arange(4),
+        "memory": torch.ones(5, 4) / 2,
+        "memory_labels": torch.arange(5),
+        "first_anchor": 1,
+    }
+    contrastive_loss(**whole)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        contrastive_loss(**whole | given)

@@ -140,7 +140,7 @@ def test_momentum_features_of_another_shape_are_refused() -> None:
         ContrastiveXBMLoss(memory_size=4)(features, [0, 0, 1, 1])
 
 
-def test_the_oml_can_log_everything() -> None:
+def test_oml_can_log_everything() -> None:
     criterion = ContrastiveXBMLoss(0.5, memory_size=12)
     for features, labels in batches(2):
         loss = criterion(features, labels)

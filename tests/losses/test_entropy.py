@@ -58,35 +58,3 @@ def test_logs() -> None:
     loss = criterion(torch.eye(3), [0, 1, 2])
     assert criterion.last_logs["entropy"] == loss
     assert float(criterion.last_logs["mean_nn_distance"]) == pytest.approx(math.sqrt(2))
-
-
-def test_neighbours_are_searched_in_the_memory_among_other_labels() -> None:
-    torch.manual_seed(1)
-    features = torch.randn(6, 5, requires_grad=True)
-    labels, memory_labels = torch.randint(3, (6,)), torch.randint(3, (40,))
-    memory = plain_loops.random_unit(40, 5)
-    ours = entropy_loss(unit_vectors(features), labels=labels, memory=memory, memory_labels=memory_labels)
-    z = torch.nn.functional.normalize(features)
-    expected = torch.zeros(())
-    for i in range(6):
-        distances = [(z[i] - z[j]).norm() for j in range(6) if j != i]
-        distances += [(z[i] - memory[m]).norm() for m in range(40) if memory_labels[m] != labels[i]]
-        expected = expected - (min(distances) + 1e-8).log() / 6
-    torch.testing.assert_close(ours.loss, expected)
-    (gradient,) = torch.autograd.grad(ours.loss, features)
-    (expected_gradient,) = torch.autograd.grad(expected, features)
-    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
-
-
-def test_a_memory_of_the_own_label_alone_changes_nothing() -> None:
-    z, labels = plain_loops.random_unit(5, 4), torch.zeros(5, dtype=torch.int64)
-    own = entropy_loss(z, labels=labels, memory=z.clone(), memory_labels=labels)
-    assert own.loss == entropy_loss(z).loss
-    alone = entropy_loss(z[:1], labels=labels[:1], memory=z.clone(), memory_labels=labels)
-    assert float(alone.loss) == pytest.approx(0, abs=1e-7)
-
-
-def test_one_sample_finds_its_neighbour_in_the_memory() -> None:
-    z, memory = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
-    result = entropy_loss(z, labels=torch.tensor([0]), memory=memory, memory_labels=torch.tensor([1, 0]))
-    assert float(result.mean_nn_distance) == pytest.approx(math.sqrt(2))

@@ -15,7 +15,7 @@ LOSSES: dict[str, Any] = {
     "contrastive": lambda: ContrastiveXBMLoss(memory_size=12),
     "nonzero_pairs": lambda: ContrastiveXBMLoss(memory_size=12, reduction="nonzero_pairs"),
     "entropy": DifferentialEntropyLoss,
-    "irt": lambda: IRTLoss(memory_size=12, entropy_memory=True),
+    "irt": lambda: IRTLoss(memory_size=12),
 }
 
 
@@ -31,7 +31,7 @@ LOSSES: dict[str, Any] = {
         (IRTLoss, {"memory_start": -2}, "memory_start is -2, expected a whole number of at least 0."),
         (IRTLoss, {"memory_weight": -1.0}, "memory_weight is -1.0, expected a finite number of at least 0."),
         (IRTLoss, {"entropy_weight": "big"}, "entropy_weight is 'big', expected a finite number of at least 0."),
-        (DifferentialEntropyLoss, {"eps": 0}, "eps must be greater than 0, got 0."),
+        (DifferentialEntropyLoss, {"eps": 0}, "eps is 0, expected a number greater than 0."),
         (PMLLoss, TRIPLET | {"memory_size": -1}, "memory_size is -1, expected a whole number of at least 0."),
     ],
 )
@@ -44,14 +44,38 @@ def test_wrong_arguments(loss: Any, args: dict[str, Any], sentence: str) -> None
 @pytest.mark.parametrize(
     ("features", "labels", "sentence"),
     [
-        (torch.zeros(3, 4), [0, 1], "labels must have one entry per feature: expected shape (3,), got (2,)."),
-        (torch.zeros(3, 4), torch.zeros(3, 1).long(), "expected shape (3,), got (3, 1)."),
-        (torch.zeros(3, 4), torch.zeros(3), "labels must be whole numbers (an integer tensor or a list of ints)"),
-        (torch.zeros(3), [0, 1, 2], "shape (batch, dim), batch at least 1, got torch.float32 (3,)."),
-        (torch.zeros(0, 4), [], "shape (batch, dim), batch at least 1, got torch.float32 (0, 4)."),
-        (torch.zeros(3, 4).long(), [0, 1, 2], "floating-point tensor of shape (batch, dim)"),
-        (torch.full((3, 4), math.nan), [0, 1, 2], "features must be finite: 3 of 3 rows hold NaN or infinity."),
-        (torch.tensor([[1.0, math.inf], [0, 1]]), [0, 1], "features must be finite: 1 of 2 rows"),
+        (torch.zeros(3, 4), [0, 1], "labels is of shape (2,), expected (3,): one label for each row of features."),
+        (
+            torch.zeros(3, 4),
+            torch.zeros(3, 1).long(),
+            "labels is of shape (3, 1), expected (3,): one label for each row of features.",
+        ),
+        (
+            torch.zeros(3, 4),
+            torch.zeros(3),
+            "labels is torch.float32, expected whole numbers (an integer tensor or a list of ints).",
+        ),
+        (
+            torch.zeros(3),
+            [0, 1, 2],
+            "features is torch.float32 (3,), expected a floating-point tensor (B, D) with B of at least 1.",
+        ),
+        (
+            torch.zeros(0, 4),
+            [],
+            "features is torch.float32 (0, 4), expected a floating-point tensor (B, D) with B of at",
+        ),
+        (
+            torch.zeros(3, 4).long(),
+            [0, 1, 2],
+            "features is torch.int64 (3, 4), expected a floating-point tensor (B, D)",
+        ),
+        (
+            torch.full((3, 4), math.nan),
+            [0, 1, 2],
+            "features is not finite in 3 of 3 rows, expected no NaN or infinity.",
+        ),
+        (torch.tensor([[1.0, math.inf], [0, 1]]), [0, 1], "features is not finite in 1 of 2 rows"),
     ],
 )
 def test_wrong_batches(loss: str, features: torch.Tensor, labels: Any, sentence: str) -> None:

@@ -36,14 +36,3 @@ def test_the_memory_of_one_variant_loads_into_the_other() -> None:
     first(torch.randn(4, 6), [0, 0, 1, 1])
     second.load_state_dict(first.state_dict())
     assert len(second.memory) == 4
-
-
-def test_entropy_may_look_into_the_memory() -> None:
-    torch.manual_seed(0)
-    plain, extended = IRTLoss(memory_size=100), IRTLoss(memory_size=100, entropy_memory=True)
-    for _ in range(5):
-        features, labels = torch.randn(8, 3), torch.randint(3, (8,))
-        plain(features, labels)
-        extended(features, labels)
-    assert extended.last_logs["mean_nn_distance"] < plain.last_logs["mean_nn_distance"]
-    assert extended.last_logs["contrastive"] == plain.last_logs["contrastive"]

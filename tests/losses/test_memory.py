@@ -100,11 +100,20 @@ def test_it_is_no_buffer_and_no_parameter() -> None:
 def test_another_dimension_is_refused() -> None:
     memory = FeatureMemory(4)
     memory.enqueue(*batch(0, 2))
-    with pytest.raises(ValueError, match="holds 3-dimensional features, the batch has 5-dimensional"):
+    with pytest.raises(
+        ValueError, match=r"dimension of the batch is 5, expected 3 as in the memory \(its reset\(\) forgets"
+    ):
         memory.enqueue(*batch(2, 2, dim=5))
     memory.reset()
     memory.enqueue(*batch(2, 2, dim=5))
     assert len(memory) == 2
+
+
+def test_labels_that_do_not_belong_to_the_embeddings_are_refused() -> None:
+    memory = FeatureMemory(4)
+    with pytest.raises(ValueError, match=r"labels is of shape \(1,\), expected \(3,\): one label for each row of feat"):
+        memory.enqueue(torch.zeros(3, 3), torch.tensor([7]))
+    assert len(memory) == memory.n_calls == 0
 
 
 def test_it_follows_the_dtype_of_the_batch() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib
 import io
+import sys
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from pytorch_metric_learning.losses import CrossBatchMemory
 from torch import Tensor, nn
 
+import oml_vit_ext
 from oml_vit_ext.losses import PMLLoss
 from oml_vit_ext.losses.pml_parts import build
 
@@ -178,11 +181,27 @@ def test_labels_beyond_the_classes_are_refused(labels: list[int]) -> None:
     for name in ("ArcFaceLoss", "NormalizedSoftmaxLoss", "SoftTripleLoss"):
         criterion = PMLLoss(part(name, **CLASSES))
         for _ in range(2):
-            with pytest.raises(ValueError, match=rf"labels must lie in 0..3 for {name} with num_classes=4, got"):
+            with pytest.raises(
+                ValueError, match=rf"labels is from -?\d to \d, expected from 0 to 3 for {name} with num_classes=4."
+            ):
                 criterion(torch.randn(4, 8), labels)
             criterion(torch.randn(4, 8), [0, 1, 2, 3])
 
 
 def test_a_memory_for_a_loss_that_compares_with_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"memory_size must be 0 for ArcFaceLoss, got 9: .* TripletMarginLoss"):
+    with pytest.raises(ValueError, match=r"memory_size is 9, expected 0 for ArcFaceLoss, .* TripletMarginLoss"):
         PMLLoss(part("ArcFaceLoss", **CLASSES), memory_size=9)
+
+
+def test_the_library_is_imported_when_a_loss_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a second or more, which nobody else should wait for."""
+    monkeypatch.setattr(oml_vit_ext, "losses", oml_vit_ext.losses)  # put back at the end, as are the modules
+    for name in [name for name in sys.modules if name.startswith("oml_vit_ext.losses")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.startswith("pytorch_metric_learning")]:
+        monkeypatch.setitem(sys.modules, name, None)  # importing it fails
+    fresh = importlib.import_module("oml_vit_ext.losses")
+    assert fresh.PMLLoss is not PMLLoss
+    fresh.IRTLoss(memory_size=4)(torch.eye(4), [0, 0, 1, 1])
+    with pytest.raises(ImportError, match="pytorch_metric_learning"):
+        fresh.PMLLoss(part("TripletMarginLoss"))

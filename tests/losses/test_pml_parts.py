@@ -42,7 +42,11 @@ def test_class_weights_come_as_a_list() -> None:
         ("reducer", {"name": "Mean"}, "did you mean 'MeanReducer'"),
         ("regularizer", {"name": "Lp"}, "Valid: 'CenterInvariantRegularizer', 'LpRegularizer'"),
         ("loss", {"name": "TripletMarginLoss", "args": {"margn": 1}}, "Unknown argument of TripletMarginLoss: 'margn'"),
-        ("loss", {"name": "ArcFaceLoss"}, "ArcFaceLoss cannot be built from the arguments {}: missing 2 required"),
+        (
+            "loss",
+            {"name": "ArcFaceLoss"},
+            "args of ArcFaceLoss is {}, expected what the class accepts: missing 2 required",
+        ),
         (
             "loss",
             {
@@ -51,9 +55,9 @@ def test_class_weights_come_as_a_list() -> None:
             },
             "requires the distance metric to be CosineSimilarity",
         ),
-        ("loss", "TripletMarginLoss", "loss must have the form {name: ..., args: {...}}, got 'TripletMarginLoss'."),
-        ("loss", {"name": "TripletMarginLoss", "margin": 1}, "loss must have the form"),
-        ("loss", {"args": {}}, "loss must have the form"),
+        ("loss", "TripletMarginLoss", "loss is 'TripletMarginLoss', expected the form {name: ..., args: {...}}."),
+        ("loss", {"name": "TripletMarginLoss", "margin": 1}, "expected the form {name: ..., args: {...}}."),
+        ("loss", {"args": {}}, "expected the form {name: ..., args: {...}}."),
     ],
 )
 def test_wrong_parts(kind: str, config: Any, sentence: str) -> None:
