@@ -28,7 +28,8 @@ from oml_vit_ext.datasets.folders import folders
 from oml_vit_ext.datasets.landmarks import gldv2_clean, gldv2_noisy, nc_clean, roxford5k, rparis6k, sfm120k
 from oml_vit_ext.datasets.listing import TRAIN, Listing
 from oml_vit_ext.datasets.products import cars, cub, inshop, sop
-from oml_vit_ext.images.sizes import MISSING, look_at_images
+from oml_vit_ext.images.reading import MISSING
+from oml_vit_ext.images.sizes import look_at_images
 
 DATASETS: dict[str, Callable[..., Listing]] = {
     "sop": sop,
