@@ -100,5 +100,5 @@ def test_wrong_arguments_are_named(args: dict, message: str):
 
 
 def test_a_wrong_test_size_is_named():
-    with pytest.raises(ValueError, match="im_size is 0, expected a positive"):
+    with pytest.raises(ValueError, match="im_size is 0, expected a whole number of at least 1"):
         get_norm_resize_dtop(0)
