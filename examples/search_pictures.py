@@ -7,8 +7,8 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
+from oml_vit_ext.images.reading import read_image
 from oml_vit_ext.pictures import NEUTRAL, frame, save_figure
 from oml_vit_ext.retrieval import Hit
 from oml_vit_ext.retrieval.index.image_list import parse_box
@@ -41,7 +41,7 @@ def draw_hits(queries: Sequence[Path], found: Sequence[Sequence[Hit]], root: Pat
 def _show(ax: Axes, file: Path, box: str, colour: str, title: str) -> None:
     ax.set_title(title, fontsize=8, pad=3)
     try:
-        picture = Image.open(file).convert("RGB")
+        picture = read_image(file)
     except OSError:  # deleted since it was indexed
         ax.text(0.5, 0.5, "file is gone", ha="center", va="center", fontsize=7, transform=ax.transAxes)
         return

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
+from oml_vit_ext.images.reading import read_image
 from oml_vit_ext.pictures import NEUTRAL, RIGHT, WRONG, frame, save_figure
 
 
@@ -33,13 +33,13 @@ def draw_retrieval(
     for ax in axes.flat:
         ax.axis("off")
     for row, query in enumerate(queries):
-        frame(axes[row, 0], _read(root / df.path[query]), NEUTRAL)
+        frame(axes[row, 0], read_image(root / df.path[query]), NEUTRAL)
         axes[row, 0].set_title(df.label_name[query].replace("-", " ")[:18], fontsize=6, pad=2)
         for m, model in enumerate(models):
             for rank, item in enumerate(retrieved[model][query][:top]):
                 ax = axes[row, 2 + m * (top + 1) + rank]
                 is_right = df.label[item] == df.label[query]
-                frame(ax, _read(root / df.path[item]), RIGHT if is_right else WRONG)
+                frame(ax, read_image(root / df.path[item]), RIGHT if is_right else WRONG)
     for m, model in enumerate(models):
         box = axes[0, 2 + m * (top + 1) + top // 2].get_position()
         fig.text((box.x0 + box.x1) / 2, 0.945, model, ha="center", fontsize=9, weight="bold")
@@ -79,7 +79,3 @@ def cumulative_energy(embeddings: Tensor) -> Tensor:
     """Cumulative share of the variance by principal component, ``(images, D)`` -> ``(D,)``, ending at 1."""
     variances = torch.linalg.svdvals(embeddings.double() - embeddings.double().mean(dim=0)) ** 2
     return variances.cumsum(0) / variances.sum()
-
-
-def _read(file: Path) -> Image.Image:
-    return Image.open(file).convert("RGB")

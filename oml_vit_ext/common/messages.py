@@ -1,8 +1,8 @@
-"""The one way in which this package words a wrong name."""
+"""How this package words a wrong name, and a list that may be long."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -25,3 +25,13 @@ def unknown_name(kind: str, value: object, valid: Iterable[str], max_listed: int
     if len(names) <= max_listed:
         sentence += f" Valid: {', '.join(repr(n) for n in names)}."
     return sentence
+
+
+def some(items: Sequence[str]) -> str:
+    """The first three of the items, and how many more there are.
+
+    >>> some(["a", "b", "c", "d", "e"])
+    'a; b; c; and 2 more'
+    """
+    more = f"; and {len(items) - 3} more" if len(items) > 3 else ""
+    return "; ".join(items[:3]) + more

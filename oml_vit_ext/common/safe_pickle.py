@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import math
 import pickle
 import re
+import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
-# Booleans, integers, floats, fixed-length texts, objects: what arrays of ids, boxes and names are made of.
-_PLAIN_DTYPE = re.compile(r"[|<>=]?[biufSUO]\d*")
+# Booleans, integers, floats, texts of a fixed length, objects: what arrays of ids, boxes and names are made of.
+_PLAIN_DTYPE = re.compile(r"[|<>=]?(?:[biuf]\d{1,2}|[SU][1-9]\d{0,8}|O\d?)")
 
 
 def read_pickle(path: str | Path) -> Any:
     """What a pickle of dicts, lists, texts, numbers and numpy arrays holds.
 
     Python's own ``pickle.load`` runs whatever a file asks for. Here a file may ask for numpy arrays, numbers and types
-    and for nothing else; files written by Python 2 are read as well.
+    and for nothing else, and it takes no more memory than its length allows. Files of Python 2 are read as well.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -26,89 +31,198 @@ def read_pickle(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing.")
-    with path.open("rb") as file:
-        try:
-            return _PlainUnpickler(file, encoding="latin1").load()
-        except _Refused as error:
-            raise ValueError(
-                f"{path} asks for {error}, expected nothing but dicts, lists, texts, numbers and numpy arrays. "
-                f"It may have been tampered with; it was not loaded."
-            ) from None
-        except Exception as error:  # a broken pickle can fail in any way
-            raise ValueError(f"{path} cannot be read as a pickle file ({type(error).__name__}: {error}).") from error
+    try:
+        return _PlainUnpickler(path.read_bytes()).load()
+    except _Refused as error:
+        raise ValueError(
+            f"{path} asks for {error}, expected nothing but dicts, lists, texts, numbers and numpy arrays. "
+            f"It may have been tampered with; it was not loaded."
+        ) from None
+    except Exception as error:  # a broken pickle can fail in any way
+        raise ValueError(f"{path} cannot be read as a pickle file ({type(error).__name__}: {error}).") from error
 
 
 class _Refused(pickle.UnpicklingError):
     pass
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Resolves the few names that numpy's pickles hold to functions of this module, all others to an error."""
+class _Name:
+    """A name that a file may ask for: stands for a class or function of numpy, and does its harmless part."""
+
+    __slots__ = ("make",)
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self.make = make
+
+
+class _Unfilled:
+    """A numpy type or array between REDUCE, which creates it, and BUILD, which brings its content."""
+
+    __slots__ = ("fill", "value")
+
+    def __init__(self, fill: Callable[[Any], Any]) -> None:
+        self.fill = fill
+        self.value: Any = None
+
+
+class _Memo(dict[int, Any]):
+    """What the file refers back to: of types and arrays their content, not the unfilled object that was noted down."""
+
+    def __getitem__(self, number: int) -> Any:
+        found = super().__getitem__(number)
+        if not isinstance(found, _Unfilled):
+            return found
+        if found.value is None:
+            raise _Refused("an array that holds itself")
+        return found.value
+
+
+class _PlainUnpickler(pickle._Unpickler):
+    """Python's unpickler in Python, whose every operation can be replaced.
+
+    The one in C calls ``__setstate__`` of, or sets attributes on, whatever object a file names, and reserves as much
+    memory as a file of six bytes asks for. Here no operation creates, calls or fills anything but what stands below.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
+    append: Callable[[Any], None]
+    read: Callable[[int], bytes]
+
+    def __init__(self, content: bytes) -> None:
+        # Reading from memory returns what is there, however much the file announces.
+        super().__init__(io.BytesIO(content), encoding="latin1")
+        self.memo = _Memo()
+        self.unfilled = 0
 
     def find_class(self, module: str, name: str) -> Any:
         asked = f"{module.replace('numpy._core.', 'numpy.core.')}.{name}"
-        if asked not in _ALLOWED:
+        if asked not in _NAMES:
             raise _Refused(f"{module}.{name}")
-        return _ALLOWED[asked]
+        return _NAMES[asked]
 
-    def persistent_load(self, pid: Any) -> Any:
-        raise _Refused(f"the outside object {pid!r}")
+    def load(self) -> Any:
+        content = super().load()
+        if self.unfilled or isinstance(content, _Name):
+            raise _Refused("an array without content")
+        return content
+
+    def load_reduce(self) -> None:
+        arguments, name = self.stack.pop(), self.stack[-1]
+        if not isinstance(name, _Name) or not isinstance(arguments, tuple):
+            raise _Refused(f"a call of {name!r:.50}")
+        self.stack[-1] = name.make(*arguments)
+        self.unfilled += isinstance(self.stack[-1], _Unfilled)
+
+    def load_build(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if not isinstance(target, _Unfilled) or target.value is not None:
+            raise _Refused(f"a change of {target!r:.50}")
+        self.stack[-1] = target.value = target.fill(state)
+        self.unfilled -= 1
+
+    def load_bytearray8(self) -> None:
+        (length,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(length)))
+
+    def load_refused(self) -> NoReturn:
+        raise _Refused("an operation that plain content does not need")
+
+    dispatch.update({pickle.REDUCE[0]: load_reduce, pickle.BUILD[0]: load_build, pickle.BYTEARRAY8[0]: load_bytearray8})
+    for _code in (
+        *(pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.PERSID, pickle.BINPERSID),
+        *(pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER, pickle.DUP),
+    ):
+        dispatch[_code[0]] = load_refused
 
 
-class _ArrayType:
-    """Stands for ``numpy.ndarray`` where a pickle names it, so that a file cannot call the real one."""
-
-
-def _empty_array(kind: Any, shape: Any, code: Any) -> Any:
-    """What ``numpy.core.multiarray._reconstruct`` returns: an empty array that the pickle then fills."""
-    if kind is not _ArrayType:
-        raise _Refused("a subclass of numpy.ndarray")
-    return np.ndarray.__new__(np.ndarray, (0,), "b")
-
-
-def _dtype(code: Any, align: Any = False, copy: Any = True) -> np.dtype[Any]:
+def _dtype(code: Any, align: Any = False, copy: Any = True) -> _Unfilled:
+    """``numpy.dtype``: the state that follows must be the one that numpy itself writes for this type."""
     if isinstance(code, bytes):
         code = code.decode("latin1")
     if not isinstance(code, str) or not _PLAIN_DTYPE.fullmatch(code):
-        raise _Refused(f"the numpy type {code!r}")
-    found: np.dtype[Any] = np.dtype(code, align=False, copy=True)  # a copy: the pickle sets its byte order
-    return found
+        raise _Refused(f"the numpy type {code!r:.50}")
+
+    def fill(state: Any) -> np.dtype[Any]:
+        plain = isinstance(state, tuple) and all(type(part) in (int, str, type(None)) for part in state)
+        if not plain or len(state) != 8 or state[1] not in ("<", ">", "|", "="):
+            raise _Refused(f"the numpy type {code!r:.50} in another state")
+        found: np.dtype[Any] = np.dtype(code).newbyteorder(state[1])
+        if found.__reduce__()[2] != state:
+            raise _Refused(f"the numpy type {code!r:.50} in another state")
+        return found
+
+    return _Unfilled(fill)
 
 
-def _scalar(dtype: Any, value: Any = b"") -> Any:
-    if isinstance(value, str):  # Python 2
-        value = value.encode("latin1")
-    if not isinstance(dtype, np.dtype) or dtype.hasobject or not isinstance(value, bytes):
+def _reconstruct(kind: Any, shape: Any, code: Any) -> _Unfilled:
+    """``numpy.core.multiarray._reconstruct``: the state that follows holds version, shape, type, order and content."""
+    if kind is not _NAMES["numpy.ndarray"]:
+        raise _Refused("a subclass of numpy.ndarray")
+
+    def fill(state: Any) -> NDArray[Any]:
+        if not isinstance(state, tuple) or len(state) != 5 or state[0] != 1:
+            raise _Refused("an array in another state")
+        _, shape, dtype, is_fortran, content = state
+        return _array(shape, dtype, "F" if is_fortran else "C", content)
+
+    return _Unfilled(fill)
+
+
+def _array(shape: Any, dtype: Any, order: Any, content: Any) -> NDArray[Any]:
+    """The content must be exactly what shape and type need: as many bytes, or as many objects."""
+    if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape):
+        raise _Refused(f"an array of the shape {shape!r:.50}")
+    if not isinstance(dtype, np.dtype) or order not in ("C", "F"):
+        raise _Refused(f"an array of the type {dtype!r:.50}")
+    n_items = math.prod(shape)
+    if dtype.hasobject:
+        if not isinstance(content, list) or len(content) != n_items:
+            raise _Refused(f"an array of {n_items} objects without as many")
+        objects = np.empty(n_items, dtype=object)
+        for i, item in enumerate(content):  # one by one: numpy would take lists of one length for a further axis
+            objects[i] = item
+        return objects.reshape(shape)  # numpy writes objects in C order, whatever the array's own is
+    content = _bytes(content)
+    if len(content) != n_items * dtype.itemsize:
+        raise _Refused(f"an array of {n_items * dtype.itemsize} bytes out of {len(content)}")
+    return np.ndarray(shape, dtype, buffer=content, order=order).copy(order="K")
+
+
+def _scalar(dtype: Any, content: Any = b"") -> Any:
+    if not isinstance(dtype, np.dtype) or dtype.hasobject:
         raise _Refused("a numpy scalar of objects")
-    return np.frombuffer(value, dtype=dtype, count=1)[0]
+    return _array((), dtype, "C", content)[()]
+
+
+def _bytes(content: Any) -> bytes:
+    if isinstance(content, str):  # Python 2
+        return content.encode("latin1")
+    if not isinstance(content, (bytes, bytearray)):
+        raise _Refused(f"an array of {type(content).__name__}")
+    return bytes(content)
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     """Python 3 writes bytes so in the older pickle protocols."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise _Refused(f"the encoding {encoding!r}")
+        raise _Refused(f"the encoding {encoding!r:.50}")
     return text.encode("latin1")
 
 
-def _no_bytes() -> bytes:
-    """Empty bytes, in the same protocols."""
-    return b""
+def _not_called(*_: Any) -> NoReturn:
+    raise _Refused("a call of numpy.ndarray")
 
 
-def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> Any:
-    """Protocol 5 stores arrays so."""
-    if not isinstance(dtype, np.dtype) or dtype.hasobject:
-        raise _Refused("an array of objects inside a buffer")
-    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order).copy()
-
-
-_ALLOWED: dict[str, Any] = {
-    "numpy.core.multiarray._reconstruct": _empty_array,
-    "numpy.core.multiarray.scalar": _scalar,
-    "numpy.core.numeric._frombuffer": _from_buffer,
-    "numpy.ndarray": _ArrayType,
-    "numpy.dtype": _dtype,
-    "_codecs.encode": _encode,
-    "__builtin__.bytes": _no_bytes,
-    "builtins.bytes": _no_bytes,
+_NAMES = {
+    "numpy.core.multiarray._reconstruct": _Name(_reconstruct),
+    "numpy.core.multiarray.scalar": _Name(_scalar),
+    "numpy.core.numeric._frombuffer": _Name(
+        lambda content, dtype, shape, order: _array(shape, dtype, order, content)  # protocol 5
+    ),
+    "numpy.ndarray": _Name(_not_called),
+    "numpy.dtype": _Name(_dtype),
+    "_codecs.encode": _Name(_encode),
+    "__builtin__.bytes": _Name(lambda: b""),
+    "builtins.bytes": _Name(lambda: b""),
 }

@@ -1,22 +1,31 @@
-"""What can be wrong with the annotations of a data set, and how it is told."""
+"""What can be wrong with the rows of a data set, and what is done about it: refused, left out, or told."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
 from oml.const import BBOXES_COLUMNS, IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 
+from oml_vit_ext.common.messages import some
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION, Listing
 from oml_vit_ext.images.folders import image_files
+from oml_vit_ext.images.reading import MISSING
 from oml_vit_ext.images.sizes import Size
 
+Sizes = Sequence[Size | str]  # of each row's image: its size, or why it has none
 
-def check_paths(listing: Listing) -> None:
-    """Raise a ``ValueError`` if a path leads out of the data set's folder or is in one split twice."""
+
+def check_listing(name: str, listing: Listing, *, with_counts: bool) -> None:
+    """What the annotations alone show.
+
+    Raises:
+        ValueError: A path leads out of the data set's folder or is in one split twice; or, ``with_counts``, the data
+            set is not as large as its papers say.
+    """
     paths = [str(path) for path in listing.frame[PATHS_COLUMN]]
     suspects = [path for path in paths if ".." in path or "\\" in path or path.startswith("/")]
     outside = [p for p in suspects if PurePosixPath(p).is_absolute() or ".." in PurePosixPath(p).parts or "\\" in p]
@@ -27,44 +36,65 @@ def check_paths(listing: Listing) -> None:
         raise ValueError(
             f"{listing.source} lists {int(twice.sum())} images more than once, the first: {paths[int(twice.argmax())]}."
         )
+    differences = listing.counts.differences(listing.frame) if with_counts else []
+    if differences:
+        absent = [path for path in paths if not (listing.root / path).is_file()]
+        missing = f" {len(absent)} listed images are missing: {some(absent)}." if absent else ""
+        found = f"{listing.source} is not {name} as the papers have it: {'; '.join(differences)}."
+        raise ValueError(found + missing + _unlisted(listing))
 
 
-def wrong_counts(name: str, listing: Listing, differences: list[str]) -> str:
-    paths = listing.frame[PATHS_COLUMN].tolist()
-    absent = [path for path in paths if not (listing.root / path).is_file()]
-    missing = f" {len(absent)} listed images are missing: {some(absent)}." if absent else ""
-    found = f"{listing.source} is not {name} as the papers have it: {'; '.join(differences)}."
-    return found + missing + extra_files(listing)
+def check_files(name: str, listing: Listing, sizes: Sizes) -> None:
+    """All listed images should be there, and all images should be listed.
+
+    Raises:
+        FileNotFoundError: A listed image is missing.
+    """
+    missing = [path for path, size in zip(listing.frame[PATHS_COLUMN], sizes, strict=True) if size == MISSING]
+    unlisted = _unlisted(listing)
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of the {len(sizes)} images that {listing.source} lists are missing below {listing.root}: "
+            f"{some(missing)}.{unlisted}"
+        )
+    if unlisted:
+        warnings.warn(f"{name}:{unlisted}", stacklevel=3)
 
 
-def extra_files(listing: Listing) -> str:
-    """A sentence on image files that are not listed, or nothing."""
-    listed = set(listing.frame[PATHS_COLUMN])
-    there = (path for folder in listing.image_folders for path in image_files(listing.root / folder))
-    extra = [p for p in (path.relative_to(listing.root).as_posix() for path in there) if p not in listed]
-    return f" {len(extra)} image files are not listed: {some(extra)}." if extra else ""
+def cleaned(name: str, listing: Listing, sizes: Sizes, *, drop_single: bool) -> tuple[pd.DataFrame, list[str]]:
+    """The rows that OML can use, with the sizes of their images; and the images that are left out, with reasons.
 
+    Warns:
+        Of images and queries that are left out, and of labels in both splits.
 
-def warn_of(frame: pd.DataFrame, left_out: list[str], name: str) -> None:
+    Raises:
+        ValueError: No image is left.
+    """
+    frame, left_out = with_sizes(listing.frame, sizes)
+    frame = without_single_labels(frame) if drop_single else frame
+    frame, n_lonely = without_lonely_queries(frame)
+    if frame.empty:
+        raise ValueError(
+            f"None of the {len(sizes)} images of {name} below {listing.root} can be read: {some(left_out)}."
+        )
     if left_out:
         warnings.warn(f"{name}: {len(left_out)} images are left out: {some(left_out)}.", stacklevel=3)
-    by_split = frame.groupby(SPLIT_COLUMN)[LABELS_COLUMN].unique()
-    shared = set(by_split.get(TRAIN, [])) & set(by_split.get(VALIDATION, []))
+    if n_lonely:
+        warnings.warn(
+            f"{name}: {n_lonely} queries are left out: the gallery has no image of their labels.", stacklevel=3
+        )
+    shared = shared_labels(frame)
     if shared:
         warnings.warn(
-            f"{name}: {len(shared)} labels are in the training and in the validation set (the first: {min(shared)}), "
+            f"{name}: {len(shared)} labels are in the training and in the validation set (the first: {shared[0]}), "
             f"so validation does not measure retrieval of unseen classes.",
             stacklevel=3,
         )
+    return frame, left_out
 
 
-def some(items: list[str], limit: int = 3) -> str:
-    return "; ".join(items[:limit]) + (f"; and {len(items) - limit} more" if len(items) > limit else "")
-
-
-def with_sizes(frame: pd.DataFrame, sizes: Iterable[Size | str]) -> tuple[pd.DataFrame, list[str]]:
+def with_sizes(frame: pd.DataFrame, sizes: Sizes) -> tuple[pd.DataFrame, list[str]]:
     """The frame with the sizes, without the images that have none; and what was left out, with reasons."""
-    sizes = list(sizes)
     good = np.array([isinstance(size, Size) for size in sizes], dtype=bool)
     left_out = [
         f"{path}: {size}" for path, size in zip(frame[PATHS_COLUMN], sizes, strict=True) if isinstance(size, str)
@@ -91,17 +121,28 @@ def with_whole_boxes(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_single_labels(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without the training labels that have one image: OML's sampler ``balance`` refuses them."""
     train = frame[SPLIT_COLUMN] == TRAIN
     counts = frame[train].groupby(LABELS_COLUMN)[LABELS_COLUMN].transform("size")
     return frame.drop(counts.index[counts < 2]).reset_index(drop=True)
 
 
-def without_lonely_queries(frame: pd.DataFrame) -> pd.DataFrame:
-    """OML refuses queries whose label no gallery image has: broken images can leave some."""
-    in_gallery = set(frame[LABELS_COLUMN][frame[IS_GALLERY_COLUMN] == True])  # noqa: E712
-    lonely = (frame[IS_QUERY_COLUMN] == True) & ~frame[LABELS_COLUMN].isin(in_gallery)  # noqa: E712
-    if lonely.any():
-        warnings.warn(
-            f"{int(lonely.sum())} queries are left out: the gallery has no image of their labels.", stacklevel=3
-        )
-    return frame[~lonely].reset_index(drop=True)
+def without_lonely_queries(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Without the queries whose label no gallery image has, which OML refuses, and how many they are."""
+    is_query, is_gallery = (frame[flag] == True for flag in (IS_QUERY_COLUMN, IS_GALLERY_COLUMN))  # noqa: E712
+    lonely = is_query & ~frame[LABELS_COLUMN].isin(frame[LABELS_COLUMN][is_gallery])
+    return frame[~lonely].reset_index(drop=True), int(lonely.sum())
+
+
+def shared_labels(frame: pd.DataFrame) -> list[int]:
+    """Labels that are in the training and in the validation set, in order."""
+    train, validation = (set(frame[LABELS_COLUMN][frame[SPLIT_COLUMN] == split]) for split in (TRAIN, VALIDATION))
+    return sorted(train & validation)
+
+
+def _unlisted(listing: Listing) -> str:
+    """A sentence on image files that are not listed, or nothing."""
+    listed = set(listing.frame[PATHS_COLUMN])
+    there = (path for folder in listing.image_folders for path in image_files(listing.root / folder))
+    unlisted = [p for p in (path.relative_to(listing.root).as_posix() for path in there) if p not in listed]
+    return f" {len(unlisted)} image files are not listed: {some(unlisted)}." if unlisted else ""

@@ -3,26 +3,49 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from oml_vit_ext.images.formats import has_image_extension
+from oml_vit_ext.common.messages import some
+from oml_vit_ext.images.formats import has_image_extension, is_litter, why_not_read
 
 
 def image_files(folder: Path) -> Iterator[Path]:
     """All image files below ``folder``, in the order of their names.
 
     Links to folders are followed, each folder once, so that a link back does no harm. Hidden files and folders (a name
-    that begins with a dot) are left out.
+    that begins with a dot) and what systems leave behind are left out.
+
+    Warns:
+        Of photos in formats that are not read, of links that lead nowhere, and of folders that cannot be opened: how
+        many, why, and the first of them.
     """
+    skipped: dict[str, list[str]] = {}
+
+    def skip(reason: str, path: str) -> None:
+        skipped.setdefault(reason, []).append(os.path.relpath(path, folder))
+
+    def closed(error: OSError) -> None:
+        skip(f"cannot be opened ({error.strerror})", error.filename)
+
     seen: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=closed):
         real = os.path.realpath(parent)
-        if real in seen:  # a link back
+        if real in seen:
+            skip("the link leads to a folder that was visited already", parent)
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if has_image_extension(name) and not name.startswith("."):
+        folders[:] = sorted(name for name in folders if not is_litter(name))
+        for name in sorted(name for name in files if not is_litter(name)):
+            path = os.path.join(parent, name)
+            if reason := why_not_read(name):
+                skip(reason, path)
+            elif has_image_extension(name) and not os.path.exists(path):
+                skip("the link leads nowhere", path)
+            elif has_image_extension(name):
                 yield Path(parent) / name
+    if skipped:
+        told = ". ".join(f"{reason} ({len(paths)}): {some(paths)}" for reason, paths in skipped.items())
+        warnings.warn(f"{folder}: left out. {told}.", stacklevel=2)

@@ -1,10 +1,44 @@
-"""The image files that this package reads: the one list of formats."""
+"""Which files are images: the one list of formats for data sets, indexes and samplers."""
 
 from __future__ import annotations
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+from pathlib import Path
+
+EXTENSIONS = (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+# Photos that Pillow cannot read: worth a word where they are left out, as they look like images to their owner.
+_UNREADABLE = {
+    (".heic", ".heif"): "HEIC is not read: convert them to JPEG",
+    (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"): "raw photos are not read: convert them to JPEG",
+    (".jp2", ".jxl", ".psd", ".svg"): "this format is not read: convert them to PNG",
+}
+_SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini"}
+_SYSTEM_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 
 
 def has_image_extension(name: str) -> bool:
-    """Whether a file of this name is taken for an image; the case does not matter."""
+    """Whether a file of this name is taken for an image; the case does not matter.
+
+    >>> has_image_extension("IMG_1.JPG"), has_image_extension("notes.txt")
+    (True, False)
+    """
     return name.lower().endswith(EXTENSIONS)
+
+
+def is_litter(name: str) -> bool:
+    """Whether editors and systems leave files or folders of this name beside photos: hidden ones, caches, bins.
+
+    >>> is_litter("._cat.jpg"), is_litter("@eaDir"), is_litter("cat.jpg")
+    (True, True, False)
+    """
+    return name.startswith(".") or name.lower() in _SYSTEM_FILES | _SYSTEM_FOLDERS
+
+
+def why_not_read(name: str) -> str | None:
+    """Why a photo of this name is not read; ``None`` for images that are, and for what is no photo.
+
+    >>> why_not_read("IMG_1.HEIC")
+    'HEIC is not read: convert them to JPEG'
+    """
+    ending = Path(name).suffix.lower()
+    return next((reason for endings, reason in _UNREADABLE.items() if ending in endings), None)

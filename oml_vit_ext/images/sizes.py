@@ -11,14 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from oml_vit_ext.common.files import replaced
+from oml_vit_ext.images.reading import open_image, orientation, why_unreadable
 
 logger = logging.getLogger(__name__)
-
-MISSING = "missing"
 
 _PATHS_PER_TASK = 64
 _NAMED = 5  # broken images that an error names
@@ -33,7 +31,7 @@ _COLUMNS = {
 
 
 class Size(NamedTuple):
-    """Pixels of an image as stored, which is how OML reads it; and whether EXIF asks to turn it by a quarter."""
+    """Pixels of an image as Pillow decodes it, before any turn; and whether EXIF asks to turn it by a quarter."""
 
     width: int
     height: int
@@ -61,25 +59,23 @@ class _Known(NamedTuple):
 
 
 def look_at_image(file: Path, *, decode: bool = False) -> Size | str:
-    """The size of an image file, or why it cannot be read: ``missing`` or what is wrong with it.
+    """The size of an image file, or why it cannot be read.
 
     Args:
         file: Path of the image.
         decode: Read the whole image, not its header only: finds a file that was cut short, many times slower.
+
+    Returns:
+        The size, or the reason; for a file that does not exist it is ``images.reading.MISSING``.
     """
     try:
-        with Image.open(file) as image:
-            width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        with open_image(file) as image:
+            turned = orientation(image) in (5, 6, 7, 8)
             if decode:
                 image.load()
-        return Size(width, height, turned)
-    except FileNotFoundError:
-        return MISSING
-    except UnidentifiedImageError:
-        return "not an image"
+        return Size(*image.size, turned)
     except Exception as error:  # decoders fail in many ways
-        return f"{type(error).__name__}: {error}"
+        return why_unreadable(error)
 
 
 def look_at_images(

@@ -1,19 +1,21 @@
-"""Repair of OML: validating a re-ranker in training decodes no image only to pass its embedding on.
+"""Repair of OML: during re-ranker training, validation images are not decoded.
 
-The metric needs the first stage's embeddings, which are in memory; OML's loader fetches them together with the
-image of every item. The re-ranker itself reads the images of its pairs, from the metric's data set, which stays.
+The metric only needs their stored embeddings, but OML's loader fetches these together with the image of every item.
+The re-ranker itself still reads the images of its pairs, from the metric's data set.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
 from oml.const import EMBEDDINGS_KEY
 from torch.utils.data import DataLoader, Dataset
 from wrapt import register_post_import_hook
+
+from oml_vit_ext.oml_patches.replacing import replace
 
 logger = logging.getLogger(__name__)
 
@@ -41,17 +43,16 @@ def validate_on_embeddings(our_postprocessors: Mapping[str, Any]) -> None:
 
 def load_embeddings_alone(pipeline: ModuleType, our_postprocessors: Mapping[str, Any]) -> None:
     """Replace the validation loader of the pipeline where the config names one of ``our_postprocessors``."""
-    get_loaders = getattr(pipeline, "get_loaders_with_embeddings", None)
-    if get_loaders is None or getattr(get_loaders, "_from_oml_vit_ext", False):
-        return
 
-    def get_loaders_with_embeddings(cfg: Mapping[str, Any]) -> tuple[Any, ...]:
-        loader_train, loader_val, *datasets = get_loaders(cfg)
-        if (cfg.get("postprocessor") or {}).get("name") in our_postprocessors:
-            # In this process: a worker would take longer to start than to hand over rows of a tensor.
-            loader_val = DataLoader(EmbeddingsDataset(loader_val.dataset), batch_size=loader_val.batch_size)
-            logger.info("open-metric-learning: validation of the re-ranker decodes the images of its pairs alone")
-        return loader_train, loader_val, *datasets
+    def wrap(get_loaders: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+        def get_loaders_with_embeddings(cfg: Mapping[str, Any]) -> tuple[Any, ...]:
+            loader_train, loader_val, *datasets = get_loaders(cfg)
+            if (cfg.get("postprocessor") or {}).get("name") in our_postprocessors:
+                # In this process: a worker would take longer to start than to hand over rows of a tensor.
+                loader_val = DataLoader(EmbeddingsDataset(loader_val.dataset), batch_size=loader_val.batch_size)
+                logger.info("open-metric-learning: validation of the re-ranker decodes the images of its pairs alone")
+            return loader_train, loader_val, *datasets
 
-    get_loaders_with_embeddings._from_oml_vit_ext = True  # type: ignore[attr-defined]
-    pipeline.get_loaders_with_embeddings = get_loaders_with_embeddings  # type: ignore[attr-defined]
+        return get_loaders_with_embeddings
+
+    replace(pipeline, "get_loaders_with_embeddings", wrap, "our re-rankers are validated on embeddings alone")

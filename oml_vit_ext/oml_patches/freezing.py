@@ -1,19 +1,18 @@
 """Repair of OML: ``freeze_n_epochs`` freezes, in one process and in several.
 
-OML freezes in a hook named ``on_epoch_start``, which Lightning calls no more since its version 2: the head-only
-epochs of STIR train the whole backbone at a hundred times its learning rate.
+OML freezes in a hook named ``on_epoch_start``, which Lightning no longer calls since version 2: the head-only epochs
+of STIR would train the whole backbone at a hundred times its learning rate.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
 from wrapt import register_post_import_hook
 
-logger = logging.getLogger(__name__)
+from oml_vit_ext.oml_patches.replacing import replace
 
 _MODULES = {
     "oml.lightning.modules.extractor": "ExtractorModule",
@@ -51,8 +50,8 @@ def freeze_at_epoch_start(module_class: Any) -> None:
                 f"is nothing to train: expected freeze_n_epochs=0, or a model or criterion with parts that still learn."
             )
 
-    module_class.on_train_epoch_start = on_train_epoch_start
-    logger.info("open-metric-learning: freeze_n_epochs of %s is effective", module_class.__name__)
+    effect = f"freeze_n_epochs of {module_class.__name__} is effective"
+    replace(module_class, "on_train_epoch_start", lambda _: on_train_epoch_start, effect)
 
 
 def let_ddp_find_frozen_parameters(pipeline: ModuleType) -> None:
@@ -60,15 +59,14 @@ def let_ddp_find_frozen_parameters(pipeline: ModuleType) -> None:
 
     They cannot be frozen before DDP wraps the model: it would never average their gradients after the thaw.
     """
-    parse = getattr(pipeline, "parse_engine_params_from_config", None)
-    if parse is None or getattr(parse, "_from_oml_vit_ext", False):
-        return
 
-    def parse_engine_params_from_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
-        if cfg.get("freeze_n_epochs") and not cfg.get("find_unused_parameters"):
-            cfg = {**cfg, "find_unused_parameters": True}
-        return parse(cfg)
+    def wrap(parse: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        def parse_and_find_frozen_parameters(cfg: Mapping[str, Any]) -> dict[str, Any]:
+            if cfg.get("freeze_n_epochs") and not cfg.get("find_unused_parameters"):
+                cfg = {**cfg, "find_unused_parameters": True}
+            return parse(cfg)
 
-    parse_engine_params_from_config._from_oml_vit_ext = True  # type: ignore[attr-defined]
-    pipeline.parse_engine_params_from_config = parse_engine_params_from_config  # type: ignore[attr-defined]
-    logger.info("open-metric-learning: freeze_n_epochs sets find_unused_parameters of DDP in %s", pipeline.__name__)
+        return parse_and_find_frozen_parameters
+
+    effect = f"freeze_n_epochs sets find_unused_parameters of DDP in {pipeline.__name__}"
+    replace(pipeline, "parse_engine_params_from_config", wrap, effect)

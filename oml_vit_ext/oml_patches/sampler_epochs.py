@@ -1,13 +1,14 @@
 """Connection of OML: a batch sampler learns the epoch of a resumed training; one that mines gets the model, too.
 
-OML builds the sampler before the model and never introduces them. They meet in the module that Lightning trains,
-when it hands out its training loader, which is after a checkpoint was read and before the first batch is drawn.
-Lightning 2.1 tells the epoch to samplers of images, not to batch samplers, and starts to iterate twice when it resumes.
+OML builds the sampler before the model and never connects the two. We connect them in ``train_dataloader()``: Lightning
+calls it after restoring a checkpoint and before the first batch. Lightning 2.1 tells the epoch to samplers of images,
+not to batch samplers, and starts to iterate twice when it resumes.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from wrapt import register_post_import_hook
 
 from oml_vit_ext.common.distributed import gather_rows, gather_sizes, rank_and_world
 from oml_vit_ext.common.evaluating import evaluating
+from oml_vit_ext.oml_patches.replacing import replace
 
 logger = logging.getLogger(__name__)
 
@@ -30,29 +32,28 @@ def introduce_samplers() -> None:
 
 
 def introduce_in(module_class: Any) -> None:
-    """Have ``train_dataloader`` of OML's module call ``follow_epochs`` or ``mine_with`` of the batch sampler."""
-    oml_train_dataloader = module_class.train_dataloader
-    if getattr(oml_train_dataloader, "_from_oml_vit_ext", False):
-        return
+    """Have ``train_dataloader`` of OML's module call ``follow_epochs`` and ``mine_with`` of the batch sampler."""
 
-    def train_dataloader(self: Any) -> Any:
-        sampler = getattr(self.loaders_train, "batch_sampler", None)
-        if sampler is not None and hasattr(sampler, "mine_with"):
+    def wrap(train_dataloader: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def introduce_and_load(self: Any) -> Any:
             loader = self.loaders_train
-            sampler.mine_with(lambda rows: describe(self, loader, rows), epoch=lambda: self.current_epoch)
-            logger.info("open-metric-learning: %s mines with the model that is trained", type(sampler).__name__)
-        elif sampler is not None and hasattr(sampler, "follow_epochs"):
-            sampler.follow_epochs(lambda: self.current_epoch)
-        return oml_train_dataloader(self)
+            sampler: Any = getattr(loader, "batch_sampler", None)
+            if hasattr(sampler, "follow_epochs"):
+                sampler.follow_epochs(lambda: self.current_epoch)
+            if hasattr(sampler, "mine_with"):
+                sampler.mine_with(lambda rows: embed(self, loader, rows))
+                logger.info("open-metric-learning: %s mines with the model that is trained", type(sampler).__name__)
+            return train_dataloader(self)
 
-    train_dataloader._from_oml_vit_ext = True  # type: ignore[attr-defined]
-    module_class.train_dataloader = train_dataloader
+        return introduce_and_load
+
+    replace(module_class, "train_dataloader", wrap, "batch samplers learn the epoch and the model of a training")
 
 
-def describe(module: Any, loader: DataLoader[Any], rows: NDArray[np.int64]) -> Tensor:
-    """Descriptors ``(n, D)`` of length 1 of rows of the loader's data set, by the module's model in evaluation mode.
+def embed(module: Any, loader: DataLoader[Any], rows: NDArray[np.int64]) -> Tensor:
+    """Embeddings ``(n, D)`` of length 1 of rows of the loader's data set, by the module's model in evaluation mode.
 
-    Images go through the transform of the data set. Each process describes its share; all get everything.
+    Images go through the transform of the data set. Each process embeds its share; all get everything.
     """
     rank, world = rank_and_world()
     shares = np.array_split(rows, world)

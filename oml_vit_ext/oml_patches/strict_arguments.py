@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import oml.registry.losses as oml_losses
@@ -12,45 +11,43 @@ import oml.registry.samplers as oml_samplers
 from torch import nn
 
 from oml_vit_ext.common.messages import unknown_name
-
-logger = logging.getLogger(__name__)
+from oml_vit_ext.oml_patches.replacing import replace
 
 # What the training pipeline passes to every criterion and sampler, whether its constructor asks for it or not.
 _PASSED_TO_ALL = {"label2category", "labels"}
 
 
 def build_losses_strictly(our_losses: Mapping[str, Any]) -> None:
-    """OML drops arguments of a criterion that its constructor does not name, so a typo in YAML trains another
-    loss without a word; and it takes any ``miner`` for one of its own. Our losses are built here instead.
+    """Have OML's ``get_criterion`` build our losses with the arguments that the config names, or raise.
+
+    OML drops arguments of a criterion that its constructor does not name, so a typo in YAML trains another loss without
+    a word; and it takes any ``miner`` for one of its own.
     """
-    oml_get_criterion = oml_losses.get_criterion
-    if getattr(oml_get_criterion, "_from_oml_vit_ext", False):
-        return
 
-    def get_criterion(name: str, **kwargs: Any) -> nn.Module:
-        if name not in our_losses or oml_losses.LOSSES_REGISTRY.get(name) is not our_losses[name]:
-            return oml_get_criterion(name, **kwargs)
-        return our_losses[name](**_accepted("criterion", name, our_losses[name], kwargs))
+    def wrap(get_criterion: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        def get_ours_strictly(name: str, **kwargs: Any) -> nn.Module:
+            if name not in our_losses or oml_losses.LOSSES_REGISTRY.get(name) is not our_losses[name]:
+                return get_criterion(name, **kwargs)
+            loss: nn.Module = our_losses[name](**_accepted("criterion", name, our_losses[name], kwargs))
+            return loss
 
-    get_criterion._from_oml_vit_ext = True  # type: ignore[attr-defined]
-    oml_losses.get_criterion = get_criterion
-    logger.info("open-metric-learning: wrong arguments of %s raise an error", ", ".join(our_losses))
+        return get_ours_strictly
+
+    replace(oml_losses, "get_criterion", wrap, f"wrong arguments of {', '.join(our_losses)} raise an error")
 
 
 def build_samplers_strictly(our_samplers: Mapping[str, Any]) -> None:
-    """OML drops wrong arguments of samplers as it does those of criteria."""
-    oml_get_sampler = oml_samplers.get_sampler
-    if getattr(oml_get_sampler, "_from_oml_vit_ext", False):
-        return
+    """Have OML's ``get_sampler`` raise on wrong arguments of our samplers, which it drops as those of criteria."""
 
-    def get_sampler(name: str, **kwargs: Any) -> Any:
-        if name in our_samplers and oml_samplers.SAMPLERS_REGISTRY.get(name) is our_samplers[name]:
-            kwargs = _accepted("sampler", name, our_samplers[name], kwargs)
-        return oml_get_sampler(name, **kwargs)
+    def wrap(get_sampler: Callable[..., Any]) -> Callable[..., Any]:
+        def get_ours_strictly(name: str, **kwargs: Any) -> Any:
+            if name in our_samplers and oml_samplers.SAMPLERS_REGISTRY.get(name) is our_samplers[name]:
+                kwargs = _accepted("sampler", name, our_samplers[name], kwargs)
+            return get_sampler(name, **kwargs)
 
-    get_sampler._from_oml_vit_ext = True  # type: ignore[attr-defined]
-    oml_samplers.get_sampler = get_sampler
-    logger.info("open-metric-learning: wrong arguments of %s raise an error", ", ".join(our_samplers))
+        return get_ours_strictly
+
+    replace(oml_samplers, "get_sampler", wrap, f"wrong arguments of {', '.join(our_samplers)} raise an error")
 
 
 def _accepted(kind: str, name: str, constructor: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:

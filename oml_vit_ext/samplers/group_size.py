@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from oml.const import BBOXES_COLUMNS, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
-from oml.interfaces.samplers import IBatchSampler
 
-from oml_vit_ext.images.sizes import read_image_sizes
+from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.images.sizes import ImageSizes, read_image_sizes
+from oml_vit_ext.samplers.epochs import EpochBatchSampler
 from oml_vit_ext.samplers.grouped_batches import (
     Cells,
     balanced_batches,
@@ -25,13 +26,12 @@ from oml_vit_ext.transforms.size_groups import GROUP_SIZES, checked_sizes, group
 logger = logging.getLogger(__name__)
 
 
-class GroupSizeSampler(IBatchSampler):
+class GroupSizeSampler(EpochBatchSampler):
     """Batches whose images all belong to one group of similar aspect ratio.
 
     The transform ``augs_dtop`` resizes each image to its group's size: give both the same ``sizes``. All batches have
     ``batch_size`` images. They depend on ``seed`` and the epoch alone, so all processes see the same ones, of which OML
-     gives each process its share; so with several devices an optimiser step takes that many batches. Iterations
-    are counted as epochs, unless :meth:`follow_epochs` says otherwise.
+    gives each process its share; so with several devices an optimiser step takes that many batches.
 
     With ``n_instances`` a batch holds that many images of ``batch_size / n_instances`` labels, as OML's
     ``balance``. An epoch shows each label once, in one group, drawn by the share of its images there; the few labels
@@ -44,7 +44,7 @@ class GroupSizeSampler(IBatchSampler):
     Take its size out of ``sizes``, here and in the transform, and its images join the group of the nearest shape.
 
     Sizes are those after the dataframe's bounding boxes and the EXIF orientation. They come from its columns ``width``
-    and ``height``, which ``oml_vit_ext.datasets`` writes, or are read from the images once; see ``image_sizes.py``.
+    and ``height`` (and ``turned``), which ``oml_vit_ext.datasets`` writes, or are read from the images once.
 
     Args:
         labels: Label of each training row; passed by OML's pipeline.
@@ -55,7 +55,6 @@ class GroupSizeSampler(IBatchSampler):
         sizes: Width and height of each group in pixels.
         seed: Of the random choices.
         sizes_cache: CSV file that keeps the sizes of the images; next to the dataframe unless given.
-        n_threads: Threads that read sizes.
         verbose: Show a progress bar meanwhile.
 
     Raises:
@@ -73,7 +72,6 @@ class GroupSizeSampler(IBatchSampler):
         sizes: Sequence[Sequence[int]] = GROUP_SIZES,
         seed: int = 0,
         sizes_cache: str | Path | None = None,
-        n_threads: int = 8,
         verbose: bool = True,
     ) -> None:
         self.sizes = checked_sizes(sizes)
@@ -81,13 +79,11 @@ class GroupSizeSampler(IBatchSampler):
         self._batch_size = batch_size
         self.n_instances = n_instances
         self.seed = seed
-        self._epoch = 0
-        self._epoch_of_trainer: Callable[[], int] | None = None
 
         root = Path(dataset_root)
         rows = _training_rows(root / dataframe_name, np.asarray(labels))
         cache = Path(sizes_cache) if sizes_cache is not None else default_sizes_cache(root / dataframe_name)
-        groups = group_of(*_upright_sizes(rows, root, cache, n_threads, verbose), self.sizes)
+        groups = group_of(*_upright_sizes(rows, root, cache, verbose), self.sizes)
         label_numbers = pd.factorize(np.asarray(labels))[0]
         self.groups = self._without_small_groups(groups, label_numbers)
         self._cells = Cells.of(label_numbers, self.groups, len(self.sizes))
@@ -108,19 +104,10 @@ class GroupSizeSampler(IBatchSampler):
         return int(n_balanced_batches(self._cells, self._batch_size // self.n_instances).sum())
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch = self._epoch if self._epoch_of_trainer is None else self._epoch_of_trainer()
-        self._epoch += 1
-        rng = np.random.default_rng((self.seed, epoch))
+        rng = np.random.default_rng((self.seed, self._next_epoch()))
         if self.n_instances is None:
             return iter(random_batches(self.groups, len(self.sizes), self._batch_size, rng))
         return iter(balanced_batches(self._cells, self._batch_size // self.n_instances, self.n_instances, rng))
-
-    def follow_epochs(self, epoch: Callable[[], int]) -> None:
-        """Iterations belong to the epoch that ``epoch`` tells, instead of being counted.
-
-        In OML's pipeline this is the trainer's epoch, so that a resumed training goes on with its own batches.
-        """
-        self._epoch_of_trainer = epoch
 
     def _without_small_groups(self, groups: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """The group of each row, -1 for those of groups that are left out."""
@@ -149,8 +136,7 @@ def default_sizes_cache(dataframe: Path) -> Path:
 
 
 def _check_batch(batch_size: int, n_instances: int | None) -> None:
-    if batch_size < 2:
-        raise ValueError(f"batch_size is {batch_size}, expected at least 2.")
+    check_whole("batch_size", batch_size, 2)
     if n_instances is not None and not (0 < n_instances < batch_size and batch_size % n_instances == 0):
         raise ValueError(
             f"n_instances is {n_instances}, expected a divisor of batch_size={batch_size} below it, or null for images "
@@ -173,14 +159,15 @@ def _training_rows(dataframe: Path, labels: NDArray[np.int64]) -> pd.DataFrame:
 
 
 def _upright_sizes(
-    rows: pd.DataFrame, root: Path, cache: Path, n_threads: int, verbose: bool
+    rows: pd.DataFrame, root: Path, cache: Path, verbose: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Width and height ``(N,)`` of the images as the transform will see them."""
     has_boxes = set(BBOXES_COLUMNS) <= set(rows.columns)
     if {"width", "height"} <= set(rows.columns) and not has_boxes:
-        return rows["width"].to_numpy(dtype=np.int64), rows["height"].to_numpy(dtype=np.int64)
+        turned = rows["turned"].to_numpy(dtype=bool) if "turned" in rows else np.zeros(len(rows), dtype=bool)
+        return ImageSizes(rows["width"].to_numpy(np.int64), rows["height"].to_numpy(np.int64), turned).upright()
     paths = [str(path) for path in rows[PATHS_COLUMN]]
-    stored = read_image_sizes(paths, root, cache=cache, n_threads=n_threads, verbose=verbose)
+    stored = read_image_sizes(paths, root, cache=cache, verbose=verbose)
     if has_boxes:  # OML cuts them out before the transform turns the image
         x1, x2, y1, y2 = (rows[column].to_numpy(dtype=np.int64) for column in BBOXES_COLUMNS)
         stored = stored._replace(width=x2 - x1, height=y2 - y1)

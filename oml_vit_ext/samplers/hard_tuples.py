@@ -11,28 +11,29 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from oml.const import LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
-from oml.interfaces.samplers import IBatchSampler
 from torch import Tensor
 
+from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.samplers.epochs import EpochBatchSampler
 from oml_vit_ext.samplers.mining import Floats, Ids, arrange, hardest_negatives
 
 logger = logging.getLogger(__name__)
 
-# Rows of the training set (n,) to their descriptors (n, D) of length 1.
+# Rows of the training set (n,) to their embeddings (n, D) of length 1.
 Embed = Callable[[Ids], "Tensor | NDArray[np.floating[Any]]"]
 
 
-class HardTuplesSampler(IBatchSampler):
+class HardTuplesSampler(EpochBatchSampler):
     """Batches of ``n_tuples`` tuples: an anchor, an image that shows the same, ``n_negatives`` of other labels.
 
-    At the start of each epoch ``n_pairs`` pairs and ``n_candidates`` images are drawn, described by the model as it is
-    then, and each anchor gets the candidates that are most similar to it, at most one of each label, none of its own.
+    At the start of each epoch ``n_pairs`` pairs and ``n_candidates`` images are drawn and embedded by the model.
+    Each anchor gets the candidates that are most similar to it, at most one of each label, none of its own.
     In OML's pipeline this needs nothing but the name of this sampler; in your own loop, see :meth:`mine_with`.
 
     Within a batch the tuples are chosen so that they share no label where that is possible. A loss that takes equal
     labels as positives, such as ``contrastive_xbm`` or ``irt``, then sees one positive for each anchor.
 
-    The draws depend on ``seed`` and the epoch alone. With several processes each describes its share of the images,
+    The draws depend on ``seed`` and the epoch alone. With several processes each embeds its share of the images,
     all get the same tuples, and OML gives each process its share of the batches.
 
     Args:
@@ -65,8 +66,7 @@ class HardTuplesSampler(IBatchSampler):
     ) -> None:
         given = {"n_tuples": n_tuples, "n_negatives": n_negatives, "n_pairs": n_pairs, "n_candidates": n_candidates}
         for name, value in given.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1.")
+            check_whole(name, value, 1)
         self.labels = np.asarray(labels, dtype=np.int64)
         if len(np.unique(self.labels)) < n_negatives + 1:
             raise ValueError(
@@ -85,8 +85,6 @@ class HardTuplesSampler(IBatchSampler):
             raise ValueError(f"The training set has {len(self._anchors)} pairs, expected at least n_tuples={n_tuples}.")
         self.last_similarity: float | None = None  # mean of the anchors and their negatives, when last mined
         self._embed: Embed | None = None
-        self._epoch_of_model: Callable[[], int] | None = None
-        self._epoch = 0
         self._mined: tuple[int, list[list[int]]] | None = None
 
     @property
@@ -101,10 +99,9 @@ class HardTuplesSampler(IBatchSampler):
         if self._embed is None:
             raise RuntimeError(
                 "hard_tuples has no model to mine with: use it in OML's training pipeline, or call "
-                "sampler.mine_with(embed) first, where embed turns rows of the training set into descriptors."
+                "sampler.mine_with(embed) first, where embed turns rows of the training set into embeddings."
             )
-        epoch = self._epoch if self._epoch_of_model is None else self._epoch_of_model()
-        self._epoch += 1
+        epoch = self._next_epoch()
         if self._mined is None or self._mined[0] != epoch:  # Lightning asks for the first batches more than once
             self._mined = epoch, self._batches(self.draw(epoch), self._embed)
             logger.info(
@@ -116,14 +113,12 @@ class HardTuplesSampler(IBatchSampler):
         """Mine with this model from the next epoch on.
 
         Args:
-            embed: Rows of the training set ``(n,)`` to descriptors ``(n, D)`` of length 1. Called once an epoch.
-            epoch: Says which epoch it is. Without it each iteration is one.
+            embed: Rows of the training set ``(n,)`` to embeddings ``(n, D)`` of length 1. Called once an epoch.
+            epoch: As in :meth:`follow_epochs`.
         """
-        self._embed, self._epoch_of_model, self._mined = embed, epoch, None
-
-    def set_epoch(self, epoch: int) -> None:
-        """The next iteration is that of this epoch, where nobody else says which it is."""
-        self._epoch = epoch
+        self._embed, self._mined = embed, None
+        if epoch is not None:
+            self.follow_epochs(epoch)
 
     def draw(self, epoch: int) -> Draw:
         """The pairs and the candidates of an epoch."""
@@ -136,9 +131,9 @@ class HardTuplesSampler(IBatchSampler):
     def _batches(self, draw: Draw, embed: Embed) -> list[list[int]]:
         """Each tuple's rows side by side: anchor, positive, negatives."""
         rows = np.unique(np.concatenate([draw.anchors, draw.candidates]))
-        descriptors = _checked(embed(rows), len(rows))
-        of_anchors = descriptors[np.searchsorted(rows, draw.anchors)]
-        of_candidates = descriptors[np.searchsorted(rows, draw.candidates)]
+        embeddings = _checked(embed(rows), len(rows))
+        of_anchors = embeddings[np.searchsorted(rows, draw.anchors)]
+        of_candidates = embeddings[np.searchsorted(rows, draw.candidates)]
         positions, similarity = hardest_negatives(
             of_anchors, self.labels[draw.anchors], of_candidates, self.labels[draw.candidates], self.n_negatives
         )
@@ -203,12 +198,10 @@ def _rows_of_pairs(file: Path, labels: Ids, dataset_root: str | Path | None, dat
     return found
 
 
-def _checked(descriptors: Tensor | NDArray[np.floating[Any]], n_rows: int) -> Floats:
-    found = descriptors.detach().float().cpu().numpy() if isinstance(descriptors, Tensor) else np.asarray(descriptors)
+def _checked(embeddings: Tensor | NDArray[np.floating[Any]], n_rows: int) -> Floats:
+    found = embeddings.detach().float().cpu().numpy() if isinstance(embeddings, Tensor) else np.asarray(embeddings)
     if found.ndim != 2 or len(found) != n_rows:
-        raise ValueError(
-            f"Descriptors of shape {found.shape} came back for {n_rows} images, expected one row for each."
-        )
+        raise ValueError(f"The shape of the embeddings of {n_rows} images is {found.shape}, expected a row for each.")
     if not np.isfinite(found).all():
-        raise ValueError("The model's descriptors hold NaN or infinity: hard negatives cannot be mined.")
+        raise ValueError("The model's embeddings hold NaN or infinity: hard negatives cannot be mined.")
     return np.ascontiguousarray(found, dtype=np.float32)

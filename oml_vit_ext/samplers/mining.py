@@ -1,4 +1,4 @@
-"""Hard negatives: pure functions from descriptors and labels to row numbers."""
+"""Hard negatives: pure functions from embeddings and labels to row numbers (Radenović et al., arXiv 1711.02512)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def hardest_negatives(
     """For each anchor the most similar candidates of other labels, at most one of each label.
 
     Args:
-        anchors: Descriptors ``(A, D)``; similarity is the inner product.
+        anchors: Embeddings ``(A, D)``; similarity is the inner product.
         anchor_labels: ``(A,)``.
-        candidates: Descriptors ``(C, D)``.
+        candidates: Embeddings ``(C, D)``.
         candidate_labels: ``(C,)``.
         n_negatives: How many for each anchor.
 
@@ -27,6 +27,11 @@ def hardest_negatives(
 
     Raises:
         ValueError: The candidates have too few labels.
+
+    >>> candidates = np.array([[1.0, 0.0], [0.9, 0.1], [0.8, 0.2], [0.0, 1.0]], dtype=np.float32)
+    >>> rows, _ = hardest_negatives(candidates[:1], np.array([5]), candidates, np.array([5, 6, 6, 7]), n_negatives=2)
+    >>> rows
+    array([[1, 3]])
     """
     n_labels = len(np.unique(candidate_labels))
     if n_labels < n_negatives + 1:
@@ -64,6 +69,12 @@ def arrange(labels: Ids, n_tuples: int) -> list[list[int]]:
     Args:
         labels: ``(T, L)`` labels of the images of each tuple.
         n_tuples: Tuples in a batch; those that fill no batch are left out.
+
+    Returns:
+        For each batch the numbers of its tuples.
+
+    >>> arrange(np.array([[0, 1], [0, 2], [3, 4], [5, 6]]), n_tuples=2)
+    [[0, 2], [1, 3]]
     """
     batches: list[list[int]] = [[] for _ in range(len(labels) // n_tuples)]
     used: list[set[int]] = [set() for _ in batches]

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 import torchvision.transforms as t
 from oml.const import MEAN, STD, TNormParam
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import nn
 
+from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.images.reading import orientation, upright
 from oml_vit_ext.transforms.size_groups import GROUP_SIZES, checked_sizes, group_of
 
 
@@ -26,8 +28,15 @@ def get_augs_dtop(
 
     Args:
         sizes: Width and height of each group in pixels.
-        crop_scale: Area of the crop as a share of the largest one of that shape, lowest and highest. Reconstructed.
+        crop_scale: Area of the crop as a share of the largest one of that shape, lowest and highest. The paper does not
+            give it; 0.7 is our choice.
         mean, std: Per channel, for values in [0, 1]. The default is ImageNet's.
+
+    Returns:
+        A transform from a picture to ``(3, height, width)`` of its group.
+
+    Raises:
+        ValueError: ``sizes`` or ``crop_scale`` are not as above.
     """
     return t.Compose(
         [Upright(), GroupSizeCrop(sizes, crop_scale), t.RandomHorizontalFlip(), t.ToTensor(), t.Normalize(mean, std)]
@@ -38,11 +47,20 @@ def get_norm_resize_dtop(im_size: int = 512, mean: TNormParam = MEAN, std: TNorm
     """Test: the longer side to ``im_size`` pixels, the aspect ratio kept.
 
     Images of different shapes cannot be in one batch: validate and predict with batches of one (``bs_val: 1``, ``bs:
-    1``), or of more where all images have the same shape. The size is reconstructed; the paper's is not known.
+    1``), or of more where all images have the same shape.
 
     Args:
-        im_size: Longer side in pixels.
+        im_size: Longer side in pixels. The paper does not give it; 512 is our choice.
         mean, std: As for training.
+
+    Returns:
+        A transform from a picture to ``(3, height, width)``.
+
+    Raises:
+        ValueError: ``im_size`` is not a whole number of at least 1.
+
+    >>> get_norm_resize_dtop(512)(Image.new("RGB", (1000, 500))).shape
+    torch.Size([3, 256, 512])
     """
     return t.Compose([Upright(), LongerSide(im_size), t.ToTensor(), t.Normalize(mean, std)])
 
@@ -51,7 +69,10 @@ def random_crop(size: tuple[int, int], ratio: float, scale: tuple[float, float])
     """A random box ``(left, top, width, height)`` in pixels inside an image of ``size`` (width, height).
 
     Its shape is ``ratio`` = width / height up to whole pixels; its area, as a share of the largest box of that shape in
-    the image, is uniform in ``scale``; its place is uniform.
+    the image, is uniform in ``scale``; its place is uniform. Random numbers are torch's.
+
+    >>> random_crop((900, 500), ratio=1.5, scale=(1.0, 1.0))[2:]
+    (750, 500)
     """
     area, x, y = torch.rand(3).tolist()
     side = (scale[0] + area * (scale[1] - scale[0])) ** 0.5
@@ -62,10 +83,10 @@ def random_crop(size: tuple[int, int], ratio: float, scale: tuple[float, float])
 
 
 class Upright(nn.Module):
-    """Turns a photo as its EXIF orientation says; OML's reader does not."""
+    """Turns a photo as its EXIF orientation says, which OML's reader does not; damaged EXIF data are ignored."""
 
     def forward(self, image: Image.Image) -> Image.Image:
-        return ImageOps.exif_transpose(image)
+        return upright(image, orientation(image))
 
 
 class GroupSizeCrop(nn.Module):
@@ -89,13 +110,15 @@ class GroupSizeCrop(nn.Module):
 
 
 class LongerSide(nn.Module):
-    """Resizes so that the longer side has a given number of pixels and the shorter side at least one."""
+    """Resizes so that the longer side has a given number of pixels and the shorter side at least one.
+
+    ``torchvision.transforms.v2.Resize(None, max_size=im_size)`` cuts the shorter side off instead of rounding it, down
+    to no pixel at all for lines.
+    """
 
     def __init__(self, im_size: int) -> None:
         super().__init__()
-        if im_size < 1:
-            raise ValueError(f"im_size is {im_size}, expected a positive number of pixels.")
-        self.im_size = im_size
+        self.im_size = check_whole("im_size", im_size, 1, why="pixels of the longer side")
 
     def forward(self, image: Image.Image) -> Image.Image:
         longer = max(image.size)

@@ -6,6 +6,8 @@ import torchvision.transforms as t
 from oml.const import MEAN, STD, TNormParam
 from torchvision.transforms import InterpolationMode
 
+from oml_vit_ext.common.checks import check_whole
+
 
 def get_augs_irt(im_size: int = 256, crop_size: int = 224, mean: TNormParam = MEAN, std: TNormParam = STD) -> t.Compose:
     """Training: resize to a square, random crop, random horizontal flip.
@@ -14,6 +16,12 @@ def get_augs_irt(im_size: int = 256, crop_size: int = 224, mean: TNormParam = ME
         im_size: Side of the square in pixels; the aspect ratio is not kept.
         crop_size: Side of the random crop in pixels, at most ``im_size``.
         mean, std: Per channel, for values in [0, 1]. The default is ImageNet's.
+
+    Returns:
+        A transform from a picture to ``(3, crop_size, crop_size)``.
+
+    Raises:
+        ValueError: ``crop_size`` is not from 1 to ``im_size``.
     """
     _check_crop(im_size, crop_size)
     return t.Compose(
@@ -33,6 +41,13 @@ def get_norm_resize_irt(
     """Test: resize the short side, centre crop. Arguments as for training.
 
     The paper does not state its test crop; this is the public re-implementation's.
+
+    Raises:
+        ValueError: As for training.
+
+    >>> from PIL import Image
+    >>> get_norm_resize_irt()(Image.new("RGB", (640, 480))).shape
+    torch.Size([3, 224, 224])
     """
     _check_crop(im_size, crop_size)
     return t.Compose(
@@ -46,5 +61,4 @@ def get_norm_resize_irt(
 
 
 def _check_crop(im_size: int, crop_size: int) -> None:
-    if not 0 < crop_size <= im_size:
-        raise ValueError(f"crop_size is {crop_size}, expected a positive number not above im_size={im_size}.")
+    check_whole("crop_size", crop_size, 1, im_size, why=f"at most im_size={im_size}")

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-# Width x height in px, from public code.
+# Width x height in px, as in public code of the method; the paper does not list its own.
 GROUP_SIZES = ((512, 352), (512, 384), (448, 448), (384, 512), (352, 512))
 
 
@@ -47,6 +47,12 @@ def group_of(
         width: Pixels, a number or ``(N,)`` integers.
         height: Alike.
         sizes: What :func:`checked_sizes` returned.
+
+    Returns:
+        The index, or ``(N,)`` of them.
+
+    >>> group_of(np.array([640, 480, 500]), np.array([480, 640, 500]), [(512, 384), (448, 448), (384, 512)])
+    array([0, 2, 1])
     """
     w2, h2 = np.asarray(width, dtype=np.int64) ** 2, np.asarray(height, dtype=np.int64) ** 2
     by_ratio = sorted(range(len(sizes)), key=lambda i: sizes[i][0] / sizes[i][1])

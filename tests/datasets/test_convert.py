@@ -13,7 +13,8 @@ from oml.utils.dataframe_format import check_retrieval_dataframe_format
 from PIL import Image
 
 from helpers import miniature
-from oml_vit_ext.datasets import DATASETS, convert, join
+from oml_vit_ext import datasets
+from oml_vit_ext.datasets import DATASETS, convert, join, read_listing
 from oml_vit_ext.datasets.__main__ import main
 from oml_vit_ext.datasets.listing import Counts
 from oml_vit_ext.datasets.products import sop
@@ -31,6 +32,15 @@ def converted(name: str, root: Path, **options) -> pd.DataFrame:
 
 def rows(df: pd.DataFrame, *columns: str) -> list[tuple]:
     return [tuple(row) for row in df[list(columns)].itertuples(index=False)]
+
+
+def test_a_listing_needs_no_image(tmp_path: Path):
+    miniature.sop(tmp_path)
+    for file in tmp_path.rglob("*.JPG"):
+        file.unlink()
+    listing = read_listing("sop", tmp_path)
+    assert len(listing.frame) == 6 and listing.source == tmp_path / "Ebay_train.txt"
+    assert datasets.list_images is read_listing, "its former name"
 
 
 def test_sop(tmp_path: Path):
@@ -258,7 +268,7 @@ def test_queries_whose_gallery_is_broken_are_left_out(tmp_path: Path):
     miniature.inshop(tmp_path)
     for name in ("01_2_side", "01_3_back"):
         (tmp_path / f"img_highres/MEN/Denim/id_00000007/{name}.jpg").write_text("")
-    with pytest.warns(UserWarning, match="1 queries are left out"):
+    with pytest.warns(UserWarning, match="inshop: 1 queries are left out"):
         assert converted("inshop", tmp_path).label.tolist() == [2, 2]
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from oml_vit_ext.common import files
-from oml_vit_ext.images import sizes as sizes_module
 from oml_vit_ext.images.sizes import read_image_sizes
 
 
@@ -42,7 +41,7 @@ def headers_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(Path(file).name)
         return open_image(file)
 
-    monkeypatch.setattr(sizes_module.Image, "open", counted)
+    monkeypatch.setattr(Image, "open", counted)
     return names
 
 
@@ -59,10 +58,8 @@ def test_sizes_come_in_the_order_of_the_paths(folder: Path):
 
 
 @pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 def test_upright_sizes_are_those_after_the_exif_orientation(tmp_path: Path, orientation: int, suffix: str):
-    from PIL import ImageOps
-
     _save(tmp_path / f"x.{suffix}", 30, 12, orientation)
     width, height = _read(tmp_path, paths=[f"x.{suffix}"]).upright()
     upright = ImageOps.exif_transpose(Image.open(tmp_path / f"x.{suffix}"))

@@ -221,6 +221,19 @@ def test_sizes_in_the_dataframe_are_used_and_no_image_is_read(root: Path):
     assert list(sampler) == expected
 
 
+def test_photos_that_exif_turns_are_in_the_group_of_their_upright_shape(tmp_path: Path):
+    """With the sizes that our converter writes, too."""
+    root = _data_set(tmp_path, [[0] * 4] * 4, exif_of=dict.fromkeys(range(8), 6))
+    expected = [2] * 8 + [0] * 8
+    assert _sampler(root).groups.tolist() == expected
+    df = pd.read_csv(root / "df.csv")
+    turned = (df.split == "train").cumsum().le(8) & (df.split == "train")
+    df.assign(width=33, height=22, turned=turned).to_csv(root / "df.csv", index=False)
+    (root / "df.image_sizes.csv").unlink()
+    assert _sampler(root).groups.tolist() == expected
+    assert not (root / "df.image_sizes.csv").exists(), "no image is read"
+
+
 def test_sizes_are_kept_beside_the_dataframe_or_where_asked(root: Path, tmp_path: Path):
     _sampler(root)
     assert default_sizes_cache(root / "df.csv") == root / "df.image_sizes.csv"
@@ -243,7 +256,7 @@ def test_a_small_group_is_left_out_and_named(tmp_path: Path, caplog: pytest.LogC
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 1}, "batch_size is 1, expected at least 2"),
+        ({"batch_size": 1}, "batch_size is 1, expected a whole number of at least 2"),
         ({"n_instances": 3}, "n_instances is 3, expected a divisor of batch_size=8"),
         ({"n_instances": 8}, "n_instances is 8, expected a divisor"),
         ({"n_instances": 0}, "n_instances is 0"),

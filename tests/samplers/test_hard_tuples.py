@@ -17,7 +17,7 @@ from oml_vit_ext.samplers import HardTuplesSampler
 from oml_vit_ext.samplers.mining import arrange, hardest_negatives
 
 
-def descriptors(n: int, dim: int = 8, seed: int = 0) -> np.ndarray:
+def embeddings(n: int, dim: int = 8, seed: int = 0) -> np.ndarray:
     rows = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -35,7 +35,7 @@ def plainly(anchor: np.ndarray, label: int, candidates: np.ndarray, labels: np.n
 @pytest.mark.parametrize("n_labels", [6, 40])
 def test_negatives_are_the_most_similar_of_other_labels(n_labels: int):
     rng = np.random.default_rng(1)
-    candidates, anchors = descriptors(400), descriptors(30, seed=2)
+    candidates, anchors = embeddings(400), embeddings(30, seed=2)
     labels, own = rng.integers(n_labels, size=400), rng.integers(n_labels, size=30)
     found, similarity = hardest_negatives(anchors, own, candidates, labels, 5)
     for i in range(30):
@@ -45,8 +45,8 @@ def test_negatives_are_the_most_similar_of_other_labels(n_labels: int):
 
 
 def test_a_label_that_fills_the_list_is_looked_past():
-    near = np.tile(descriptors(1), (1_000, 1))
-    candidates = np.concatenate([near, descriptors(3, seed=5)])
+    near = np.tile(embeddings(1), (1_000, 1))
+    candidates = np.concatenate([near, embeddings(3, seed=5)])
     labels = np.concatenate([np.zeros(1_000, dtype=int), [1, 2, 3]])
     found, _ = hardest_negatives(near[:1], np.array([0]), candidates, labels, 3)
     assert set(found[0]) == {1_000, 1_001, 1_002}
@@ -54,7 +54,7 @@ def test_a_label_that_fills_the_list_is_looked_past():
 
 def test_too_few_labels_are_named():
     with pytest.raises(ValueError, match="candidates have 2 labels, expected at least 4"):
-        hardest_negatives(descriptors(1), np.array([0]), descriptors(10), np.arange(10) % 2, 3)
+        hardest_negatives(embeddings(1), np.array([0]), embeddings(10), np.arange(10) % 2, 3)
 
 
 def test_tuples_in_a_batch_share_no_label_where_that_is_possible():
@@ -76,7 +76,7 @@ def sampler(**changes) -> HardTuplesSampler:
 
 
 def test_batches_are_tuples():
-    tuples, everything = sampler(), descriptors(72)
+    tuples, everything = sampler(), embeddings(72)
     tuples.mine_with(lambda rows: torch.from_numpy(everything[rows]))
     batches = list(tuples)
     assert len(batches) == len(tuples) == 5 and tuples.batch_size == 10
@@ -94,7 +94,7 @@ def test_each_epoch_is_mined_once_with_the_model_of_then():
 
     def embed(rows: np.ndarray) -> np.ndarray:
         calls.append(len(rows))
-        return descriptors(72, seed=len(calls))[rows]
+        return embeddings(72, seed=len(calls))[rows]
 
     epoch = 0
     tuples = sampler()
@@ -118,9 +118,9 @@ def test_draws_depend_on_seed_and_epoch_alone():
 def test_a_resumed_run_goes_on():
     tuples, resumed = sampler(), sampler()
     for one in (tuples, resumed):
-        one.mine_with(lambda rows: descriptors(72)[rows])
+        one.mine_with(lambda rows: embeddings(72)[rows])
     _, second = list(tuples), list(tuples)
-    resumed.set_epoch(1)
+    resumed.follow_epochs(lambda: 1)
     assert list(resumed) == second
 
 
@@ -196,16 +196,19 @@ def test_the_oml_pipeline_mines_each_epoch(
     from hydra import compose, initialize_config_module
     from oml.lightning.pipelines.train import extractor_training_pipeline
 
-    seen: list[tuple[int, list[list[int]]]] = []
+    seen: list[list[list[int]]] = []
     batches_of = HardTuplesSampler._batches
-    monkeypatch.setattr(
-        HardTuplesSampler, "_batches", lambda self, *a: seen.append((self._epoch, batches_of(self, *a))) or seen[-1][1]
-    )
+
+    def watched(self: HardTuplesSampler, *args) -> list[list[int]]:
+        seen.append(batches_of(self, *args))
+        return seen[-1]
+
+    monkeypatch.setattr(HardTuplesSampler, "_batches", watched)
     with initialize_config_module("oml_vit_ext.configs", version_base=None):
         cfg = compose("revisited/train_sfm120k", [*arguments(landmarks), "num_workers=0"])
     with caplog.at_level("INFO", logger="oml_vit_ext"):
         extractor_training_pipeline(cfg)
-    assert len(seen) == 2 and seen[0][1] != seen[1][1], "mined once an epoch"
+    assert len(seen) == 2 and seen[0] != seen[1], "mined once an epoch"
     assert "hard_tuples: epoch 1, mean similarity" in caplog.text
     assert torch.load("checkpoints/best.ckpt", weights_only=False)["global_step"] == 2 * 4
 

@@ -11,6 +11,7 @@ from oml.registry.transforms import get_transforms_by_cfg
 from oml.utils.images.images import imread_pillow
 from PIL import ExifTags, Image
 
+from oml_vit_ext import transforms
 from oml_vit_ext.transforms.dtop import GroupSizeCrop, get_augs_dtop, get_norm_resize_dtop, random_crop
 from oml_vit_ext.transforms.size_groups import GROUP_SIZES, group_of
 
@@ -100,5 +101,18 @@ def test_wrong_arguments_are_named(args: dict, message: str):
 
 
 def test_a_wrong_test_size_is_named():
-    with pytest.raises(ValueError, match="im_size is 0, expected a positive"):
+    with pytest.raises(ValueError, match="im_size is 0, expected a whole number of at least 1"):
         get_norm_resize_dtop(0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_exif_data_stop_no_transform():
+    stored = BytesIO()
+    _picture(120, 60).save(stored, format="JPEG", exif=b"Exif\x00\x00\x00\x08\x00\x02\x01\x12\x00\x03", dpi=(72, 72))
+    assert get_norm_resize_dtop(60)(imread_pillow(stored.getvalue())).shape == (3, 30, 60)
+
+
+def test_the_transforms_are_public():
+    assert transforms.get_augs_dtop is get_augs_dtop and transforms.get_norm_resize_dtop is get_norm_resize_dtop
+    assert transforms.get_augs_irt()(_picture(90, 60)).shape == (3, 224, 224)
+    assert transforms.get_norm_resize_irt()(_picture(90, 60)).shape == (3, 224, 224)

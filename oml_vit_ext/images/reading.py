@@ -1,0 +1,115 @@
+"""Image files to pixels, the one place that opens them: upright, in RGB and whole, or an error that says why."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+MAX_PIXELS = 178_956_970  # where Pillow, too, takes a file for a decompression bomb: 537 MB in RGB
+MAX_RATIO = 200  # of the longer side to the shorter one: lines and rulers of web pages, not panoramas
+
+MISSING = "missing"
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_image(source: str | Path | bytes) -> Image.Image:
+    """The picture as a viewer shows it: upright by its EXIF orientation, in RGB.
+
+    Damaged EXIF data are ignored. Transparent parts are white. Grey of 16 or 32 bits is scaled to 8, see
+    :func:`grey_to_8_bits`. Of animated files it is the first frame.
+
+    Args:
+        source: A file, or its content.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: It is no image, or was cut short.
+        ValueError: It has too many pixels, or is too long and narrow.
+    """
+    with open_image(source) as image:
+        return upright(_to_rgb(image), orientation(image))
+
+
+def open_image(source: str | Path | bytes) -> Image.Image:
+    """The image with its header read and its size checked, before any pixel is decoded. Close it, or use ``with``.
+
+    Raises:
+        As :func:`read_image`.
+    """
+    image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    width, height = image.size
+    reason = ""
+    if width * height > MAX_PIXELS:
+        reason = f"at most {MAX_PIXELS} pixels"
+    elif max(width, height) > MAX_RATIO * min(width, height):
+        reason = f"one side at most {MAX_RATIO} times the other"
+    if reason:
+        image.close()
+        raise ValueError(f"the size is {width} x {height} px, expected {reason}")
+    return image
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an image as Pillow will decode it, 1 to 8; 1 (upright) where it is missing or damaged."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns these itself
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return found if found in _TURNS else 1
+    except Exception:  # damaged EXIF data fail in many ways
+        return 1
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """The image turned as its EXIF orientation says, without the note that asks for it."""
+    turned = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image.copy()
+    turned.info = {}
+    return turned
+
+
+def why_unreadable(error: Exception) -> str:
+    """What is wrong with an image file, from the error of :func:`read_image` or :func:`open_image`."""
+    if isinstance(error, FileNotFoundError):
+        return MISSING
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    return f"{type(error).__name__}: {error}"
+
+
+def grey_to_8_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits as 8 bits: what the format takes for white is white.
+
+    That is 65 535 for 16 bits. Of 32 bits no format says what white is, so the values decide: 255 if none is above it,
+    else 65 535, else the largest one; for floating point 1, else 255, else the largest one. Black is 0, or the lowest
+    value if that is negative.
+    """
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+    lowest, highest = min(0.0, float(values.min())), float(values.max())
+    if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
+        white = 65_535.0
+    else:
+        usual = (1.0, 255.0) if image.mode == "F" else (255.0, 65_535.0)
+        white = next((w for w in usual if highest <= w), highest)
+    scaled = (values - lowest) / max(white - lowest, 1e-12)
+    return Image.fromarray(np.rint(scaled * 255).clip(0, 255).astype(np.uint8))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return grey_to_8_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", with_alpha.size, "white"), with_alpha).convert("RGB")
+    return image.convert("RGB")

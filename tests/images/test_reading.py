@@ -1,0 +1,178 @@
+"""Image files to pixels: upright, in RGB, whole; or an error that says why."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageOps
+
+from oml_vit_ext.images import reading
+from oml_vit_ext.images.reading import MISSING, open_image, read_image, why_unreadable
+
+
+def _gradient(width: int = 48, height: int = 32) -> Image.Image:
+    """Red grows to the right, green downwards, so that every turn shows."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, 0 * x + 40], axis=-1).astype(np.uint8))
+
+
+def _close(image: Image.Image, expected: Image.Image, tolerance: int = 8) -> bool:
+    assert image.mode == "RGB" and image.size == expected.size
+    difference = np.asarray(image).astype(int) - np.asarray(expected.convert("RGB"))
+    return bool(np.abs(difference).mean() < tolerance)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_photos_stand_upright_in_every_format(tmp_path: Path, suffix: str, orientation: int):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    _gradient().save(tmp_path / f"x.{suffix}", exif=exif, **({} if suffix == "tif" else {"quality": 95}))
+    marked = _gradient()
+    marked.getexif()[ExifTags.Base.Orientation] = orientation
+    expected = ImageOps.exif_transpose(marked)
+    for source in (tmp_path / f"x.{suffix}", str(tmp_path / f"x.{suffix}"), (tmp_path / f"x.{suffix}").read_bytes()):
+        image = read_image(source)
+        assert _close(image, expected)
+        assert ImageOps.exif_transpose(image).size == image.size, "nobody turns it again"
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\x00\x00\x00\x08\x00\x02\x01\x12\x00\x03", b"Exif\x00\x00II*\x00", b"\xff" * 40]
+)
+@pytest.mark.parametrize("args", [{}, {"dpi": (72, 72)}])
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_exif_data_are_ignored(tmp_path: Path, exif: bytes, args: dict):
+    _gradient().save(tmp_path / "x.jpg", exif=exif, quality=95, **args)
+    assert _close(read_image(tmp_path / "x.jpg"), _gradient())
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_grey_of_16_bits_is_scaled(tmp_path: Path, suffix: str):
+    grey = np.asarray(_gradient().convert("L"))
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / f"x.{suffix}")
+    assert np.array_equal(np.asarray(read_image(tmp_path / f"x.{suffix}"))[..., 1], grey)
+    Image.fromarray(np.full((4, 4), 256, dtype=np.uint16)).save(tmp_path / f"x.{suffix}")
+    assert np.asarray(read_image(tmp_path / f"x.{suffix}")).max() == 1, "a dark picture stays dark"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 51, 255]], dtype=np.int32), [0, 51, 255]),
+        (np.array([[0, 257 * 51, 65_535]], dtype=np.int32), [0, 51, 255]),
+        (np.array([[0, 200_000, 1_000_000]], dtype=np.int32), [0, 51, 255]),
+        (np.array([[-100, 0, 400]], dtype=np.int32), [0, 0, 2]),
+        (np.array([[0.0, 0.2, 1.0]], dtype=np.float32), [0, 51, 255]),
+        (np.array([[0.0, 51.0, 255.0]], dtype=np.float32), [0, 51, 255]),
+        (np.array([[0.0, 200.0, 1000.0]], dtype=np.float32), [0, 51, 255]),
+        (np.array([[np.nan, np.inf, 1.0]], dtype=np.float32), [0, 0, 255]),
+        (np.zeros((1, 3), dtype=np.float32), [0, 0, 0]),
+    ],
+)
+def test_grey_of_32_bits_is_scaled_by_its_values(tmp_path: Path, values: np.ndarray, expected: list[int]):
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    assert np.asarray(read_image(tmp_path / "x.tif"))[0, :, 0].tolist() == expected
+
+
+def test_transparent_parts_are_white(tmp_path: Path):
+    half = _gradient().convert("RGBA")
+    half.paste((0, 0, 0, 0), (0, 0, 24, 32))
+    half.save(tmp_path / "rgba.png")
+    half.convert("LA").save(tmp_path / "la.png")
+    half.quantize(64).save(tmp_path / "palette.png")
+    half.save(tmp_path / "x.webp", lossless=True)
+    black_is_clear = _gradient().convert("L").point(lambda v: max(v, 1))
+    black_is_clear.paste(0, (0, 0, 24, 32))
+    black_is_clear.save(tmp_path / "key.png", transparency=0)
+    for file in tmp_path.iterdir():
+        pixels = np.asarray(read_image(file))
+        assert (pixels[:, :24] == 255).all(), file.name
+        assert pixels[:, 26:, 1].std() > 20, file.name
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("CMYK", "jpg"), ("CMYK", "tif"), ("P", "png"), ("P", "gif"), ("YCbCr", "jpg")]
+)
+def test_other_colours_become_rgb(tmp_path: Path, mode: str, suffix: str):
+    _gradient().convert(mode).save(tmp_path / f"x.{suffix}")
+    assert _close(read_image(tmp_path / f"x.{suffix}"), _gradient(), tolerance=25)
+
+
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_grey_becomes_rgb(tmp_path: Path, mode: str):
+    _gradient().convert(mode).save(tmp_path / "x.png")
+    assert _close(read_image(tmp_path / "x.png"), _gradient().convert(mode).convert("RGB"), tolerance=1)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
+def test_of_animated_files_it_is_the_first_frame(tmp_path: Path, suffix: str):
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue", "lime")]
+    frames[0].save(tmp_path / f"x.{suffix}", save_all=True, append_images=frames[1:])
+    assert _close(read_image(tmp_path / f"x.{suffix}"), frames[0])
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "bmp", "tif"])
+def test_half_an_image_is_none(tmp_path: Path, suffix: str):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    noise.save(tmp_path / f"x.{suffix}")
+    content = (tmp_path / f"x.{suffix}").read_bytes()
+    (tmp_path / f"x.{suffix}").write_bytes(content[: len(content) // 2])
+    with pytest.raises(Exception) as caught:
+        read_image(tmp_path / f"x.{suffix}")
+    assert why_unreadable(caught.value) not in (MISSING, "")
+
+
+def _png_header(width: int, height: int) -> bytes:
+    """A PNG file that announces a size and holds next to nothing."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("limit", [Image.MAX_IMAGE_PIXELS, None])
+def test_bombs_are_refused_before_they_are_decoded(limit: int | None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # other libraries switch Pillow's own check off
+    with pytest.raises((ValueError, Image.DecompressionBombError), match="pixels"):
+        read_image(_png_header(30_000, 30_000))
+
+
+def test_lines_are_refused_and_panoramas_are_not(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"the size is 12000 x 2 px, expected one side at most 200 times the other"):
+        open_image(_png_header(12_000, 2))
+    Image.new("RGB", (4_000, 200)).save(tmp_path / "panorama.png")
+    assert read_image(tmp_path / "panorama.png").size == (4_000, 200)
+
+
+def test_files_are_closed(tmp_path: Path, recwarn: pytest.WarningsRecorder):
+    _gradient().save(tmp_path / "x.png")
+    (tmp_path / "bomb.png").write_bytes(_png_header(12_000, 2))
+    read_image(tmp_path / "x.png")
+    with pytest.raises(ValueError, match="12000 x 2"):
+        read_image(tmp_path / "bomb.png")
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert not [w for w in recwarn if issubclass(w.category, ResourceWarning)]
+
+
+def test_reasons(tmp_path: Path):
+    (tmp_path / "text.jpg").write_text("no image")
+    for name, reason in (("nowhere.jpg", MISSING), ("text.jpg", "not an image")):
+        with pytest.raises(OSError) as caught:
+            read_image(tmp_path / name)
+        assert why_unreadable(caught.value) == reason
+
+
+def test_the_limit_of_pixels_is_that_of_pillow():
+    assert reading.MAX_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
+    stream = BytesIO()
+    _gradient().save(stream, format="PNG")
+    assert read_image(stream.getvalue()).size == (48, 32)
