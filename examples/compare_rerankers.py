@@ -146,7 +146,7 @@ def measure(cfg: dict[str, Any], oml: bool) -> Row:
 
 def without_prefix(model_args: dict[str, Any]) -> dict[str, Any]:
     """The weights of a Lightning checkpoint for OML's model, whose own loading expects other names."""
-    from oml_vit_ext.extractors.weights import read_state_dict
+    from oml_vit_ext.extractors.checkpoints import read_state_dict
 
     state = read_state_dict(Path(model_args.pop("weights")))
     return {name.removeprefix("model."): value for name, value in state.items()}

@@ -1,8 +1,15 @@
-"""Images ``(B, 3, H, W)`` to descriptors ``(B, feat_dim)``."""
+"""Images ``(B, 3, H, W)`` to embeddings ``(B, feat_dim)``."""
 
 from oml_vit_ext.extractors.hybrid import HybridViTExtractor
 from oml_vit_ext.extractors.irt import IRTExtractor
 from oml_vit_ext.extractors.momentum import ExtractorWithMomentum
-from oml_vit_ext.extractors.pca import ExtractorWithPCA
+from oml_vit_ext.extractors.pca import ExtractorWithPCA, fit_pca, save_pca
 
-__all__ = ["ExtractorWithMomentum", "ExtractorWithPCA", "HybridViTExtractor", "IRTExtractor"]
+__all__ = [
+    "ExtractorWithMomentum",
+    "ExtractorWithPCA",
+    "HybridViTExtractor",
+    "IRTExtractor",
+    "fit_pca",
+    "save_pca",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -12,7 +12,8 @@ from timm.models import is_model, list_models, model_entrypoint
 from torch import Tensor, nn
 
 from oml_vit_ext.common.messages import unknown_name
-from oml_vit_ext.extractors.weights import load_weights, resolve_weights
+from oml_vit_ext.extractors.checkpoints import StateDict, read_state_dict
+from oml_vit_ext.extractors.weights import fit_weights, resolve_weights
 
 # The timm modules whose models are plain or hybrid vision transformers: one width, a grid of patch tokens behind
 # prefix tokens, position embeddings that follow the input size.
@@ -36,16 +37,18 @@ def build_backbone(
     *,
     timm_args: Mapping[str, Any] | None = None,
     allow_pickle: bool = False,
+    choose: Callable[[StateDict, Path], StateDict] | None = None,
 ) -> nn.Module:
     """A timm vision transformer without classifier that takes any image size.
 
     Args:
         arch: Name of a timm ViT, DeiT, EVA or hybrid model, e.g. ``deit_small_patch16_224``.
         weights: ``None`` (random), a timm pretrained tag of the same architecture
-            (``deit_small_patch16_224.fb_in1k``) or a local file, see ``load_weights`` in ``weights.py``.
+            (``deit_small_patch16_224.fb_in1k``) or a local file, see ``fit_weights`` in ``weights.py``.
         timm_args: More arguments for ``timm.create_model``, e.g. ``{"drop_path_rate": 0.1, "img_size": 64}``.
         allow_pickle: Read ``weights`` files that hold more than tensors. Such a file can run any code: only for files
             that you trust.
+        choose: Of a file's tensors those that count, for files that hold more than one transformer.
 
     Raises:
         ValueError: ``arch`` or ``weights`` is not known; the sentence names the nearest ones.
@@ -58,7 +61,8 @@ def build_backbone(
     else:
         backbone = _create(arch, timm_args or {})
         if source.path is not None:
-            load_weights(backbone, source.path, arch=arch, allow_pickle=allow_pickle)
+            state = read_state_dict(source.path, allow_pickle=allow_pickle)
+            fit_weights(backbone, choose(state, source.path) if choose else state, source.path, arch=arch)
     if getattr(backbone, "attn_pool", None) is not None:
         setattr(backbone, "attn_pool", None)  # noqa: B010  (never called here; DDP would wait for its gradients)
     return backbone
@@ -90,6 +94,9 @@ def forward_tokens(backbone: nn.Module, images: Tensor) -> Tensor:
 
     Returns:
         ``(B, prefix + patches, D)``.
+
+    Raises:
+        ValueError: ``images`` has another shape.
     """
     check_images(images)
     vit = cast(Backbone, backbone)
@@ -119,7 +126,7 @@ def resize_to_stride(images: Tensor, stride: tuple[int, int]) -> Tensor:
 
     Done on the image, not on the features: with an odd size, the stem of a hybrid rounds up where timm computes a
     rounded-down grid, and the position embeddings no longer fit. Not by padding: a strip of zeros changes the
-    descriptor more than the new aspect ratio does.
+    embedding more than the new aspect ratio does.
     """
     size = [-(-side // step) * step for side, step in zip(images.shape[-2:], stride, strict=True)]
     if tuple(size) == tuple(images.shape[-2:]):

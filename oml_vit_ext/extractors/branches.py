@@ -1,6 +1,7 @@
 """The two branches of DToP: CLS tokens of several layers to one vector, patch maps of several layers to one vector.
 
-Source: Song et al., Boosting vision transformers for image retrieval, arXiv 2210.11909. The layout is reconstructed.
+Source: Song et al., Boosting vision transformers for image retrieval, arXiv 2210.11909. The paper does not give
+the layout: it is our guess.
 """
 
 from __future__ import annotations

@@ -1,24 +1,24 @@
-"""Reads a file of a whole ``hybrid_vit``, or of the transformer alone, into a ``hybrid_vit``."""
+"""Files of a whole ``hybrid_vit``: its transformer and the branches that follow."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 
-from oml_vit_ext.extractors.weights import (
-    HYBRID_PARTS,
-    StateDict,
-    backbone_prefix,
-    fit_weights,
-    hybrid_parts,
-    read_state_dict,
-    some,
-)
+from oml_vit_ext.extractors.checkpoints import StateDict, read_state_dict
+from oml_vit_ext.extractors.matching import check_match, under_prefix
+from oml_vit_ext.extractors.momentum_weights import without_average
+from oml_vit_ext.extractors.weights import backbone_prefix, fit_weights
 
 logger = logging.getLogger(__name__)
+
+_BACKBONE = "backbone."
+# What stands beside the backbone; every hybrid_vit has the last.
+_PARTS = ("global_branch", "local_branch", "descriptor_head")
 
 
 def load_hybrid_weights(extractor: nn.Module, path: Path, *, arch: str, allow_pickle: bool = False) -> None:
@@ -31,39 +31,53 @@ def load_hybrid_weights(extractor: nn.Module, path: Path, *, arch: str, allow_pi
         RuntimeError: The file is broken, needs ``allow_pickle``, or does not fit; the sentence lists what is missing
             and what is not expected.
     """
-    state = read_state_dict(path, allow_pickle=allow_pickle)
-    prefix = backbone_prefix(state, path)
-    if not hybrid_parts(state, prefix):
-        fit_weights(cast(nn.Module, extractor.backbone), state, path, arch=arch)
+    state = without_average(read_state_dict(path, allow_pickle=allow_pickle), path)
+    backbone = cast(nn.Module, extractor.backbone)
+    if not _parts_in(state, path):
+        fit_weights(backbone, state, path, arch=arch)
         logger.info("weights %s: a transformer alone; the branches start at random", path)
         return
-    outer = prefix.removesuffix("backbone.")
-    inside = {key[len(outer) :]: tensor for key, tensor in state.items() if key.startswith(outer)}
-    outside = sorted(key for key in state if not key.startswith(outer))
-    if outside:
-        logger.info("weights %s: not part of the extractor: %s", path, some(outside))
-    ours = {key: tensor for key, tensor in inside.items() if key.startswith(HYBRID_PARTS)}
-    _check_branches(extractor, ours, path)
-    backbone = {key: tensor for key, tensor in inside.items() if key.startswith("backbone.")}
-    fit_weights(cast(nn.Module, extractor.backbone), backbone, path, arch=arch)
-    extractor.load_state_dict(ours, strict=False)
+    state = under_prefix(state, backbone_prefix(state, path).removesuffix(_BACKBONE), path, "the extractor")
+    found, expected = _of_parts(state), _of_parts(extractor.state_dict())
+    kinds = f"the file holds {_in_words(found)}, expected {_in_words(expected)}"
+    hint = "To start from its transformer only, save that part on its own."
+    check_match(found, expected, path, "this hybrid_vit", kinds=kinds, hint=hint)
+    fit_weights(backbone, {k: v for k, v in state.items() if k.startswith(_BACKBONE)}, path, arch=arch)
+    extractor.load_state_dict(found, strict=False)
 
 
-def _check_branches(extractor: nn.Module, theirs: StateDict, path: Path) -> None:
-    ours = {key: tensor for key, tensor in extractor.state_dict().items() if key.startswith(HYBRID_PARTS)}
-    missing, unexpected = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
-    wrong_shape = sorted(key for key in ours.keys() & theirs.keys() if ours[key].shape != theirs[key].shape)
-    if missing or unexpected or wrong_shape:
-        raise RuntimeError(
-            f"weights {str(path)!r} do not fit this hybrid_vit: the file holds {_describe(theirs)}, expected "
-            f"{_describe(ours)}. Missing: {some(missing)}; unexpected: {some(unexpected)}; "
-            f"of another shape: {some(wrong_shape)}. To start from its transformer only, save that part on its own."
-        )
+def without_branches(state: StateDict, path: Path) -> StateDict:
+    """The tensors of a file without those beside the transformer, if it is a ``hybrid_vit``; the log warns then."""
+    parts = _parts_in(state, path)
+    if not parts:
+        return state
+    logger.warning(
+        "weights %s: a whole hybrid_vit (backbone, %s); only its backbone is used. "
+        "Its embeddings need the extractor hybrid_vit.",
+        path,
+        ", ".join(parts),
+    )
+    prefix = backbone_prefix(state, path)
+    return {key: tensor for key, tensor in state.items() if key.startswith(prefix)}
 
 
-def _describe(state: StateDict) -> str:
+def _parts_in(state: Mapping[str, Tensor], path: Path) -> list[str]:
+    """The parts that stand beside the transformer of a file; none if it is no ``hybrid_vit``."""
+    prefix = backbone_prefix(state, path)
+    if not prefix.endswith(_BACKBONE):
+        return []
+    outer = prefix.removesuffix(_BACKBONE)
+    beside = {key[len(outer) :].split(".")[0] for key in state if key.startswith(outer)}
+    return [part for part in _PARTS if part in beside] if _PARTS[-1] in beside else []
+
+
+def _of_parts(state: Mapping[str, Tensor]) -> StateDict:
+    return {key: tensor for key, tensor in state.items() if key.startswith(_PARTS)}
+
+
+def _in_words(state: Mapping[str, Tensor]) -> str:
     """The switches of a ``hybrid_vit``, as far as its weights tell them."""
-    branches = [part for part in HYBRID_PARTS[:-1] if f"{part}.fc.weight" in state]
+    branches = [part for part in _PARTS[:-1] if f"{part}.fc.weight" in state]
     elm = "with" if any(key.startswith("local_branch.locality.") for key in state) else "without"
     inputs = {"global_branch": "global_branch.fc.weight", "local_branch": "local_branch.conv.weight"}
     widths = [f"{state[inputs[part]].shape[1]} into {part}" for part in branches if inputs[part] in state]

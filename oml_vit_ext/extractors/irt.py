@@ -8,26 +8,30 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from oml.interfaces.models import IExtractor, IFreezable
-from torch import Tensor
+from oml.interfaces.models import IExtractor
+from torch import Tensor, nn
 
 from oml_vit_ext.extractors.backbone import Backbone, build_backbone, forward_tokens
+from oml_vit_ext.extractors.checkpoints import StateDict
+from oml_vit_ext.extractors.freezable_parts import FreezableParts
+from oml_vit_ext.extractors.hybrid_weights import without_branches
+from oml_vit_ext.extractors.momentum_weights import without_average
 from oml_vit_ext.extractors.pooling import Pooling
 
 
-class IRTExtractor(IExtractor, IFreezable):
-    """A timm vision transformer that turns images into descriptors.
+class IRTExtractor(FreezableParts, IExtractor):
+    """A timm vision transformer that turns images into embeddings.
 
     Maps ``(B, 3, H, W)`` to ``(B, feat_dim)``, any H and W: images are enlarged to whole patches and the position
-    embeddings follow the size. There is no projection head: the descriptor has the width of the transformer. Under
-    autocast the descriptors are float32.
+    embeddings follow the size. There is no projection head: the embedding has the width of the transformer. Under
+    autocast the embeddings are float32. ``freeze()`` concerns the whole transformer.
 
     Args:
         weights: ``None`` (random), a timm pretrained tag (``deit_small_patch16_224.fb_in1k``), or a file
             (``.safetensors``, ``.pth``, ``.ckpt``) of timm, DeiT, DINO, Lightning or OML.
         arch: Any ViT, DeiT, EVA or hybrid model of timm.
         pooling: ``cls`` (the paper's choice), or ``avg``, ``max``, ``gem`` over the patch tokens.
-        normalise_features: Scale descriptors to length 1.
+        normalise_features: Scale embeddings to length 1.
         gem_p: The exponent of GeM, fixed.
         timm_args: More arguments for timm's constructor, e.g. ``{drop_path_rate: 0.1}`` or ``{img_size: 384}``.
         allow_pickle: Read files that hold more than tensors; only for files that you trust.
@@ -35,7 +39,13 @@ class IRTExtractor(IExtractor, IFreezable):
     Raises:
         ValueError: ``arch``, ``weights`` or ``pooling`` is not known, or CLS is asked of a model without CLS token.
         FileNotFoundError, RuntimeError: The file of ``weights`` is missing, broken, or does not fit ``arch``.
+
+    >>> irt = IRTExtractor(None, "vit_tiny_patch16_224", timm_args={"depth": 1, "img_size": 32}).eval()
+    >>> irt(torch.rand(2, 3, 40, 50)).shape
+    torch.Size([2, 192])
     """
+
+    default_parts = ("backbone",)
 
     # The backbones of the paper, by timm's names. Usable as ``IRTExtractor.from_pretrained(name)``.
     pretrained_models: dict[str, Any] = {  # noqa: RUF012  (declared so in OML's interface)
@@ -59,10 +69,12 @@ class IRTExtractor(IExtractor, IFreezable):
         allow_pickle: bool = False,
     ) -> None:
         super().__init__()
-        Pooling(pooling, 0, gem_p)  # a wrong name is told before weights are downloaded
+        Pooling(pooling, 0, gem_p)  # raises for a wrong name before weights are downloaded
         self.arch = arch
         self.normalise_features = normalise_features
-        self.backbone = build_backbone(arch, weights, timm_args=timm_args, allow_pickle=allow_pickle)
+        self.backbone = build_backbone(
+            arch, weights, timm_args=timm_args, allow_pickle=allow_pickle, choose=_trained_transformer
+        )
         if pooling == "cls" and getattr(self.backbone, "cls_token", None) is None:
             raise ValueError(f"arch {arch!r} has no CLS token, so pooling 'cls' is not possible: use avg, max or gem.")
         self.pooling = Pooling(pooling, cast(Backbone, self.backbone).num_prefix_tokens, gem_p)
@@ -78,10 +90,14 @@ class IRTExtractor(IExtractor, IFreezable):
 
     @property
     def feat_dim(self) -> int:
+        """Width of the embeddings."""
         return cast(Backbone, self.backbone).embed_dim
 
-    def freeze(self) -> None:
-        self.backbone.requires_grad_(False)
+    def parts(self) -> dict[str, list[nn.Module | nn.Parameter]]:
+        """``backbone``: all of it."""
+        return {"backbone": [self.backbone]}
 
-    def unfreeze(self) -> None:
-        self.backbone.requires_grad_(True)
+
+def _trained_transformer(state: StateDict, path: Path) -> StateDict:
+    """Of a checkpoint of another extractor of this package, the transformer that was trained."""
+    return without_branches(without_average(state, path), path)

@@ -35,6 +35,9 @@ def layer_tokens(backbone: nn.Module, images: Tensor, n_layers: int) -> LayerTok
         images: ``(B, 3, H, W)``, any H and W: enlarged to whole patches (``resize_to_stride``). Position embeddings are
             interpolated to the grid of these images.
         n_layers: How many blocks, from 1 to the depth.
+
+    Raises:
+        ValueError: ``images`` has another shape.
     """
     check_images(images)
     stride = total_stride(backbone)

@@ -1,6 +1,7 @@
 """The enhanced locality module (ELM) of DToP: a convolutional refinement of the map of patch tokens.
 
-Source: Song et al., Boosting vision transformers for image retrieval, arXiv 2210.11909. The layout is reconstructed.
+Source: Song et al., Boosting vision transformers for image retrieval, arXiv 2210.11909. The paper does not give
+the layout: it is our guess.
 """
 
 from __future__ import annotations
@@ -16,14 +17,20 @@ from torchvision.ops import Conv2dNormActivation
 class EnhancedLocality(nn.Sequential):
     """WaveBlock, inverted residual block, atrous spatial pyramid, WaveBlock: ``(B, C, h, w)`` -> ``(B, C, h, w)``.
 
-    The caller adds the result to the input. All defaults are reconstructed.
+    The caller adds the result to the input. † marks what the paper does not say: the default is our guess.
 
     Args:
         dim: C.
-        expansion: The inverted residual block is this many times as wide inside (Sandler et al., arXiv 1801.04381).
-        dilations: Of the 3 x 3 convolutions of the pyramid, in tokens. Where they reach beyond the map they see
+        expansion †: The inverted residual block is this many times as wide inside (Sandler et al., arXiv 1801.04381).
+        dilations †: Of the 3 x 3 convolutions of the pyramid, in tokens. Where they reach beyond the map they see
             zeros: on a map of 6 x 6, a dilation of 6 or more leaves the centre only.
-        wave_height, wave_scale: See :class:`WaveBlock`.
+        wave_height, wave_scale †: See :class:`WaveBlock`.
+
+    Raises:
+        ValueError: ``wave_height`` is not from 0 to 1.
+
+    >>> EnhancedLocality(dim=4, dilations=(1, 2)).eval()(torch.rand(2, 4, 6, 5)).shape
+    torch.Size([2, 4, 6, 5])
     """
 
     def __init__(
@@ -72,6 +79,9 @@ class WaveBlock(nn.Module):
     Args:
         height: Height of the band, as a share of the map's.
         scale: Of all values outside the band.
+
+    Raises:
+        ValueError: ``height`` is not from 0 to 1.
     """
 
     def __init__(self, height: float = 0.3, scale: float = 1.5) -> None:
@@ -93,7 +103,14 @@ class WaveBlock(nn.Module):
 
 
 def wave(maps: Tensor, first: Tensor, band: int, scale: float) -> Tensor:
-    """All rows times ``scale`` but ``band`` rows from ``first`` on."""
+    """All rows times ``scale`` but ``band`` rows from ``first`` on.
+
+    Args:
+        maps: ``(B, C, h, w)``.
+        first: ``(B, 1, 1, 1)``, per image the first row that keeps its values.
+        band: How many rows keep them.
+        scale: Of all others.
+    """
     row = torch.arange(maps.shape[2], device=maps.device).view(1, 1, -1, 1)
     inside = (row >= first) & (row < first + band)
     return torch.where(inside, maps, maps * scale)

@@ -1,6 +1,6 @@
-"""Compact descriptors: an extractor followed by principal component analysis, with or without whitening.
+"""Compact embeddings: an extractor followed by principal component analysis, with or without whitening.
 
-PCA and length 1 afterwards give the 128-dimensional descriptors of IRT (El-Nouby et al., arXiv 2102.05644).
+PCA and length 1 afterwards give the 128-dimensional embeddings of IRT (El-Nouby et al., arXiv 2102.05644).
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from oml.interfaces.models import IExtractor, IFreezable
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from oml.interfaces.models import IExtractor
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.files import replaced
+from oml_vit_ext.common.momentum_embeddings import mapped
+from oml_vit_ext.extractors.checkpoints import existing_file, read_safetensors
+from oml_vit_ext.extractors.wrapped import WrappedExtractor
 
 # A direction with less than this share of the largest variance holds rounding errors of float32, which whitening would
 # blow up to the size of the others.
@@ -26,7 +28,7 @@ _NEGLIGIBLE = 1e-10
 
 
 class PCAWeights(NamedTuple):
-    """Principal components of descriptors of width D, by decreasing variance."""
+    """Principal components of embeddings of width D, by decreasing variance."""
 
     mean: Tensor  # (D,)
     components: Tensor  # (K, D), orthonormal rows
@@ -35,23 +37,34 @@ class PCAWeights(NamedTuple):
 
 
 def fit_pca(embeddings: Tensor | NDArray[np.float64], n_components: int) -> PCAWeights:
-    """The first ``n_components`` principal components of ``(N, D)`` descriptors, by scikit-learn in float64.
+    """The first principal components of embeddings, by scikit-learn in float64.
+
+    Args:
+        embeddings: ``(N, D)``.
+        n_components: K, from 1 to the smaller one of N and D.
+
+    Returns:
+        Mean and components in float32, for :func:`save_pca`.
 
     Raises:
-        ValueError: The descriptors are no finite matrix, or ``n_components`` is above N or D.
+        ValueError: The embeddings are no finite matrix, or ``n_components`` is above N or D.
+
+    >>> pca = fit_pca(torch.randn(20, 6), n_components=2)
+    >>> pca.mean.shape, pca.components.shape
+    (torch.Size([6]), torch.Size([2, 6]))
     """
     from sklearn.decomposition import PCA  # takes a second to import, and is needed for fitting alone
 
     matrix = np.asarray(embeddings, dtype=np.float64)
     if matrix.ndim != 2:
-        raise ValueError(f"Descriptors of shape {matrix.shape} were given, expected (N, D).")
+        raise ValueError(f"Embeddings of shape {matrix.shape} were given, expected (N, D).")
     if not np.isfinite(matrix).all():
         bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-        raise ValueError(f"{len(bad)} of {len(matrix)} descriptors hold NaN or infinity, the first in row {bad[0]}.")
+        raise ValueError(f"{len(bad)} of {len(matrix)} embeddings hold NaN or infinity, the first in row {bad[0]}.")
     check_whole(
-        "n_components", n_components, 1, min(matrix.shape), f"{len(matrix)} descriptors of width {matrix.shape[1]}"
+        "n_components", n_components, 1, min(matrix.shape), f"{len(matrix)} embeddings of width {matrix.shape[1]}"
     )
-    with np.errstate(invalid="ignore"):  # of descriptors that are all the same, the shares are 0 / 0
+    with np.errstate(invalid="ignore"):  # of embeddings that are all the same, the shares are 0 / 0
         pca = PCA(n_components, svd_solver="full").fit(matrix)
     ratio = np.nan_to_num(pca.explained_variance_ratio_)
     fitted = (pca.mean_, pca.components_, pca.explained_variance_, ratio)
@@ -59,7 +72,15 @@ def fit_pca(embeddings: Tensor | NDArray[np.float64], n_components: int) -> PCAW
 
 
 def save_pca(weights: PCAWeights, path: str | Path) -> None:
-    """Write a ``.safetensors`` file for :class:`ExtractorWithPCA`."""
+    """Write a ``.safetensors`` file for :class:`ExtractorWithPCA`.
+
+    Args:
+        weights: Of :func:`fit_pca`.
+        path: The file; one of this name is replaced when the new one is whole.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     with replaced(path) as unfinished:
         save_file(weights._asdict(), unfinished)
 
@@ -71,39 +92,44 @@ def load_pca(path: str | Path) -> PCAWeights:
         FileNotFoundError: There is no such file.
         RuntimeError: It is broken or holds something else.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"PCA weights {str(path)!r}: there is no such file (looked for {path.absolute()}).")
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise RuntimeError(f"PCA weights {str(path)!r} is not a whole safetensors file ({error}).") from error
+    path = existing_file(path, "PCA weights")
+    state = read_safetensors(path, "PCA weights")
     if set(state) != set(PCAWeights._fields):
         raise RuntimeError(
             f"PCA weights {str(path)!r} hold {', '.join(sorted(state)[:8])}, expected {', '.join(PCAWeights._fields)}: "
-            f"fit them with examples/fit_pca.py. Weights of the extractor belong to the inner one "
+            f"fit them with oml_vit_ext.extractors.fit_pca. Weights of the extractor belong to the inner one "
             f"(in YAML: extractor.args.extractor.args.weights)."
         )
     return PCAWeights(**state)
 
 
-class ExtractorWithPCA(IExtractor, IFreezable):
-    """An extractor whose descriptors are centred, projected to their principal components and scaled to length 1.
+class ExtractorWithPCA(WrappedExtractor):
+    """An extractor whose embeddings are centred, projected to their principal components and scaled to length 1.
 
     Maps ``(B, 3, H, W)`` to ``(B, n_components)``, in float32 under autocast too. The projection is a buffer: it is in
-    checkpoints and on the model's device, and no optimiser touches it.
+    checkpoints and on the model's device, and no optimiser touches it. Momentum
+    embeddings of an ``ExtractorWithMomentum`` inside are projected as well.
 
     Args:
-        extractor: Any extractor; the PCA must have been fitted on its descriptors.
+        extractor: Any extractor; the PCA must have been fitted on its embeddings.
         weights: File of :func:`save_pca` with at least ``n_components`` components, or ``None`` where a checkpoint of
             this class is loaded afterwards.
-        n_components: Width of the descriptors.
+        n_components: Width of the embeddings.
         whiten: Divide each component by its standard deviation.
-        normalise_features: Scale descriptors to length 1.
+        normalise_features: Scale embeddings to length 1.
 
     Raises:
         ValueError: ``n_components`` is out of range, or the PCA is of another width, or whitening would divide by zero.
         FileNotFoundError, RuntimeError: The file is missing or is not a PCA.
+
+    >>> import tempfile
+    >>> from oml_vit_ext.extractors import IRTExtractor, fit_pca, save_pca
+    >>> irt = IRTExtractor(None, "vit_tiny_patch16_224", timm_args={"depth": 1, "img_size": 32}).eval()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_pca(fit_pca(torch.randn(50, irt.feat_dim), n_components=16), f"{folder}/pca.safetensors")
+    ...     compact = ExtractorWithPCA(irt, f"{folder}/pca.safetensors", n_components=8)
+    >>> compact(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 8])
     """
 
     mean: Tensor
@@ -118,10 +144,9 @@ class ExtractorWithPCA(IExtractor, IFreezable):
         whiten: bool = False,
         normalise_features: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(extractor)
         width = extractor.feat_dim
         check_whole("n_components", n_components, 1, width, f"{type(extractor).__name__} of width {width}")
-        self.extractor = extractor
         self.n_components = n_components
         self.whiten = whiten
         self.normalise_features = normalise_features
@@ -135,33 +160,33 @@ class ExtractorWithPCA(IExtractor, IFreezable):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, 3, H, W)`` -> ``(B, n_components)``."""
-        return self.compress(self.extractor(x))
+        return mapped(self.compress, self.extractor(x))
 
     def extract(self, x: Tensor) -> Tensor:
+        """``(B, 3, H, W)`` -> ``(B, n_components)``."""
         return self.compress(self.extractor.extract(x))
 
-    def compress(self, descriptors: Tensor) -> Tensor:
-        """Descriptors of the inner extractor ``(B, D)`` -> ``(B, n_components)``."""
+    def compress(self, embeddings: Tensor) -> Tensor:
+        """Embeddings of the inner extractor ``(B, D)`` -> ``(B, n_components)``.
+
+        Raises:
+            RuntimeError: There is no projection yet.
+        """
         if not self._is_fitted:
             raise RuntimeError(
-                "extractor_with_pca has no projection yet: give `weights`, a file of examples/fit_pca.py, or load a "
-                "checkpoint of an extractor_with_pca."
+                "extractor_with_pca has no projection yet: give `weights`, a file of oml_vit_ext.extractors.save_pca, "
+                "or load a checkpoint of an extractor_with_pca."
             )
-        with torch.autocast(device_type=descriptors.device.type, enabled=False):
-            compact = (descriptors.to(self.mean.dtype) - self.mean) @ self.components.T
+        with torch.autocast(device_type=embeddings.device.type, enabled=False):
+            compact = (embeddings.to(self.mean.dtype) - self.mean) @ self.components.T
         if self.whiten:
             compact = compact / self.variance.sqrt()
         return F.normalize(compact, dim=-1) if self.normalise_features else compact
 
     @property
     def feat_dim(self) -> int:
+        """Width of the embeddings."""
         return self.n_components
-
-    def freeze(self) -> None:
-        _freezable(self.extractor).freeze()
-
-    def unfreeze(self) -> None:
-        _freezable(self.extractor).unfreeze()
 
     def extra_repr(self) -> str:
         return f"n_components={self.n_components}, whiten={self.whiten}"
@@ -170,7 +195,7 @@ class ExtractorWithPCA(IExtractor, IFreezable):
         fitted, width = pca.components.shape
         if width != len(self.mean):
             raise ValueError(
-                f"PCA weights {source!r} are of descriptors of width {width}, but {type(self.extractor).__name__} has "
+                f"PCA weights {source!r} are of embeddings of width {width}, but {type(self.extractor).__name__} has "
                 f"width {len(self.mean)}: fit them on this extractor."
             )
         check_whole("n_components", self.n_components, 1, fitted, f"PCA weights {source!r} with {fitted} components")
@@ -193,9 +218,3 @@ def _check_whitening(variance: Tensor, source: str) -> None:
             f"PCA weights {source!r}: only {usable} of {len(variance)} components have any variance, so whitening "
             f"would divide by zero: expected n_components of at most {usable}, or whiten=False."
         )
-
-
-def _freezable(extractor: IExtractor) -> IFreezable:
-    if not isinstance(extractor, IFreezable):
-        raise TypeError(f"{type(extractor).__name__} cannot be frozen: expected an extractor that is IFreezable too.")
-    return extractor

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from oml_vit_ext.common.checks import check_number, check_whole
 from oml_vit_ext.common.distributed import Batch, gather_constants, sum_over_ranks
+from oml_vit_ext.common.momentum_embeddings import MemorySource
 from oml_vit_ext.losses.contrastive import ContrastiveResult, check_reduction, contrastive_loss
 from oml_vit_ext.losses.inputs import unit_batch, unit_vectors
 from oml_vit_ext.losses.memory import FeatureMemory
@@ -17,8 +18,8 @@ class ContrastiveXBMLoss(nn.Module):
     """``contrastive_loss`` of a batch and of the batches before it (arXiv 2102.05644, section 3.1, and 1912.06798).
 
     The memory holds past batches only: the current one enters after the loss is computed, and only in training mode.
-    Where features carry an attribute ``momentum_features`` (B, D), as those of ``ExtractorWithMomentum`` do, these
-    enter instead. On several processes the loss, its gradient and the memory are those of the concatenated batch; in
+    Of ``ExtractorWithMomentum`` the moving average's embeddings enter instead; the log tells once which of the two the
+    memory stores. On several processes the loss, its gradient and the memory are those of the concatenated batch; in
     evaluation mode each process keeps to itself.
 
     Args:
@@ -57,6 +58,7 @@ class ContrastiveXBMLoss(nn.Module):
         self.memory_weight = check_number("memory_weight", memory_weight)
         self.reduction = check_reduction(reduction)
         self.memory = FeatureMemory(check_whole("memory_size", memory_size))
+        self._memory_source = MemorySource(type(self).__name__)
         self.last_logs: dict[str, Tensor | float] = {}
 
     def forward(self, features: Tensor, labels: Tensor | Sequence[int]) -> Tensor:
@@ -107,21 +109,14 @@ class ContrastiveXBMLoss(nn.Module):
 
     def remember(self, batch: Batch, features: Tensor) -> None:
         """Stores a batch in the memory when training; ``features`` are those that ``forward`` was given."""
-        momentum_features = getattr(features, "momentum_features", None)
         if self.training:
-            self.memory.enqueue(self._for_memory(batch, momentum_features), batch.labels)
+            momentum = self._memory_source.momentum_of(features) if self.memory.size > 0 else None
+            self.memory.enqueue(self._for_memory(batch, momentum), batch.labels)
 
-    def _for_memory(self, batch: Batch, momentum_features: Tensor | None) -> Tensor:
-        if momentum_features is None:
+    def _for_memory(self, batch: Batch, momentum: Tensor | None) -> Tensor:
+        if momentum is None:
             return batch.features.detach()
-        n_own = batch.stop - batch.start
-        if len(momentum_features) != n_own or momentum_features.shape[1:] != batch.features.shape[1:]:
-            raise ValueError(
-                f"momentum_features must have the features' shape ({n_own}, {batch.features.shape[1]}), "
-                f"got {tuple(momentum_features.shape)}."
-            )
-        own = unit_vectors(momentum_features.detach().to(batch.features))
-        return gather_constants(own, batch)
+        return gather_constants(unit_vectors(momentum.to(batch.features)), batch)
 
     def extra_repr(self) -> str:
         return (

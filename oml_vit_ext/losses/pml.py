@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.distributed import gather_batch, gather_constants
+from oml_vit_ext.common.momentum_embeddings import MemorySource
 from oml_vit_ext.losses.inputs import check_batch
 from oml_vit_ext.losses.memory import FeatureMemory
 
@@ -27,7 +28,8 @@ class PMLLoss(nn.Module):
 
     The memory does what the library's ``CrossBatchMemory`` does: the batch is compared with itself, as constants, and
     with the ``memory_size`` embeddings before it; unlike there it is saved whole, filled in training mode only, and
-    works on several processes. The loss, its gradient and the memory are those of the concatenated batch.
+    works on several processes. Of ``ExtractorWithMomentum`` it stores the moving average's embeddings; the log tells
+    once which it stores. The loss, its gradient and the memory are those of the concatenated batch.
 
     Args:
         loss: For example ``{"name": "MultiSimilarityLoss", "args": {"alpha": 2}}``.
@@ -81,6 +83,7 @@ class PMLLoss(nn.Module):
             )
         # The library's own attribute of this name is a statistic, zero in some of its losses.
         self._n_classes: int | None = (loss.get("args") or {}).get("num_classes")
+        self._memory_source = MemorySource(f"{type(self).__name__} ({name})")
         self.last_logs: dict[str, float] = {}
 
     def forward(self, features: Tensor, labels: Tensor | Sequence[int]) -> Tensor:
@@ -97,8 +100,9 @@ class PMLLoss(nn.Module):
             ValueError: Wrong shapes or types, embeddings that are not finite (``inputs.check_batch``), or, on the CPU,
                 labels beyond the loss's classes.
         """
-        momentum_features = getattr(features, "momentum_features", None)
         features, labels = check_batch(features, labels)
+        fills_memory = self.training and self.memory.size > 0
+        momentum = self._memory_source.momentum_of(features) if fills_memory else None
         self._check_classes(labels)
         batch = gather_batch(features, labels, across_ranks=self.training)
         with torch.autocast(features.device.type, enabled=False):
@@ -106,10 +110,10 @@ class PMLLoss(nn.Module):
         for buffer in self.loss.buffers():
             buffer.detach_()  # that histogram would keep every past step's graph alive
         self.last_logs["memory_fill"] = len(self.memory) / max(1, self.memory.size)
-        if self.training and self.memory.size > 0:
+        if fills_memory:
             entries = batch.features.detach()
-            if momentum_features is not None:
-                entries = gather_constants(momentum_features.detach().to(features), batch)
+            if momentum is not None:
+                entries = gather_constants(momentum.to(features), batch)
             self.memory.enqueue(entries, batch.labels)
         return loss
 

@@ -15,9 +15,7 @@ from oml_vit_ext.extractors.backbone import Backbone, check_images, forward_toke
 from oml_vit_ext.extractors.hybrid import HybridViTExtractor
 from oml_vit_ext.extractors.irt import IRTExtractor
 from oml_vit_ext.extractors.layer_tokens import last_norm, layer_tokens
-from oml_vit_ext.extractors.momentum import ExtractorWithMomentum
-from oml_vit_ext.extractors.multi_scale import AtScales
-from oml_vit_ext.extractors.pca import ExtractorWithPCA
+from oml_vit_ext.extractors.wrapped import unwrapped
 from oml_vit_ext.pictures.capture import captured_attention
 
 MAP_KINDS = ("last_block", "rollout", "local_branch")
@@ -34,10 +32,10 @@ def attention_maps(extractor: IExtractor, images: Tensor, kind: str = "last_bloc
         extractor: ``irt`` or ``hybrid_vit``, also inside ``extractor_with_pca`` or ``extractor_with_momentum``.
         images: As the extractor takes them.
         kind: ``last_block``: the attention of the CLS token in the last block, mean over the heads, or where the
-            descriptor is not read from CLS, the mean over the patch tokens. Values are shares: with those of the
+            embedding is not read from CLS, the mean over the patch tokens. Values are shares: with those of the
             prefix tokens, which are left out, they sum to 1.
             ``rollout``: the same shares traced through all blocks, see :func:`rollout`.
-            ``local_branch``: what each patch of the local branch's map adds to the descriptor, see
+            ``local_branch``: what each patch of the local branch's map adds to the embedding, see
             :func:`local_contribution`.
 
     Raises:
@@ -56,11 +54,15 @@ def attention_maps(extractor: IExtractor, images: Tensor, kind: str = "last_bloc
         blocks = list(cast(Any, inner.backbone).blocks)
         with captured_attention(blocks if kind == "rollout" else blocks[-1:]) as attention:
             forward_tokens(inner.backbone, images)
-        return _of_descriptor(inner, rollout(attention) if kind == "rollout" else attention[0], images)
+        return _of_embedding(inner, rollout(attention) if kind == "rollout" else attention[0], images)
 
 
 def map_stride(extractor: IExtractor) -> tuple[int, int]:
-    """Pixels per value of :func:`attention_maps`, vertically and horizontally."""
+    """Pixels per value of :func:`attention_maps`, vertically and horizontally.
+
+    Raises:
+        TypeError: The extractor is of another class.
+    """
     return total_stride(_readable(extractor).backbone)
 
 
@@ -77,10 +79,10 @@ def rollout(attention: list[Tensor]) -> Tensor:
 
 
 def local_contribution(extractor: Readable, images: Tensor) -> Tensor:
-    """What each patch of the local branch's map Y + ELM(Y) adds to the length of the descriptor. -> ``(B, h, w)``
+    """What each patch of the local branch's map Y + ELM(Y) adds to the length of the embedding. -> ``(B, h, w)``
 
     In evaluation, all that follows the map is affine up to the last normalisation: mean, fully connected layers, batch
-    norm. So the descriptor d is a constant plus one vector per patch, and the part of that vector along d / |d| is the
+    norm. So the embedding d is a constant plus one vector per patch, and the part of that vector along d / |d| is the
     patch's contribution: setting the patch of the map to zero takes exactly this much from d · d / |d|. Values may be
     negative. A value that all patches share is a matter of the layers' biases: compare within an image.
 
@@ -99,16 +101,16 @@ def local_contribution(extractor: Readable, images: Tensor) -> Tensor:
     if extractor.global_branch is not None:
         before.append(extractor.global_branch([norm(prefix[:, 0]) for prefix in tokens.prefix]))
 
-    def descriptor(mean_of_map: Tensor) -> Tensor:
+    def embedding(mean_of_map: Tensor) -> Tensor:
         return extractor.descriptor_head(torch.cat([*before, branch.fc(mean_of_map)], dim=-1))
 
-    described, pull_back = torch.func.vjp(descriptor, maps.mean(dim=(2, 3)))[:2]
-    (along_descriptor,) = pull_back(F.normalize(described, dim=-1))
-    return torch.einsum("bchw,bc->bhw", maps, along_descriptor).float() / maps[0, 0].numel()
+    embedded, pull_back = torch.func.vjp(embedding, maps.mean(dim=(2, 3)))[:2]
+    (along_embedding,) = pull_back(F.normalize(embedded, dim=-1))
+    return torch.einsum("bchw,bc->bhw", maps, along_embedding).float() / maps[0, 0].numel()
 
 
-def _of_descriptor(extractor: Readable, attention: Tensor, images: Tensor) -> Tensor:
-    """The rows of ``(B, T, T)`` of the tokens that the descriptor is read from, as a map over the patches."""
+def _of_embedding(extractor: Readable, attention: Tensor, images: Tensor) -> Tensor:
+    """The rows of ``(B, T, T)`` of the tokens that the embedding is read from, as a map over the patches."""
     n_prefix = cast(Backbone, extractor.backbone).num_prefix_tokens
     if isinstance(extractor, HybridViTExtractor):
         reads_cls = extractor.global_branch is not None
@@ -125,10 +127,7 @@ def _grid(extractor: Readable, images: Tensor) -> tuple[int, int]:
 
 def _readable(extractor: IExtractor) -> Readable:
     """The extractor of this package that others are wrapped around."""
-    inner: Any = extractor
-    while isinstance(inner, ExtractorWithPCA | ExtractorWithMomentum | AtScales):
-        of_momentum = isinstance(inner, ExtractorWithMomentum) and inner.predict_with == "momentum"
-        inner = inner.momentum_extractor if of_momentum else inner.extractor
+    inner = unwrapped(extractor)
     if not isinstance(inner, IRTExtractor | HybridViTExtractor):
-        raise TypeError(f"Where a {type(inner).__name__} looks cannot be told, expected 'irt' or 'hybrid_vit'.")
+        raise TypeError(f"extractor is a {type(inner).__name__}, expected 'irt' or 'hybrid_vit', or one around them.")
     return inner

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
 from oml_vit_ext.common.files import replaced
+
+if TYPE_CHECKING:  # matplotlib takes its time to import: functions that draw do it
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Picture: TypeAlias = NDArray[Any]  # (H, W, 3), values from 0 to 1
 RIGHT, WRONG, NEUTRAL = "#2e9e44", "#d64545", "#444444"
@@ -53,6 +53,8 @@ def draw_grid(rows: Sequence[Sequence[Tile | None]], path: Path, headings: Mappi
     Raises:
         ValueError: There is nothing to draw.
     """
+    from matplotlib.figure import Figure
+
     n_columns = max(map(len, rows), default=0)
     if n_columns == 0:
         raise ValueError(f"There are no pictures to draw for {path}, expected at least one.")
@@ -84,12 +86,18 @@ def frame(ax: Axes, image: Any, colour: str) -> None:
 
 
 def save_figure(fig: Figure, path: Path) -> None:
-    """Write the figure; the ending of ``path`` is its format."""
+    """Write the figure; the ending of ``path`` is its format.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     with replaced(path) as unfinished:
         fig.savefig(unfinished, dpi=130)
 
 
 def _draw_tile(ax: Axes, tile: Tile) -> None:
+    from matplotlib.patches import Rectangle
+
     frame(ax, tile.image, tile.colour)
     ax.set_title(tile.caption, fontsize=7, pad=3)
     ax.set_ylabel(tile.label, fontsize=7)
@@ -123,6 +131,9 @@ def enlarge_maps(maps: Tensor, size: tuple[int, int], stride: tuple[int, int]) -
         maps: From the patches of images that were enlarged to whole patches, as all extractors here do it.
         size: H and W of the images before that.
         stride: Pixels per patch, vertically and horizontally.
+
+    Raises:
+        ValueError: The maps are not those of images of this size.
     """
     whole = (maps.shape[1] * stride[0], maps.shape[2] * stride[1])
     if not all(0 <= large - side < step for large, side, step in zip(whole, size, stride, strict=True)):
@@ -138,6 +149,8 @@ def overlay(picture: Picture, pixel_map: Tensor) -> Picture:
 
     Each map has its own scale: colours compare places within one picture, not pictures.
     """
+    import matplotlib
+
     values = pixel_map.detach().float().cpu().numpy()
     lowest, highest = values.min(), values.max()
     shares = (values - lowest) / (highest - lowest) if highest > lowest else np.zeros_like(values)

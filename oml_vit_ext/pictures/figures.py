@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from oml_vit_ext.pictures.cross_attention import CrossAttention
@@ -137,6 +136,8 @@ def draw_budget_curve(curve: BudgetCurve, path: Path) -> None:
 
     The straight line between both ends is what re-ranking queries at random would give on average.
     """
+    from matplotlib.figure import Figure
+
     fig = Figure(figsize=(5, 3.2), layout="constrained")
     ax = fig.subplots()
     ends = [curve.cmc1[0], curve.cmc1[-1]]

@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from oml.interfaces.models import IExtractor, IFreezable, IPairwiseModel
+from oml.interfaces.models import IExtractor, IPairwiseModel
 from torch import Tensor, nn
 from torch.nn.modules.activation import Sigmoid
 from torchvision.ops import MLP
 
 from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.extractors.freezable_parts import FreezableParts
 from oml_vit_ext.extractors.irt import IRTExtractor
 from oml_vit_ext.extractors.momentum import ExtractorWithMomentum
 from oml_vit_ext.reranking import joint
 from oml_vit_ext.reranking.weights import load_pairwise_weights
 
 
-class STIRSiamese(IPairwiseModel, IFreezable):
+class STIRSiamese(FreezableParts, IPairwiseModel):
     """Two images -> how different they are, from a vision transformer that sees both.
 
     The images are the upper and the lower half of one picture: their patch tokens, with the position grid stretched to
@@ -38,7 +39,8 @@ class STIRSiamese(IPairwiseModel, IFreezable):
 
     Args:
         extractor: The transformer: an ``IRTExtractor``, best with the weights of the first stage, or an
-            ``ExtractorWithMomentum`` around one, of which the part that it predicts with is taken. Its pooling is used;
+            ``ExtractorWithMomentum`` around one, of which the part that it predicts with is taken. That part becomes a
+            part of this model, and all of it is trained, also a moving average. Its pooling is used;
             ``normalise_features`` is not, as in OML's recipe: the head reads the CLS token as it is. Any other
             extractor, e.g. OML's ``ViTExtractor``, takes the stacked images as one (``join_layer=0`` only).
         mlp_hidden_dims: Hidden widths of the head: linear, sigmoid, dropout 0.5, ..., linear without bias.
@@ -54,6 +56,8 @@ class STIRSiamese(IPairwiseModel, IFreezable):
         FileNotFoundError, RuntimeError: The file of ``weights`` is missing, broken, or of another architecture.
     """
 
+    default_parts = ("extractor",)
+
     def __init__(
         self,
         extractor: IExtractor,
@@ -66,16 +70,13 @@ class STIRSiamese(IPairwiseModel, IFreezable):
     ) -> None:
         super().__init__()
         if isinstance(extractor, ExtractorWithMomentum):
-            extractor = getattr(
-                extractor, "momentum_extractor" if extractor.predict_with == "momentum" else "extractor"
-            ).requires_grad_(True)
+            extractor = extractor.used.requires_grad_(True)  # the copy of a momentum extractor has no gradients
         if not isinstance(extractor, IExtractor):
             raise TypeError(f"extractor is a {type(extractor).__name__}, expected an IExtractor, e.g. IRTExtractor.")
         _check_join_layer(extractor, join_layer)
         self.extractor = extractor
         self.use_tta = use_tta
         self.join_layer = join_layer
-        self.frozen = False
         self.head = _build_head(extractor.feat_dim, mlp_hidden_dims)
         if join_layer:
             start_as_distance(self.head)
@@ -124,24 +125,17 @@ class STIRSiamese(IPairwiseModel, IFreezable):
         """Whether the order of the two images makes no difference to ``predict``."""
         return self.use_tta or self.join_layer > 0
 
-    def freeze(self) -> None:
-        """Only the head learns: the backbone has no gradients, and no dropout or drop path either.
+    def parts(self) -> dict[str, list[nn.Module | nn.Parameter]]:
+        """``extractor`` and ``head``."""
+        return {"extractor": [self.extractor], "head": [self.head]}
+
+    def freeze(self, *parts: str) -> None:
+        """By default only the head learns: the extractor has no gradients, and no dropout or drop path either.
 
         Under ``DistributedDataParallel``, call it after the model is wrapped, and wrap with
         ``find_unused_parameters=True``: what is frozen before wrapping would not be averaged after ``unfreeze``.
         """
-        self.frozen = True
-        self.extractor.requires_grad_(False).eval()
-
-    def unfreeze(self) -> None:
-        self.frozen = False
-        self.extractor.requires_grad_(True).train(self.training)
-
-    def train(self, mode: bool = True) -> STIRSiamese:
-        super().train(mode)
-        if self.frozen:
-            self.extractor.eval()
-        return self
+        super().freeze(*parts)
 
     @property
     def _backbone(self) -> nn.Module | None:
@@ -179,7 +173,7 @@ class STIRSiamese(IPairwiseModel, IFreezable):
         return (fc_norm(pooling(of_1)) - fc_norm(pooling(of_2))).abs()
 
     def _backbone_context(self) -> torch.no_grad | nullcontext[None]:
-        return torch.no_grad() if self.frozen else nullcontext()
+        return torch.no_grad() if self.is_frozen("extractor") else nullcontext()
 
     def extra_repr(self) -> str:
         return f"join_layer={self.join_layer}, use_tta={self.use_tta}"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from oml_vit_ext.extractors.checkpoints import StateDict, read_state_dict
 from oml_vit_ext.extractors.irt import IRTExtractor
-from oml_vit_ext.extractors.weights import StateDict, fit_weights, read_state_dict
+from oml_vit_ext.extractors.weights import fit_weights
 
 if TYPE_CHECKING:
     from oml_vit_ext.reranking.siamese import STIRSiamese

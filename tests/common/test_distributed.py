@@ -15,6 +15,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from oml_vit_ext.common.momentum_embeddings import attach
 from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, PMLLoss
 
 N_STEPS, DIM = 4, 5
@@ -44,7 +45,7 @@ class Step(nn.Module):
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         features = self.model(images)
         if self.momentum:
-            features.momentum_features = images[:, :DIM]
+            features = attach(features, images[:, :DIM])
         loss: Tensor = self.criterion(features, labels)
         return loss
 

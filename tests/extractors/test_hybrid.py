@@ -110,6 +110,28 @@ def test_the_switches_change_the_descriptor():
         assert all((one - other).abs().max() > 1e-3 for other in seen[:i])
 
 
+def test_reconstructed_arguments_go_under_their_old_names_too(caplog: pytest.LogCaptureFixture):
+    given = {"local_dim": 8, "dropout": 0.3, "dilations": (1, 2), "expansion": 1.5, "wave_height": 0.5, "wave_scale": 2}
+    with caplog.at_level(logging.INFO):
+        old = build(**given)
+    assert (
+        "local_dim, dropout, dilations, expansion, wave_height, wave_scale now belong into locality_args" in caplog.text
+    )
+    new, mixed = build(locality_args=given), build(locality_args={"local_dim": 8, "dilations": [1, 2]}, expansion=1.5)
+    assert repr(old) == repr(new) != repr(build())
+    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (old, new, mixed)]
+    assert shapes[0] == shapes[1] == shapes[2]
+
+
+def test_wrong_names_of_reconstructed_arguments():
+    with pytest.raises(ValueError, match="Unknown name in locality_args 'dilation': did you mean 'dilations'"):
+        build(locality_args={"dilation": (1, 2)})
+    with pytest.raises(TypeError, match="Unknown argument of HybridViTExtractor 'wave_hight': did you mean 'wave_heig"):
+        build(wave_hight=0.5)
+    with pytest.raises(ValueError, match="dropout is given twice, in locality_args and on its own, expected it once"):
+        build(locality_args={"dropout": 0.1}, dropout=0.2)
+
+
 def test_enhanced_locality_without_a_local_branch_is_told(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING):
         extractor = build(branches="global", enhanced_locality=True)

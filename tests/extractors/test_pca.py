@@ -16,8 +16,8 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from helpers import TINY_PLAIN
-from oml_vit_ext.extractors import ExtractorWithPCA, IRTExtractor
-from oml_vit_ext.extractors.pca import fit_pca, load_pca, save_pca
+from oml_vit_ext.extractors import ExtractorWithPCA, IRTExtractor, fit_pca, save_pca
+from oml_vit_ext.extractors.pca import load_pca
 
 WIDTH = 12
 
@@ -108,7 +108,7 @@ def test_one_file_serves_fewer_components(descriptors: Tensor, fitted: Path):
 def test_fewer_samples_than_dimensions(descriptors: Tensor):
     assert fit_pca(descriptors[:5], 4).components.shape == (4, WIDTH)
     with pytest.raises(
-        ValueError, match=r"n_components is 6, expected a whole number from 1 to 5 \(5 descriptors of width 12\)"
+        ValueError, match=r"n_components is 6, expected a whole number from 1 to 5 \(5 embeddings of width 12\)"
     ):
         fit_pca(descriptors[:5], 6)
 
@@ -131,7 +131,7 @@ def test_a_wrong_number_of_components_is_named(descriptors: Tensor, n_components
 def test_descriptors_that_are_no_finite_matrix_are_refused(descriptors: Tensor):
     descriptors[7, 3] = float("nan")
     descriptors[9, 1] = float("inf")
-    with pytest.raises(ValueError, match="2 of 300 descriptors hold NaN or infinity, the first in row 7"):
+    with pytest.raises(ValueError, match="2 of 300 embeddings hold NaN or infinity, the first in row 7"):
         fit_pca(descriptors, 3)
     with pytest.raises(ValueError, match=r"shape \(12,\) were given, expected \(N, D\)"):
         fit_pca(descriptors[0], 3)
@@ -147,7 +147,7 @@ def test_more_components_than_fitted_are_refused(descriptors: Tensor, tmp_path: 
 
 def test_a_pca_of_another_width_is_refused(descriptors: Tensor, tmp_path: Path):
     save_pca(fit_pca(descriptors[:, :7], 3), tmp_path / "narrow.safetensors")
-    with pytest.raises(ValueError, match="of descriptors of width 7, but Flat has width 12"):
+    with pytest.raises(ValueError, match="of embeddings of width 7, but Flat has width 12"):
         ExtractorWithPCA(Flat(), tmp_path / "narrow.safetensors", 3)
 
 
@@ -167,7 +167,10 @@ def test_files_that_are_no_pca_are_named(fitted: Path, tmp_path: Path):
     with pytest.raises(RuntimeError, match=r"cut.safetensors' is not a whole safetensors file"):
         ExtractorWithPCA(Flat(), tmp_path / "cut.safetensors", 3)
     save_file(IRTExtractor(None, **TINY_PLAIN).state_dict(), tmp_path / "vit.safetensors")
-    with pytest.raises(RuntimeError, match=r"hold backbone.*expected mean, components.*belong to the inner one"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"hold backbone.*expected mean, components.*extractors\.fit_pca\. .*belong to the inner one",
+    ):
         ExtractorWithPCA(Flat(), tmp_path / "vit.safetensors", 3)
 
 

@@ -3,19 +3,19 @@
 import pytest
 import torch
 
-from oml_vit_ext.extractors.pooling import Pooling, avg_pool, cls_pool, gem_pool, max_pool
+from oml_vit_ext.extractors.pooling import Pooling, gem_pool
 
 # One image, CLS and a distillation token, three patches, two dimensions.
 TOKENS = torch.tensor([[[9.0, -9.0], [7.0, 7.0], [1.0, -1.0], [2.0, 5.0], [3.0, 2.0]]])
 
 
 def test_cls_is_the_first_token_and_not_the_distillation_token():
-    assert cls_pool(TOKENS).tolist() == [[9.0, -9.0]]
+    assert Pooling("cls", 2)(TOKENS).tolist() == [[9.0, -9.0]]
 
 
 def test_average_and_maximum_leave_prefix_tokens_out():
-    assert avg_pool(TOKENS, 2).tolist() == [[2.0, 2.0]]
-    assert max_pool(TOKENS, 2).tolist() == [[3.0, 5.0]]
+    assert Pooling("avg", 2)(TOKENS).tolist() == [[2.0, 2.0]]
+    assert Pooling("max", 2)(TOKENS).tolist() == [[3.0, 5.0]]
 
 
 def test_gem_by_hand():
@@ -27,8 +27,8 @@ def test_gem_by_hand():
 def test_gem_lies_between_average_and_maximum():
     tokens = torch.rand(4, 10, 6)
     low, high = gem_pool(tokens, 1, p=1.0), gem_pool(tokens, 1, p=100.0)
-    torch.testing.assert_close(low, avg_pool(tokens, 1))
-    torch.testing.assert_close(high, max_pool(tokens, 1), rtol=0.03, atol=0.0)
+    torch.testing.assert_close(low, Pooling("avg", 1)(tokens))
+    torch.testing.assert_close(high, Pooling("max", 1)(tokens), rtol=0.03, atol=0.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

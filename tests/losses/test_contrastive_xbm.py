@@ -9,6 +9,7 @@ from pytorch_metric_learning.losses import ContrastiveLoss, CrossBatchMemory
 from torch import Tensor
 
 from helpers import plain_loops
+from oml_vit_ext.common.momentum_embeddings import attach
 from oml_vit_ext.losses import ContrastiveXBMLoss
 
 REDUCTIONS = ["anchors", "nonzero_pairs"]
@@ -125,7 +126,7 @@ def test_momentum_features_enter_the_memory_instead() -> None:
     criterion = ContrastiveXBMLoss(0.1, memory_size=20)
     (features, labels), (later, later_labels) = batches(2)
     momentum = torch.randn(6, 5) * 3
-    features.momentum_features = momentum  # type: ignore[attr-defined]
+    features = attach(features, momentum)
     first = criterion(features, labels)
     torch.testing.assert_close(first, plain_loops.contrastive(features, labels, features[:0], labels[:0], 0.1))
     torch.testing.assert_close(criterion.memory.entries(momentum)[0], torch.nn.functional.normalize(momentum))
@@ -134,9 +135,8 @@ def test_momentum_features_enter_the_memory_instead() -> None:
 
 
 def test_momentum_features_of_another_shape_are_refused() -> None:
-    features = torch.randn(4, 5)
-    features.momentum_features = torch.randn(3, 5)  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match=r"features' shape \(4, 5\), got \(3, 5\)"):
+    features = attach(torch.randn(4, 5), torch.randn(3, 5))
+    with pytest.raises(ValueError, match=r"momentum embeddings is \(3, 5\), expected the embeddings' shape \(4, 5\)"):
         ContrastiveXBMLoss(memory_size=4)(features, [0, 0, 1, 1])
 
 

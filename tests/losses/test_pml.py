@@ -11,6 +11,7 @@ from pytorch_metric_learning.losses import CrossBatchMemory
 from torch import Tensor, nn
 
 import oml_vit_ext
+from oml_vit_ext.common.momentum_embeddings import attach
 from oml_vit_ext.losses import PMLLoss
 from oml_vit_ext.losses.pml_parts import build
 
@@ -144,10 +145,16 @@ def test_evaluation_leaves_the_memory_alone() -> None:
 
 def test_momentum_features_enter_the_memory_instead() -> None:
     criterion = PMLLoss(part("ContrastiveLoss"), memory_size=20)
-    features = torch.randn(4, 6)
-    features.momentum_features = torch.randn(4, 6)  # type: ignore[attr-defined]
+    momentum = torch.randn(4, 6)
+    features = attach(torch.randn(4, 6), momentum)
     criterion(features, [0, 0, 1, 1])
-    assert (criterion.memory.entries(features)[0] == features.momentum_features).all()  # type: ignore[attr-defined]
+    assert (criterion.memory.entries(features)[0] == momentum).all()
+
+
+def test_momentum_features_of_another_shape_are_refused() -> None:
+    features = attach(torch.randn(4, 6), torch.randn(4, 5))
+    with pytest.raises(ValueError, match=r"momentum embeddings is \(4, 5\), expected the embeddings' shape \(4, 6\)"):
+        PMLLoss(part("ContrastiveLoss"), memory_size=20)(features, [0, 0, 1, 1])
 
 
 def test_the_histogram_of_dynamic_soft_margin_is_saved() -> None:

@@ -176,7 +176,7 @@ def test_what_cannot_be_told_is_an_error():
         attention_maps(plain_irt(), images, "local_branch")
     with pytest.raises(ValueError, match="HybridViTExtractor without local branch"):
         attention_maps(hybrid(branches="global", enhanced_locality=False), images, "local_branch")
-    with pytest.raises(TypeError, match="Where a Other looks cannot be told, expected 'irt' or 'hybrid_vit'"):
+    with pytest.raises(TypeError, match="extractor is a Other, expected 'irt' or 'hybrid_vit', or one around them"):
         attention_maps(Other(), images)
     model = plain_irt()
     model.backbone.blocks[-1].attn = Other()

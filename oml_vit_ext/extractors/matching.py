@@ -1,0 +1,66 @@
+"""Compares the tensors of a file with those that a model expects: one rule, one report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+_MOST_LISTED = 8
+
+
+def check_match(
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    path: Path,
+    model: str,
+    *,
+    kinds: str = "",
+    hint: str = "",
+) -> None:
+    """Raise unless a file holds exactly the expected names, in the expected shapes.
+
+    Args:
+        found: Tensors of the file, under the model's names.
+        expected: Tensors of the model, e.g. its ``state_dict()``.
+        path: The file, for the message.
+        model: What the tensors are for, e.g. ``"arch 'deit_small_patch16_224'"``.
+        kinds: What was found and expected, in words, if the caller can tell.
+        hint: One more sentence for the user.
+
+    Raises:
+        RuntimeError: Names are missing or not expected, or shapes differ; the sentence lists all three.
+    """
+    missing, unexpected = expected.keys() - found.keys(), found.keys() - expected.keys()
+    other_shape = [name for name in expected if name in found and found[name].shape != expected[name].shape]
+    if missing or unexpected or other_shape:
+        raise RuntimeError(
+            f"weights {str(path)!r} do not fit {model}{f': {kinds}' if kinds else ''}. Missing: {some(missing)}; "
+            f"unexpected: {some(unexpected)}; of another shape: {some(other_shape)}.{f' {hint}' if hint else ''}"
+        )
+
+
+def under_prefix(state: Mapping[str, Tensor], prefix: str, path: Path, what: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, without it; the log lists the others.
+
+    Args:
+        state: Tensors of a file.
+        prefix: E.g. ``model.backbone.``; may be empty.
+        path: The file, for the log.
+        what: What stands under the prefix, e.g. ``"the backbone"``.
+    """
+    outside = [name for name in state if not name.startswith(prefix)]
+    if outside:
+        logger.info("weights %s: not part of %s: %s", path, what, some(outside))
+    return {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def some(names: Iterable[str]) -> str:
+    """The first names in alphabetical order, and how many more there are."""
+    listed = sorted(names)
+    more = f" and {len(listed) - _MOST_LISTED} more" if len(listed) > _MOST_LISTED else ""
+    return ", ".join(listed[:_MOST_LISTED]) + more if listed else "none"
