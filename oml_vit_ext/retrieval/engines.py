@@ -10,6 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from oml_vit_ext.retrieval.rows import Floats, Ids, Rows
+from oml_vit_ext.retrieval.search_params import search_parameters
 
 EXACT = "Flat"
 _EXAMPLES = "'Flat', 'IVF1024,Flat', 'HNSW32', 'IVF4096,PQ48np'"
@@ -69,7 +70,8 @@ class FaissEngine:
 
     Args:
         index: Any filled index of faiss.
-        search_params: Settings of the search as faiss spells them, e.g. ``nprobe=16`` or ``efSearch=64``.
+        search_params: Settings of this engine's searches, e.g. ``nprobe=16`` or ``efSearch=64``; others that share the
+            index keep theirs.
         name: The factory string of the index, for messages.
     """
 
@@ -77,11 +79,10 @@ class FaissEngine:
 
     def __init__(self, index: Any, search_params: str, name: str) -> None:
         self._index = index
-        if search_params:
-            _set_search_params(index, search_params, name)
+        self._params = search_parameters(index, search_params, name)
 
     def search(self, queries: Floats, k: int) -> tuple[Floats, Ids]:
-        return self._index.search(queries, k)
+        return self._index.search(queries, k, params=self._params)
 
 
 def make_engine(gallery: Rows, index: str, search_params: str, memory_mb: float, verbose: bool) -> Engine:
@@ -154,17 +155,6 @@ def add_rows(index: Any, rows: Rows, *, start: int = 0, memory_mb: float, verbos
             part = rows.block(first, min(first + block, len(rows)))
             index.add(part)
             bar.update(len(part))
-
-
-def _set_search_params(index: Any, params: str, name: str) -> None:
-    space: Any = faiss.ParameterSpace()
-    try:
-        space.set_index_parameters(index, params)
-    except RuntimeError as error:
-        raise ValueError(
-            f"search_params {params!r} cannot be set on index {name!r}: {_reason(error)}. "
-            f"Expected e.g. 'nprobe=16' for an IVF index or 'efSearch=64' for HNSW."
-        ) from error
 
 
 def _n_lists(index: Any) -> int:

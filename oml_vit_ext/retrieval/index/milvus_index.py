@@ -15,6 +15,7 @@ from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex
 from oml_vit_ext.retrieval.rows import Embeddings, Floats
+from oml_vit_ext.retrieval.search_params import parse_search_params
 
 _MESSAGE_BYTES = 4_000_000  # a message to the server may have 64 MB
 _LONGEST_TEXT = 65_535  # bytes; Milvus' own limit for VARCHAR
@@ -140,7 +141,7 @@ class MilvusIndex(ImageIndex):
         queries = self._checked(descriptors, k)
         if k > _MOST_HITS:
             raise ValueError(f"k is {k}, expected at most {_MOST_HITS}: Milvus returns no more for one query.")
-        params = {"metric_type": "L2", "params": _parse_params(search_params)}
+        params = {"metric_type": "L2", "params": parse_search_params(search_params)}
         hits = []
         for _, rows in queries.blocks(self._rows_per_message()):
             for found in self._client.search(
@@ -212,17 +213,6 @@ def _identifier(key: str) -> str:
 
 def _texts(entity: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(entity[name]) for name in _TEXTS}
-
-
-def _parse_params(params: str) -> dict[str, float]:
-    parsed: dict[str, float] = {}
-    for assignment in filter(None, params.split(",")):
-        name, _, value = assignment.partition("=")
-        try:
-            parsed[name.strip()] = int(value) if value.strip().isdigit() else float(value)
-        except ValueError as error:
-            raise ValueError(f"search_params {params!r} are not understood, expected e.g. 'nprobe=16'.") from error
-    return parsed
 
 
 def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:

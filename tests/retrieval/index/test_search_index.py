@@ -232,6 +232,17 @@ def test_a_changed_image_is_found_by_its_new_content_in_an_approximate_index(
     assert row[0].path == "shelf 0/04.png" and row[0].distance < 1e-5
 
 
+@pytest.mark.parametrize("mmap", [False, True])
+def test_the_settings_of_one_search_do_not_stay(embedder: Embedder, tmp_path: Path, mmap: bool) -> None:
+    x = np.random.default_rng(0).standard_normal((300, 192), dtype=np.float32)
+    index = SearchIndex(tmp_path, embedder.fingerprint, "IVF16,Flat")
+    index.add_descriptors(pd.DataFrame({"path": [f"{i}.png" for i in range(300)]}), x, embedder.fingerprint)
+    index.save(tmp_path / "index")
+    index = SearchIndex.load(tmp_path / "index", mmap=mmap)
+    first, wide, again = (index.search(x[:20] + 0.3, search_params=params) for params in ("", "nprobe=16", ""))
+    assert first == again != wide
+
+
 def test_memory_mapped_parts_answer_alike(photos: Path, kept: Path, embedder: Embedder) -> None:
     Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / "green.png")
     index = SearchIndex.load(kept)
