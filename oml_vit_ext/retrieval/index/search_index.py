@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -31,6 +32,9 @@ from oml_vit_ext.retrieval.rows import Embeddings, Floats
 
 # An approximate index that has grown to this many times the images it was trained on is trained again.
 _RETRAIN_AT = 2.0
+# One thread brings an approximate index up to date: faiss's own writing is not safe. (One lock for the process, so that
+# an index can be copied and pickled.)
+_UPDATING = threading.Lock()
 
 
 class SearchIndex(ImageIndex):
@@ -39,6 +43,8 @@ class SearchIndex(ImageIndex):
     ``build`` or ``load`` one; ``add`` describes only images that are new or changed; ``save`` writes what is new, so
     that a crash at any moment leaves the last saved state. The descriptors themselves are always kept (4 bytes per
     dimension): the approximate index can be made again from them, and found images get their true distances.
+
+    Several threads may search at once, not while another one adds.
 
     Args:
         root: Folder that the paths of the images are relative to.
@@ -183,6 +189,11 @@ class SearchIndex(ImageIndex):
         loaded._faiss_file, loaded._n_trained = manifest["faiss_file"], manifest["n_trained"]
         if loaded._faiss_file:
             loaded._faiss = faiss.read_index(str(folder / loaded._faiss_file), faiss.IO_FLAG_MMAP if mmap else 0)
+            if loaded._faiss.ntotal > len(loaded):
+                raise ValueError(
+                    f"{str(folder / loaded._faiss_file)!r} holds {loaded._faiss.ntotal} rows, expected at most the "
+                    f"{len(loaded)} of the index: it is damaged. Make the index again."
+                )
         return loaded
 
     def _engine(self, search_params: str, memory_mb: float) -> Engine:
@@ -192,16 +203,17 @@ class SearchIndex(ImageIndex):
 
     def _up_to_date_faiss(self) -> Any:
         """The approximate index over all rows; ``None`` for an exact one."""
-        if self.index == EXACT or (self._faiss is not None and self._faiss.ntotal == len(self)):
+        with _UPDATING:
+            if self.index == EXACT or (self._faiss is not None and self._faiss.ntotal == len(self)):
+                return self._faiss
+            rows = self._table.rows()
+            if self._faiss is None or self._mapped or len(self) > _RETRAIN_AT * self._n_trained:
+                self._faiss = build_index(rows, self.index, memory_mb=MEMORY_MB, verbose=False)
+                self._n_trained = len(self)
+            else:
+                add_rows(self._faiss, rows, start=self._faiss.ntotal, memory_mb=MEMORY_MB, verbose=False)
+            self._faiss_is_new = True
             return self._faiss
-        rows = self._table.rows()
-        if self._faiss is None or self._mapped or len(self) > _RETRAIN_AT * self._n_trained:
-            self._faiss = build_index(rows, self.index, memory_mb=MEMORY_MB, verbose=False)
-            self._n_trained = len(self)
-        else:
-            add_rows(self._faiss, rows, start=self._faiss.ntotal, memory_mb=MEMORY_MB, verbose=False)
-        self._faiss_is_new = True
-        return self._faiss
 
     def _check_target(self, target: Path) -> None:
         try:

@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import faiss
@@ -22,6 +24,7 @@ from helpers import TINY_PLAIN
 from helpers.embedders import make_embedder, paths_of
 from oml_vit_ext.common import files as common_files
 from oml_vit_ext.retrieval import Embedder, SearchIndex, list_images, locked, search_shards
+from oml_vit_ext.retrieval.engines import add_rows
 from oml_vit_ext.retrieval.index import search_index
 from oml_vit_ext.retrieval.index.storage import LOCK
 
@@ -243,6 +246,48 @@ def test_the_settings_of_one_search_do_not_stay(embedder: Embedder, tmp_path: Pa
     assert first == again != wide
 
 
+@pytest.mark.parametrize("factory", ["IVF16,Flat", "HNSW8"])
+def test_threads_that_search_after_an_addition_add_it_once(
+    embedder: Embedder, tmp_path: Path, factory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(0).standard_normal((500, 192), dtype=np.float32)
+    frame = pd.DataFrame({"path": [f"{i}.png" for i in range(500)]})
+    index = SearchIndex(tmp_path, embedder.fingerprint, factory)
+    index.add_descriptors(frame[:300], x[:300], embedder.fingerprint)
+    index.search(x[:1])
+    index.add_descriptors(frame[300:], x[300:], embedder.fingerprint)
+    additions: list[int] = []
+
+    def slowly(*args, **settings) -> None:  # all threads are there before the first has finished
+        additions.append(settings["start"])
+        time.sleep(0.05)
+        add_rows(*args, **settings)
+
+    monkeypatch.setattr(search_index, "add_rows", slowly)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda i: index.search(x[i], 1)[0][0].path, range(300, 340)))
+    assert additions == [300] and index._faiss.ntotal == 500
+    assert sum(path == f"{300 + i}.png" for i, path in enumerate(found)) > 35  # itself
+    index.save(tmp_path / "index")
+    assert len(SearchIndex.load(tmp_path / "index").search(x[0], 5)[0]) == 5
+
+
+def test_a_faiss_file_of_more_rows_than_images_is_refused(
+    embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(0).standard_normal((20, 192), dtype=np.float32)
+    frame = pd.DataFrame({"path": [f"{i}.png" for i in range(20)]})
+    index = SearchIndex(tmp_path, embedder.fingerprint, "HNSW8")
+    index.add_descriptors(frame, x, embedder.fingerprint)
+    index.search(x[:1])
+    index._faiss.add(x[:3])
+    monkeypatch.setattr(index, "_up_to_date_faiss", lambda: index._faiss)
+    index._faiss_is_new = True
+    index.save(tmp_path / "index")
+    with pytest.raises(ValueError, match="holds 23 rows, expected at most the 20 of the index"):
+        SearchIndex.load(tmp_path / "index")
+
+
 def test_memory_mapped_parts_answer_alike(photos: Path, kept: Path, embedder: Embedder) -> None:
     Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / "green.png")
     index = SearchIndex.load(kept)
@@ -352,6 +397,30 @@ def test_saving_never_replaces_other_files(photos: Path, kept: Path, embedder: E
         index.save()
     SearchIndex.load(kept).save(tmp_path / "copy")
     assert len(SearchIndex.load(tmp_path / "copy")) == 12
+
+
+def test_files_of_the_user_survive_every_save(photos: Path, kept: Path, embedder: Embedder, tmp_path: Path) -> None:
+    theirs = ["images-000.png", "faiss-notes.txt", "images-backup.zip", "download.partial", "descriptors-1.npy"]
+    for name in theirs:
+        (kept / name).write_text(name)
+    (kept / "descriptors-old").mkdir()
+    (kept / "descriptors-old" / "faiss-000001.index").write_text("kept")
+    index = SearchIndex.load(kept)
+    for colour in ("red", "green", "blue"):
+        Image.new("RGB", (30, 30), colour).save(photos / "new.png")
+        index.add(photos, embedder)
+        index.save()
+    assert [(kept / name).read_text() for name in theirs] == theirs
+    assert (kept / "descriptors-old" / "faiss-000001.index").read_text() == "kept"
+    assert len(SearchIndex.load(kept)) == 13
+
+    (tmp_path / "album").mkdir()
+    for name in ("images-000.png", "descriptors-old.png"):
+        Image.new("RGB", (30, 30)).save(tmp_path / "album" / name)
+    album, _ = SearchIndex.build(tmp_path / "album", embedder)
+    with pytest.raises(FileExistsError, match=r"no index and holds other files \('descriptors-old.png'\)"):
+        album.save(tmp_path / "album")
+    assert sorted(path.name for path in (tmp_path / "album").iterdir()) == ["descriptors-old.png", "images-000.png"]
 
 
 def test_wrong_sources_are_told(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
