@@ -57,7 +57,7 @@ def make_index(args: argparse.Namespace) -> None:
     with locked(folder):
         if (folder / "manifest.json").is_file():
             index = SearchIndex.load(folder)
-            embedder = index.embedder(**model_settings(args))
+            embedder = index.embedder(trust_weights=args.trust_weights, **model_settings(args))
         else:
             embedder = embedder_of(args)
             index = SearchIndex(args.root or args.images, embedder.fingerprint, args.faiss, embedder.config)
@@ -103,7 +103,7 @@ def answer(args: argparse.Namespace) -> None:
     if args.rerank and not args.reranker:
         raise SystemExit("--rerank needs --reranker, a config with a postprocessor: e.g. stir/validate_reranker_sop.")
     shards = [SearchIndex.load(folder, mmap=args.mmap) for folder in args.index]
-    embedder = shards[0].embedder(**model_settings(args))
+    embedder = shards[0].embedder(trust_weights=args.trust_weights, **model_settings(args))
     for shard in shards:
         shard.check_model(embedder.fingerprint, "the query")
     root = shards[0].root
@@ -184,6 +184,9 @@ def parse_args() -> argparse.Namespace:
         command.add_argument("--device", help="cpu or cuda (default: the GPU if there is one)")
         command.add_argument("--batch-size", type=int, default=64, help="images at once (default: %(default)s)")
         command.add_argument("--num-workers", type=int, default=0, help="processes that read (default: %(default)s)")
+        command.add_argument(
+            "--trust-weights", action="store_true", help="read the index's files of weights even if they can run code"
+        )
     args, overrides = parser.parse_known_args()
     wrong = [argument for argument in overrides if argument.startswith("-") or "=" not in argument]
     if wrong:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
+from oml_vit_ext.retrieval.index.model_config import with_absolute_files
 from oml_vit_ext.retrieval.rows import Floats
 
 Box = tuple[int, int, int, int]  # left, upper, right, lower, px
@@ -65,7 +66,7 @@ class Embedder:
     @classmethod
     def from_config(cls, extractor: Mapping[str, Any], transforms: Mapping[str, Any], **settings: Any) -> Embedder:
         """Build from the two parts of a YAML config, each ``{name, args}``; ``settings`` as in the constructor."""
-        config = {"extractor": _absolute_files(extractor), "transforms": _absolute_files(transforms)}
+        config = {"extractor": with_absolute_files(extractor), "transforms": with_absolute_files(transforms)}
         return cls(
             get_extractor_by_cfg(config["extractor"]),
             get_transforms_by_cfg(config["transforms"]),
@@ -148,12 +149,3 @@ class _Readable(Dataset[_Item]):
             return item, torch.as_tensor(self._images[item][self._images.input_tensors_key]), ""
         except Exception as error:  # decoders raise whatever they like on broken files
             return item, None, f"{type(error).__name__}: {error}".rstrip(".")
-
-
-def _absolute_files(config: Any) -> Any:
-    """The same config, with files that exist (weights) named by absolute paths: it must work from any folder."""
-    if isinstance(config, Mapping):
-        return {key: _absolute_files(value) for key, value in config.items()}
-    if isinstance(config, (str, Path)) and Path(config).is_file():
-        return str(Path(config).absolute())
-    return config

@@ -15,6 +15,7 @@ from torch import Tensor
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.image_list import list_images, parse_box
+from oml_vit_ext.retrieval.index.model_config import check_runs_no_code
 from oml_vit_ext.retrieval.rows import Embeddings, Floats, Rows
 
 _DESCRIBED_AT_ONCE = 16_384  # images between two writes to the store
@@ -140,14 +141,21 @@ class ImageIndex(ABC):
         """Raise a ``ValueError`` if ``what`` comes from another model than the index."""
         self.fingerprint.check_same(fingerprint, "the index", what)
 
-    def embedder(self, **settings: Any) -> Embedder:
-        """The model of the index, built again from the stored config; ``settings`` as for :class:`Embedder`.
+    def embedder(self, *, trust_weights: bool = False, **settings: Any) -> Embedder:
+        """The model of the index, built again from the stored config.
+
+        Args:
+            trust_weights: Also read files of weights that can run code, such as pickles; only for an index, and files,
+                of somebody that you trust.
+            settings: As for :class:`Embedder`: ``batch_size``, ``num_workers``, ``device``.
 
         Raises:
-            ValueError: No config was stored, or what it builds is no longer the same model.
+            ValueError: No config was stored, it needs ``trust_weights``, or what it builds is no longer the same model.
         """
         if self.config is None:
             raise ValueError("The index holds no config of its model: build the Embedder yourself.")
+        if not trust_weights:
+            check_runs_no_code(self.config)
         built = Embedder.from_config(self.config["extractor"], self.config["transforms"], **settings)
         self.check_model(built.fingerprint, "what its stored config builds today")
         return built

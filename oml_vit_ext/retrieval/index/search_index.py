@@ -91,7 +91,7 @@ class SearchIndex(ImageIndex):
 
     @classmethod
     def load(cls, folder: Path | str, *, root: Path | str | None = None, mmap: bool = False) -> SearchIndex:
-        """Read an index. Only load one that you trust: faiss and weights files are read from where it says.
+        """Read an index. Only load one that you trust: faiss's reader is not made for hostile files.
 
         Args:
             folder: Where ``save`` put it.
