@@ -9,10 +9,11 @@ import faiss
 import numpy as np
 from tqdm.auto import tqdm
 
-from oml_vit_ext.retrieval.rows import Floats, Ids, Rows
+from oml_vit_ext.common.arrays import Floats, Ids
+from oml_vit_ext.retrieval.rows import Rows
 from oml_vit_ext.retrieval.search_params import search_parameters
+from oml_vit_ext.retrieval.settings import EXACT, Settings
 
-EXACT = "Flat"
 _EXAMPLES = "'Flat', 'IVF1024,Flat', 'HNSW32', 'IVF4096,PQ48np'"
 _TRAINING_SEED = 0
 # As many as faiss's k-means uses; 65 536 is what 256 centroids of a product quantizer use.
@@ -78,26 +79,37 @@ class FaissEngine:
         return self._index.search(queries, k, params=self._params)
 
 
-def make_engine(gallery: Rows, index: str, search_params: str, memory_mb: float, verbose: bool) -> Engine:
-    """The engine for a factory string: ``Flat`` is the exact one, any other builds its index. Errors as below."""
-    if index == EXACT:
-        return exact_engine(gallery, search_params, memory_mb)
-    return FaissEngine(build_index(gallery, index, memory_mb=memory_mb, verbose=verbose), search_params, index)
+def make_engine(gallery: Rows, settings: Settings) -> Engine:
+    """The engine for a factory string: the exact one for ``Flat``, else one that builds its index of the gallery.
+
+    Raises:
+        ValueError: As :func:`exact_engine`, :func:`build_index` and :func:`search_parameters`.
+    """
+    if settings.index == EXACT:
+        return exact_engine(gallery, settings)
+    built = build_index(gallery, settings.index, memory_mb=settings.memory_mb / 2, verbose=settings.verbose)
+    return FaissEngine(built, settings.search_params, settings.index)
 
 
-def exact_engine(gallery: Rows, search_params: str, memory_mb: float) -> ExactEngine:
-    """Raises a ``ValueError`` if there are ``search_params``: an exact search has none."""
-    if search_params:
-        raise ValueError(f"search_params {search_params!r} were given, but index 'Flat' is exact and has none.")
-    return ExactEngine(gallery, memory_mb)
+def exact_engine(gallery: Rows, settings: Settings) -> ExactEngine:
+    """The engine that compares everything; half of the memory is for its blocks.
+
+    Raises:
+        ValueError: There are ``search_params``, which an exact search does not have.
+    """
+    if settings.search_params:
+        raise ValueError(
+            f"search_params is {settings.search_params!r}, but index 'Flat' is exact and has none: expected ''."
+        )
+    return ExactEngine(gallery, settings.memory_mb / 2)
 
 
 def build_index(gallery: Rows, index: str, *, memory_mb: float, verbose: bool) -> Any:
-    """Train an index on a sample of the gallery and fill it.
+    """Train an approximate index on a sample of the gallery and fill it.
 
     Args:
         gallery: What is searched.
-        index: A factory string, e.g. ``IVF1024,Flat``.
+        index: A faiss factory string, e.g. ``IVF1024,Flat``.
         memory_mb: Bound for the blocks in MB. The index itself and its training rows come on top.
         verbose: Show progress.
 

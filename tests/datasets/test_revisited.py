@@ -20,7 +20,7 @@ from oml_vit_ext.extractors import IRTExtractor
 from oml_vit_ext.extractors.multi_scale import AtScales, at_scales
 from oml_vit_ext.extractors.pca import ExtractorWithPCA
 from oml_vit_ext.retrieval import Embedder, evaluate_revisited, load_revisited, stored_chunks
-from oml_vit_ext.retrieval.revisited.descriptor_files import check_model, describe_into, describe_whole
+from oml_vit_ext.retrieval.revisited import check_model, embed_into
 
 SIZES = ((40, 32), (32, 40), (48, 48))
 
@@ -85,36 +85,36 @@ def test_distractors_are_listed(data: Path, tmp_path: Path):
         distractor_paths(tmp_path / "nowhere")
 
 
-def test_boxes_are_what_is_described(data: Path, embedder: Embedder, tmp_path: Path):
+def test_boxes_are_what_is_embedded(data: Path, embedder: Embedder, tmp_path: Path):
     read = load_revisited(data, "roxford5k")
     file = read.root / read.query_paths[0]
     Image.open(file).crop(read.query_boxes[0]).save(tmp_path / "crop.png")
-    boxed = describe_whole(embedder, [file], read.query_boxes[:1])
-    np.testing.assert_allclose(boxed, describe_whole(embedder, [tmp_path / "crop.png"]), atol=1e-5)
-    assert not np.allclose(boxed, describe_whole(embedder, [file]), atol=1e-3)
+    boxed = embedder.embed_all([file], read.query_boxes[:1])
+    np.testing.assert_allclose(boxed, embedder.embed_all([tmp_path / "crop.png"]), atol=1e-5)
+    assert not np.allclose(boxed, embedder.embed_all([file]), atol=1e-3)
 
 
-def test_an_interrupted_description_goes_on(data: Path, embedder: Embedder, tmp_path: Path):
+def test_an_interrupted_embedding_goes_on(data: Path, embedder: Embedder, tmp_path: Path):
     paths = [data / "revisitop1m" / path for path in distractor_paths(data / "revisitop1m")]
-    describe_into(tmp_path / "d", embedder, paths, per_file=3)
+    embed_into(tmp_path / "d", embedder, paths, per_file=3)
     whole = np.concatenate(list(stored_chunks(tmp_path / "d")))
-    np.testing.assert_allclose(whole, describe_whole(embedder, paths), atol=1e-5)
+    np.testing.assert_allclose(whole, embedder.embed_all(paths), atol=1e-5)
     files = sorted((tmp_path / "d").glob("*.npy"))
     kept = files[0].stat().st_mtime_ns
     files[1].unlink()
-    describe_into(tmp_path / "d", embedder, paths, per_file=3)
+    embed_into(tmp_path / "d", embedder, paths, per_file=3)
     np.testing.assert_array_equal(np.concatenate(list(stored_chunks(tmp_path / "d"))), whole)
     assert files[0].stat().st_mtime_ns == kept
 
 
-def test_descriptors_of_another_model_or_of_other_images_are_refused(data: Path, embedder: Embedder, tmp_path: Path):
+def test_embeddings_of_another_model_or_of_other_images_are_refused(data: Path, embedder: Embedder, tmp_path: Path):
     paths = [data / "revisitop1m" / path for path in distractor_paths(data / "revisitop1m")]
-    describe_into(tmp_path, embedder, paths)
+    embed_into(tmp_path, embedder, paths)
     other = Embedder(IRTExtractor(None, **TINY_PLAIN), embedder.transform)
     with pytest.raises(ValueError, match="come from different models"):
-        describe_into(tmp_path, other, paths)
-    with pytest.raises(ValueError, match="descriptors of other images"):
-        describe_into(tmp_path, embedder, paths[1:])
+        embed_into(tmp_path, other, paths)
+    with pytest.raises(ValueError, match="embeddings of other images"):
+        embed_into(tmp_path, embedder, paths[1:])
     (tmp_path / "model.json").unlink()
     with pytest.raises(ValueError, match="nobody knows which model"):
         check_model(tmp_path, embedder.fingerprint)
@@ -125,10 +125,10 @@ def test_broken_distractors_are_left_out_and_broken_database_images_are_not(
 ):
     (tmp_path / "broken.jpg").write_text("")
     paths = [data / "roxford5k/jpg/img_000.jpg", tmp_path / "broken.jpg"]
-    assert describe_into(tmp_path / "d", embedder, paths) == 1
+    assert embed_into(tmp_path / "d", embedder, paths) == 1
     assert sum(map(len, stored_chunks(tmp_path / "d"))) == 1
-    with pytest.raises(ValueError, match=r"broken.jpg cannot be used"):
-        describe_whole(embedder, paths)
+    with pytest.raises(ValueError, match=r"broken.jpg' cannot be used"):
+        embedder.embed_all(paths)
 
 
 def test_scales_are_averaged_and_pca_comes_after():
@@ -169,10 +169,10 @@ def test_the_script_gives_the_figures_of_the_full_ranking(data: Path):
     read = load_revisited(data, "roxford5k")
     transform = get_transforms("norm_resize_torch", im_size=32)
     embedder = Embedder(AtScales(extractor, [0.7071, 1]), transform)
-    queries = describe_whole(embedder, [read.root / p for p in read.query_paths], read.query_boxes)
+    queries = embedder.embed_all([read.root / p for p in read.query_paths], read.query_boxes)
     images = [read.root / p for p in read.database_paths]
     images += [data / "revisitop1m" / p for p in distractor_paths(data / "revisitop1m")]
-    rankings = np.argsort(-queries @ describe_whole(embedder, images).T, axis=1)
+    rankings = np.argsort(-queries @ embedder.embed_all(images).T, axis=1)
     expected = evaluate_revisited(rankings, read.ground_truth)
     for level, values in expected.items():
         assert scores[level] == pytest.approx(values)

@@ -29,7 +29,7 @@ def check_runs_no_code(config: Mapping[str, Any]) -> None:
     for part in _mappings(config["extractor"]):
         if part.get("allow_pickle"):
             raise ValueError(_refusal("asks for allow_pickle"))
-        extractor = EXTRACTORS_REGISTRY.get(part.get("name"))
+        extractor = EXTRACTORS_REGISTRY.get(str(part.get("name")))
         if extractor is None or extractor.__module__.startswith("oml_vit_ext."):
             continue
         for value in _texts(part.get("args")):

@@ -1,8 +1,8 @@
 """A folder of files that changes as a whole: whoever reads it finds the last complete state.
 
 ``manifest.json`` names the files that count, with their sizes and checksums. New files get new names, the manifest is
-replaced by one rename, and only then old files go. A process that dies in between leaves the old state, and perhaps
-files without meaning that the next commit removes.
+replaced by one rename, and only then old files go. If the process dies in between, the old state stays valid; orphaned
+files are removed by the next commit.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 def test_it_finds_what_a_plain_comparison_finds(photos: Path, kept: Path, embedder: Embedder) -> None:
     index = SearchIndex.load(kept)
     names = [f"shelf {i % 2}/{i:02d}.png" for i in range(12)]
-    x = embedder.describe_all([photos / name for name in names])
+    x = embedder.embed_all([photos / name for name in names])
     hits = index.search_images([photos / name for name in names], embedder, k=5)
     for query, row in enumerate(hits):
         distances = np.linalg.norm(x - x[query], axis=1)
@@ -95,29 +95,29 @@ def test_dataframes_with_boxes_and_labels(photos: Path, embedder: Embedder, tmp_
     assert index.add(df, embedder).unchanged == 3
 
 
-def test_add_describes_only_what_is_new_or_changed(
+def test_add_embeds_only_what_is_new_or_changed(
     photos: Path, kept: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    described: list[str] = []
-    describe = Embedder.describe
+    embedded: list[str] = []
+    embed = Embedder.embed
     monkeypatch.setattr(
         Embedder,
-        "describe",
-        lambda self, paths, *a, **k: described.extend(p.name for p in paths) or describe(self, paths, *a, **k),
+        "embed",
+        lambda self, paths, *a, **k: embedded.extend(p.name for p in paths) or embed(self, paths, *a, **k),
     )
     index = SearchIndex.load(kept)
     before = files_in(kept)
     shutil.copy(photos / "shelf 0/00.png", photos / "new.png")
     Image.new("RGB", (30, 30), (255, 0, 0)).save(photos / "shelf 1/03.png")
     report = index.add(photos, embedder)
-    assert sorted(described) == ["03.png", "new.png"]
+    assert sorted(embedded) == ["03.png", "new.png"]
     assert (report.added, report.changed, report.unchanged, report.broken) == (1, 1, 11, [])
     index.save()
     assert index.add(photos, embedder).unchanged == 13
 
     index = SearchIndex.load(kept)
     assert len(index) == 13
-    rows = index.search(embedder.describe_all([photos / "shelf 1/03.png", photos / "new.png"]), k=2)
+    rows = index.search(embedder.embed_all([photos / "shelf 1/03.png", photos / "new.png"]), k=2)
     assert rows[0][0].path == "shelf 1/03.png" and rows[0][0].distance < 1e-5
     assert {hit.path for hit in rows[1]} == {"new.png", "shelf 0/00.png"}
     assert len(files_in(kept)) == len(before) + 2  # the new part; the rewritten one replaced the old
@@ -139,9 +139,9 @@ def test_broken_images_are_listed_and_left_out(photos: Path, embedder: Embedder)
     ("other", "message"),
     [
         ({"seed": 1}, "different models: the weights of the index .* have the hash"),
-        ({"pooling": "avg"}, "one picture gets two descriptors"),
+        ({"pooling": "avg"}, "one picture gets two embeddings"),
         ({"crop": 24}, "the weights agree, but the transforms are"),
-        ({"arch": "vit_small_patch16_224"}, "the index has descriptors of 192 dimensions, the query of 384"),
+        ({"arch": "vit_small_patch16_224"}, "the index has embeddings of 192 dimensions, the query of 384"),
     ],
 )
 def test_a_query_from_another_model_is_refused(photos: Path, kept: Path, other: dict, message: str) -> None:
@@ -154,9 +154,9 @@ def test_a_query_from_another_model_is_refused(photos: Path, kept: Path, other: 
     assert len(index) == 12
 
 
-def test_descriptors_of_another_width_or_without_meaning_are_refused(kept: Path) -> None:
+def test_embeddings_of_another_width_or_without_meaning_are_refused(kept: Path) -> None:
     index = SearchIndex.load(kept)
-    with pytest.raises(ValueError, match="descriptors have 10 dimensions, but those of the index have 192"):
+    with pytest.raises(ValueError, match="embeddings have 10 dimensions, but those of the index have 192"):
         index.search(np.ones((1, 10), np.float32))
     with pytest.raises(ValueError, match="NaN"):
         index.search(np.full((1, 192), np.nan, np.float32))
@@ -181,16 +181,16 @@ def test_the_stored_config_builds_the_model_again(photos: Path, tmp_path: Path, 
         index.embedder(device="cpu")
 
 
-def test_descriptors_made_elsewhere_can_be_added(photos: Path, embedder: Embedder, kept: Path) -> None:
+def test_embeddings_made_elsewhere_can_be_added(photos: Path, embedder: Embedder, kept: Path) -> None:
     images = list_images(photos, photos)
-    x = embedder.describe_all([photos / path for path in images.path])
+    x = embedder.embed_all([photos / path for path in images.path])
     index = SearchIndex(photos, embedder.fingerprint)
-    assert index.add_descriptors(images, torch.from_numpy(x).half(), embedder.fingerprint).added == 12
+    assert index.add_embeddings(images, torch.from_numpy(x).half(), embedder.fingerprint).added == 12
     assert paths_of(index.search(x, 3)) == paths_of(SearchIndex.load(kept).search(x, 3))
-    with pytest.raises(ValueError, match="11 descriptors for 12 images"):
-        index.add_descriptors(images, x[1:], embedder.fingerprint)
+    with pytest.raises(ValueError, match="11 embeddings for 12 images"):
+        index.add_embeddings(images, x[1:], embedder.fingerprint)
     with pytest.raises(ValueError, match="different models"):
-        index.add_descriptors(images, x, make_embedder(1).fingerprint)
+        index.add_embeddings(images, x, make_embedder(1).fingerprint)
 
 
 @pytest.mark.parametrize("mmap", [False, True])
@@ -204,7 +204,7 @@ def test_an_approximate_index_is_kept_and_grows(
     Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / "green.png")
     index = SearchIndex.load(tmp_path / "index")
     index.add(photos, embedder)
-    index.save(finish=False)  # the faiss index of the first 12 stays beside 13 descriptors
+    index.save(finish=False)  # the faiss index of the first 12 stays beside 13 embeddings
     index = SearchIndex.load(tmp_path / "index")
     assert index._faiss.ntotal == 12
     monkeypatch.setattr(search_index, "build_index", lambda *a, **k: pytest.fail("trained again for one image"))
@@ -212,13 +212,13 @@ def test_an_approximate_index_is_kept_and_grows(
     assert len(list((tmp_path / "index").glob("faiss-*"))) == 1
 
     index = SearchIndex.load(tmp_path / "index", mmap=mmap)
-    x = embedder.describe_all([photos / "green.png", photos / "shelf 0/02.png"])
+    x = embedder.embed_all([photos / "green.png", photos / "shelf 0/02.png"])
     exact, _ = SearchIndex.build(photos, embedder)
     found = index.search(x, 4, search_params=params)
     assert paths_of(found) == paths_of(exact.search(x, 4))
     if mmap:
         with pytest.raises(ValueError, match="loaded with mmap=True and cannot be changed"):
-            index.store(index.images[:1], x[:1])
+            index._store(index.images[:1], x[:1])
 
 
 def test_a_changed_image_is_found_by_its_new_content_in_an_approximate_index(
@@ -239,7 +239,7 @@ def test_a_changed_image_is_found_by_its_new_content_in_an_approximate_index(
 def test_the_settings_of_one_search_do_not_stay(embedder: Embedder, tmp_path: Path, mmap: bool) -> None:
     x = np.random.default_rng(0).standard_normal((300, 192), dtype=np.float32)
     index = SearchIndex(tmp_path, embedder.fingerprint, "IVF16,Flat")
-    index.add_descriptors(pd.DataFrame({"path": [f"{i}.png" for i in range(300)]}), x, embedder.fingerprint)
+    index.add_embeddings(pd.DataFrame({"path": [f"{i}.png" for i in range(300)]}), x, embedder.fingerprint)
     index.save(tmp_path / "index")
     index = SearchIndex.load(tmp_path / "index", mmap=mmap)
     first, wide, again = (index.search(x[:20] + 0.3, search_params=params) for params in ("", "nprobe=16", ""))
@@ -253,9 +253,9 @@ def test_threads_that_search_after_an_addition_add_it_once(
     x = np.random.default_rng(0).standard_normal((500, 192), dtype=np.float32)
     frame = pd.DataFrame({"path": [f"{i}.png" for i in range(500)]})
     index = SearchIndex(tmp_path, embedder.fingerprint, factory)
-    index.add_descriptors(frame[:300], x[:300], embedder.fingerprint)
+    index.add_embeddings(frame[:300], x[:300], embedder.fingerprint)
     index.search(x[:1])
-    index.add_descriptors(frame[300:], x[300:], embedder.fingerprint)
+    index.add_embeddings(frame[300:], x[300:], embedder.fingerprint)
     additions: list[int] = []
 
     def slowly(*args, **settings) -> None:  # all threads are there before the first has finished
@@ -278,7 +278,7 @@ def test_a_faiss_file_of_more_rows_than_images_is_refused(
     x = np.random.default_rng(0).standard_normal((20, 192), dtype=np.float32)
     frame = pd.DataFrame({"path": [f"{i}.png" for i in range(20)]})
     index = SearchIndex(tmp_path, embedder.fingerprint, "HNSW8")
-    index.add_descriptors(frame, x, embedder.fingerprint)
+    index.add_embeddings(frame, x, embedder.fingerprint)
     index.search(x[:1])
     index._faiss.add(x[:3])
     monkeypatch.setattr(index, "_up_to_date_faiss", lambda: index._faiss)
@@ -293,7 +293,7 @@ def test_memory_mapped_parts_answer_alike(photos: Path, kept: Path, embedder: Em
     index = SearchIndex.load(kept)
     index.add(photos, embedder)
     index.save()
-    x = embedder.describe_all([photos / "green.png", photos / "shelf 0/02.png"])
+    x = embedder.embed_all([photos / "green.png", photos / "shelf 0/02.png"])
     mapped = SearchIndex.load(kept, mmap=True)
     assert all(isinstance(part, np.memmap) for part in mapped._table._parts) and len(mapped._table._parts) == 2
     assert paths_of(mapped.search(x, 13)) == paths_of(index.search(x, 13))
@@ -331,7 +331,7 @@ def test_a_crash_while_saving_leaves_the_last_state(
     before = files_in(kept)
     Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / "green.png")
     replace = os.replace
-    n_renames = 3  # images, descriptors, manifest
+    n_renames = 3  # images, embeddings, manifest
     for dies_at in range(n_renames):
         index = SearchIndex.load(kept)
         index.add(photos, embedder)
@@ -458,15 +458,15 @@ def test_a_model_that_gives_nan_for_an_image_does_not_stop_the_others(photos: Pa
     embedder = Embedder(SometimesNan(), transform, device="cpu")
     embedder.fingerprint  # noqa: B018  (of the probe alone: NaN)
     Image.new("RGB", (30, 30), (255, 255, 255)).save(photos / "white.png")
-    described = list(embedder.describe(sorted(photos.rglob("*.png"))))
-    assert sum(len(d.positions) for d in described) > 0
-    assert {reason for d in described for _, reason in d.broken} == {"its descriptor is not finite, or all zeros"}
+    batches = list(embedder.embed(sorted(photos.rglob("*.png"))))
+    assert sum(len(d.positions) for d in batches) > 0
+    assert {reason for d in batches for _, reason in d.broken} == {"its embedding is not finite, or all zeros"}
 
 
 def test_shards_together_find_what_one_index_finds(photos: Path, kept: Path, embedder: Embedder) -> None:
     images = list_images(photos, photos)
     shards = [SearchIndex.build(images[i::3], embedder, root=photos)[0] for i in range(3)]
-    x = embedder.describe_all([photos / path for path in images.path])
+    x = embedder.embed_all([photos / path for path in images.path])
     assert paths_of(search_shards(shards, x, 5)) == paths_of(SearchIndex.load(kept).search(x, 5))
 
 

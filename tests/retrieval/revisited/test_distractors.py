@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from oml_vit_ext.retrieval import evaluate_revisited, evaluate_revisited_embeddings, stored_chunks
-from oml_vit_ext.retrieval.revisited.distractors import n_stored, store
+from oml_vit_ext.retrieval.revisited.embedding_files import n_stored, store
 
 
 def case(seed: int, n_distractors: int = 300, steps: int | None = None) -> tuple:
@@ -56,7 +56,7 @@ def test_distractors_hurt():
     assert among["medium"]["map"] < alone["medium"]["map"]
 
 
-def test_stored_descriptors_come_back_in_order(tmp_path: Path):
+def test_stored_embeddings_come_back_in_order(tmp_path: Path):
     rows = case(3)[3]
     store(rows[:200], tmp_path / "shards" / "000.npy")
     store(rows[200:].astype(np.float16), tmp_path / "shards" / "001.npy")
@@ -72,17 +72,17 @@ def test_one_file_is_enough(tmp_path: Path):
     np.testing.assert_array_equal(np.concatenate(list(stored_chunks(tmp_path / "all.npy", rows=7))), rows)
 
 
-def test_bad_descriptors_are_named(tmp_path: Path):
+def test_bad_embeddings_are_named(tmp_path: Path):
     queries, database, truth, distractors = case(4)
     with pytest.raises(ValueError, match="distractors have dimension 5, but the queries 6"):
         evaluate_revisited_embeddings(queries, database, truth, [distractors[:, :5]])
     holes = distractors.copy()
     holes[17, 2] = np.nan
-    with pytest.raises(ValueError, match="Descriptor 17 of the distractors holds NaN"):
+    with pytest.raises(ValueError, match="Embedding 17 of the distractors holds NaN"):
         evaluate_revisited_embeddings(queries, database, truth, [holes])
-    with pytest.raises(ValueError, match="there are 10 database descriptors"):
+    with pytest.raises(ValueError, match="there are 10 database embeddings"):
         evaluate_revisited_embeddings(queries, database[:10], truth)
-    with pytest.raises(ValueError, match="4 query descriptors"):
+    with pytest.raises(ValueError, match="4 query embeddings"):
         evaluate_revisited_embeddings(queries[:4], database, truth)
     with pytest.raises(ValueError, match="database have shape"):
         evaluate_revisited_embeddings(queries, database[:0], truth)
