@@ -167,7 +167,9 @@ def parse_args() -> argparse.Namespace:
     index.add_argument(
         "--config-name", help="of a prediction config, e.g. irt/predict_sop (default: the bundled model)"
     )
-    index.add_argument("--faiss", default="Flat", help="Flat (exact), IVF4096,PQ48np, HNSW32 (default: %(default)s)")
+    index.add_argument(
+        "--faiss", default="Flat", help="factory string: Flat (exact), HNSW32, ... (default: %(default)s)"
+    )
     index.add_argument("--shard", default="0/1", help="i/n: only part i of n of the images (default: all)")
     index.add_argument("--predictions", type=Path, help="take the embeddings from what predict_extractor.py wrote")
     index.add_argument("--save-every", type=int, default=20_000, help="images between saves (default: %(default)s)")

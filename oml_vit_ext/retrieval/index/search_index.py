@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import faiss
 import pandas as pd
 
 from oml_vit_ext.common.arrays import Floats
-from oml_vit_ext.retrieval.engines import (
-    Engine,
-    FaissEngine,
-    add_rows,
-    build_index,
-    empty_index,
-    exact_engine,
-)
+from oml_vit_ext.retrieval.engines import Engine, FaissEngine, empty_index, exact_engine
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex
-from oml_vit_ext.retrieval.index.storage import MANIFEST, commit, is_ours, locked, read_manifest, verify_checksums
+from oml_vit_ext.retrieval.index.kept_faiss import KeptFaiss
+from oml_vit_ext.retrieval.index.storage import (
+    MANIFEST,
+    check_target,
+    commit,
+    locked,
+    read_manifest,
+    verify_checksums,
+)
 from oml_vit_ext.retrieval.index.table import EmbeddingTable
 from oml_vit_ext.retrieval.nearest import nearest
 from oml_vit_ext.retrieval.old_names import takes_descriptors
 from oml_vit_ext.retrieval.rows import Embeddings
 from oml_vit_ext.retrieval.settings import EXACT, MEMORY_MB, Settings
-
-# An approximate index that has grown to this many times the images it was trained on is trained again.
-_RETRAIN_AT = 2.0
-# One thread brings an approximate index up to date: faiss's own writing is not safe. (One lock for the process, so that
-# an index can be copied and pickled.)
-_UPDATING = threading.Lock()
 
 
 class SearchIndex(ImageIndex):
@@ -91,10 +83,7 @@ class SearchIndex(ImageIndex):
         empty_index(fingerprint.width, index)  # a wrong string is told before images are embedded
         self.index = index
         self._table = EmbeddingTable()
-        self._faiss: Any = None  # over the first rows of the table
-        self._faiss_file = ""  # where it is, or an earlier state of it
-        self._faiss_is_new = False
-        self._n_trained = 0
+        self._faiss = KeptFaiss(index)
         self._folder: Path | None = None
         self._manifest: dict[str, Any] | None = None
         self._mapped = False
@@ -159,15 +148,15 @@ class SearchIndex(ImageIndex):
         if not len(self):
             raise ValueError(f"There are no images to save in {str(target)!r}.")
         self._raise_if_mapped()
-        if finish:
-            self._up_to_date_faiss()
-        self._check_target(target)  # before a lock is left in somebody's folder
+        if finish and self.index != EXACT:
+            self._faiss.up_to_date(self._table.rows())
+        check_target(target, self._folder, self._manifest)  # before a lock is left in somebody's folder
         with locked(target):
-            self._check_target(target)
+            check_target(target, self._folder, self._manifest)
             if target != self._folder or not (target / MANIFEST).is_file():  # nothing of ours is there: write it all
-                self._folder, self._manifest, self._faiss_file = target, None, ""
+                self._folder, self._manifest = target, None
                 self._table.mark_saved([])
-                self._faiss_is_new = self._faiss is not None
+                self._faiss.leave_folder()
             self._write(target, finish=finish)
 
     @property
@@ -206,7 +195,7 @@ class SearchIndex(ImageIndex):
     def _store(self, images: pd.DataFrame, embeddings: Floats) -> None:
         self._raise_if_mapped()
         if self._table.put(images, embeddings):
-            self._faiss, self._faiss_file = None, ""  # most cannot replace a row: made again when it is needed
+            self._faiss.forget()
 
     @classmethod
     def _read(cls, folder: Path, manifest: dict[str, Any], root: Path | str | None, mmap: bool) -> SearchIndex:
@@ -217,55 +206,15 @@ class SearchIndex(ImageIndex):
         )
         loaded._folder, loaded._manifest, loaded._mapped = folder, manifest, mmap
         loaded._table = EmbeddingTable.read(folder, [(a, b) for a, b in manifest["parts"]], mmap=mmap)
-        loaded._faiss_file, loaded._n_trained = manifest["faiss_file"], manifest["n_trained"]
-        if loaded._faiss_file:
-            loaded._faiss = faiss.read_index(str(folder / loaded._faiss_file), faiss.IO_FLAG_MMAP if mmap else 0)
-            if loaded._faiss.ntotal > len(loaded):
-                raise ValueError(
-                    f"{str(folder / loaded._faiss_file)!r} holds {loaded._faiss.ntotal} rows, expected at most the "
-                    f"{len(loaded)} of the index: it is damaged. Make the index again."
-                )
+        loaded._faiss.read(
+            folder, manifest["faiss_file"], n_trained=manifest["n_trained"], n_rows=len(loaded), mmap=mmap
+        )
         return loaded
 
     def _engine(self, settings: Settings) -> Engine:
         if self.index == EXACT:
             return exact_engine(self._table.rows(), settings)
-        return FaissEngine(self._up_to_date_faiss(), settings.search_params, self.index)
-
-    def _up_to_date_faiss(self) -> Any:
-        """The approximate index over all rows; ``None`` for an exact one."""
-        with _UPDATING:
-            if self.index == EXACT or (self._faiss is not None and self._faiss.ntotal == len(self)):
-                return self._faiss
-            rows = self._table.rows()
-            if self._faiss is None or self._mapped or len(self) > _RETRAIN_AT * self._n_trained:
-                self._faiss = build_index(rows, self.index, memory_mb=MEMORY_MB, verbose=False)
-                self._n_trained = len(self)
-            else:
-                add_rows(self._faiss, rows, start=self._faiss.ntotal, memory_mb=MEMORY_MB, verbose=False)
-            self._faiss_is_new = True
-            return self._faiss
-
-    def _check_target(self, target: Path) -> None:
-        try:
-            present = read_manifest(target)
-        except FileNotFoundError:
-            names = [path.name for path in target.iterdir()] if target.is_dir() else []
-            others = sorted(name for name in names if not is_ours(name))
-            if others:
-                raise FileExistsError(
-                    f"The folder {str(target)!r} is no index and holds other files ({others[0]!r}): choose another one."
-                ) from None
-            return
-        if target != self._folder:
-            raise FileExistsError(
-                f"The folder {str(target)!r} holds an index of {present['n_images']} images: load it and add to it, or "
-                f"choose another folder."
-            )
-        if present != self._manifest:
-            raise RuntimeError(
-                f"The index {str(target)!r} has been written by another process since it was loaded: load it again."
-            )
+        return FaissEngine(self._faiss.up_to_date(self._table.rows()), settings.search_params, self.index)
 
     def _write(self, target: Path, *, finish: bool) -> None:
         """Commit the parts that are new or rewritten, and the faiss index if it is new; the folder is locked."""
@@ -273,16 +222,16 @@ class SearchIndex(ImageIndex):
         generation = before["generation"] + 1
         self._table.join_new_parts()
         files, new = self._table.files_to_write(generation)
-        faiss_file = self._faiss_file
-        if finish and self._faiss_is_new:
+        faiss_file = self._faiss.file
+        if finish and self._faiss.is_new:
             faiss_file = f"faiss-{generation:06d}.index"
-            new[faiss_file] = partial(_write_faiss, self._faiss)
+            new[faiss_file] = self._faiss.write
         content = {
             "generation": generation,
             "root": str(self.root),
             "index": self.index,
             "n_images": len(self),
-            "n_trained": self._n_trained,
+            "n_trained": self._faiss.n_trained,
             "config": self.config,
             "model": self.fingerprint.to_dict(),
             "parts": [list(names) for names in files],
@@ -292,8 +241,8 @@ class SearchIndex(ImageIndex):
         keep = {name: entry for name, entry in before["files"].items() if name in used}
         self._manifest = commit(target, content, keep, new)
         self._table.mark_saved(files)
-        self._faiss_file = faiss_file
-        self._faiss_is_new = self._faiss_is_new and not finish
+        self._faiss.file = faiss_file
+        self._faiss.is_new = self._faiss.is_new and not finish
 
     def _raise_if_mapped(self) -> None:
         if self._mapped:
@@ -309,7 +258,3 @@ def search_shards(
         shards[0].check_model(shard.fingerprint, "another shard")
     found = [shard.search(embeddings, k, search_params=search_params) for shard in shards]
     return [sorted(chain(*hits), key=lambda hit: hit.distance)[:k] for hits in zip(*found, strict=True)]
-
-
-def _write_faiss(index: Any, path: Path) -> None:
-    faiss.write_index(index, str(path))

@@ -1,17 +1,11 @@
-"""An index that is kept: what it finds, what it refuses, and what is on disk after a crash."""
+"""An index that is kept: what it finds and what it refuses."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,37 +16,9 @@ from torch import nn
 
 from helpers import TINY_PLAIN
 from helpers.embedders import make_embedder, paths_of
-from oml_vit_ext.common import files as common_files
-from oml_vit_ext.retrieval import Embedder, SearchIndex, list_images, locked, search_shards
-from oml_vit_ext.retrieval.engines import add_rows
-from oml_vit_ext.retrieval.index import search_index
-from oml_vit_ext.retrieval.index.storage import LOCK
+from oml_vit_ext.retrieval import Embedder, SearchIndex, list_images, search_shards
 
 TRANSFORMS = {"name": "norm_resize_irt", "args": {"im_size": 32, "crop_size": 32}}
-
-
-@pytest.fixture(scope="module")
-def embedder() -> Embedder:
-    return make_embedder()
-
-
-@pytest.fixture()
-def photos(tmp_path: Path) -> Path:
-    """Twelve pictures in two folders."""
-    rng = np.random.default_rng(0)
-    for i in range(12):
-        path = tmp_path / "photos" / f"shelf {i % 2}" / f"{i:02d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((40, 36)).save(path)
-    return tmp_path / "photos"
-
-
-@pytest.fixture()
-def kept(photos: Path, embedder: Embedder, tmp_path: Path) -> Path:
-    """A saved index of the pictures."""
-    index, _ = SearchIndex.build(photos, embedder)
-    index.save(tmp_path / "index")
-    return tmp_path / "index"
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -193,101 +159,6 @@ def test_embeddings_made_elsewhere_can_be_added(photos: Path, embedder: Embedder
         index.add_embeddings(images, x, make_embedder(1).fingerprint)
 
 
-@pytest.mark.parametrize("mmap", [False, True])
-@pytest.mark.parametrize("factory", ["IVF2,Flat", "HNSW8"])
-def test_an_approximate_index_is_kept_and_grows(
-    photos: Path, embedder: Embedder, tmp_path: Path, factory: str, mmap: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    params = "nprobe=2" if factory.startswith("IVF") else "efSearch=64"
-    index, _ = SearchIndex.build(photos, embedder, index=factory)
-    index.save(tmp_path / "index")
-    Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / "green.png")
-    index = SearchIndex.load(tmp_path / "index")
-    index.add(photos, embedder)
-    index.save(finish=False)  # the faiss index of the first 12 stays beside 13 embeddings
-    index = SearchIndex.load(tmp_path / "index")
-    assert index._faiss.ntotal == 12
-    monkeypatch.setattr(search_index, "build_index", lambda *a, **k: pytest.fail("trained again for one image"))
-    index.save()
-    assert len(list((tmp_path / "index").glob("faiss-*"))) == 1
-
-    index = SearchIndex.load(tmp_path / "index", mmap=mmap)
-    x = embedder.embed_all([photos / "green.png", photos / "shelf 0/02.png"])
-    exact, _ = SearchIndex.build(photos, embedder)
-    found = index.search(x, 4, search_params=params)
-    assert paths_of(found) == paths_of(exact.search(x, 4))
-    if mmap:
-        with pytest.raises(ValueError, match="loaded with mmap=True and cannot be changed"):
-            index._store(index.images[:1], x[:1])
-
-
-def test_a_changed_image_is_found_by_its_new_content_in_an_approximate_index(
-    photos: Path, embedder: Embedder, tmp_path: Path
-) -> None:
-    index, _ = SearchIndex.build(photos, embedder, index="HNSW8")
-    index.save(tmp_path / "index")
-    Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / "shelf 0/04.png")
-    index.add(photos, embedder)
-    index.save()
-    index = SearchIndex.load(tmp_path / "index")
-    assert faiss.read_index(str(next((tmp_path / "index").glob("faiss-*")))).ntotal == 12
-    (row,) = index.search_images([photos / "shelf 0/04.png"], embedder, k=1)
-    assert row[0].path == "shelf 0/04.png" and row[0].distance < 1e-5
-
-
-@pytest.mark.parametrize("mmap", [False, True])
-def test_the_settings_of_one_search_do_not_stay(embedder: Embedder, tmp_path: Path, mmap: bool) -> None:
-    x = np.random.default_rng(0).standard_normal((300, 192), dtype=np.float32)
-    index = SearchIndex(tmp_path, embedder.fingerprint, "IVF16,Flat")
-    index.add_embeddings(pd.DataFrame({"path": [f"{i}.png" for i in range(300)]}), x, embedder.fingerprint)
-    index.save(tmp_path / "index")
-    index = SearchIndex.load(tmp_path / "index", mmap=mmap)
-    first, wide, again = (index.search(x[:20] + 0.3, search_params=params) for params in ("", "nprobe=16", ""))
-    assert first == again != wide
-
-
-@pytest.mark.parametrize("factory", ["IVF16,Flat", "HNSW8"])
-def test_threads_that_search_after_an_addition_add_it_once(
-    embedder: Embedder, tmp_path: Path, factory: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    x = np.random.default_rng(0).standard_normal((500, 192), dtype=np.float32)
-    frame = pd.DataFrame({"path": [f"{i}.png" for i in range(500)]})
-    index = SearchIndex(tmp_path, embedder.fingerprint, factory)
-    index.add_embeddings(frame[:300], x[:300], embedder.fingerprint)
-    index.search(x[:1])
-    index.add_embeddings(frame[300:], x[300:], embedder.fingerprint)
-    additions: list[int] = []
-
-    def slowly(*args, **settings) -> None:  # all threads are there before the first has finished
-        additions.append(settings["start"])
-        time.sleep(0.05)
-        add_rows(*args, **settings)
-
-    monkeypatch.setattr(search_index, "add_rows", slowly)
-    with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(lambda i: index.search(x[i], 1)[0][0].path, range(300, 340)))
-    assert additions == [300] and index._faiss.ntotal == 500
-    assert sum(path == f"{300 + i}.png" for i, path in enumerate(found)) > 35  # itself
-    index.save(tmp_path / "index")
-    assert len(SearchIndex.load(tmp_path / "index").search(x[0], 5)[0]) == 5
-
-
-def test_a_faiss_file_of_more_rows_than_images_is_refused(
-    embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    x = np.random.default_rng(0).standard_normal((20, 192), dtype=np.float32)
-    frame = pd.DataFrame({"path": [f"{i}.png" for i in range(20)]})
-    index = SearchIndex(tmp_path, embedder.fingerprint, "HNSW8")
-    index.add_embeddings(frame, x, embedder.fingerprint)
-    index.search(x[:1])
-    index._faiss.add(x[:3])
-    monkeypatch.setattr(index, "_up_to_date_faiss", lambda: index._faiss)
-    index._faiss_is_new = True
-    index.save(tmp_path / "index")
-    with pytest.raises(ValueError, match="holds 23 rows, expected at most the 20 of the index"):
-        SearchIndex.load(tmp_path / "index")
-
-
 def test_memory_mapped_parts_answer_alike(photos: Path, kept: Path, embedder: Embedder) -> None:
     Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / "green.png")
     index = SearchIndex.load(kept)
@@ -297,130 +168,6 @@ def test_memory_mapped_parts_answer_alike(photos: Path, kept: Path, embedder: Em
     mapped = SearchIndex.load(kept, mmap=True)
     assert all(isinstance(part, np.memmap) for part in mapped._table._parts) and len(mapped._table._parts) == 2
     assert paths_of(mapped.search(x, 13)) == paths_of(index.search(x, 13))
-
-
-def test_too_few_images_for_the_index_leave_nothing_on_disk(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
-    index, _ = SearchIndex.build(photos, embedder, index="IVF100,Flat")
-    with pytest.raises(ValueError, match="cannot be trained on a gallery of 12 rows"):
-        index.save(tmp_path / "index")
-    assert not (tmp_path / "index").exists()
-    with pytest.raises(ValueError, match="'IVVF' cannot be built"):
-        SearchIndex.build(photos, embedder, index="IVVF")
-
-
-@pytest.mark.parametrize("damage", ["cut short", "changed", "gone"])
-@pytest.mark.parametrize("kind", ["images", "descriptors", "faiss", "manifest"])
-def test_a_damaged_file_is_told(photos: Path, embedder: Embedder, tmp_path: Path, kind: str, damage: str) -> None:
-    index, _ = SearchIndex.build(photos, embedder, index="HNSW8")
-    index.save(tmp_path / "index")
-    file = next((tmp_path / "index").glob(f"{kind}*"))
-    content = file.read_bytes()
-    if damage == "cut short":
-        file.write_bytes(content[:-30])
-    elif damage == "changed":
-        file.write_bytes(content[:-30] + bytes([content[-30] ^ 1]) + content[-29:])
-    else:
-        file.unlink()
-    with pytest.raises((ValueError, FileNotFoundError), match=r"cut short|damaged|lacks its file|is not an index"):
-        SearchIndex.load(tmp_path / "index")
-
-
-def test_a_crash_while_saving_leaves_the_last_state(
-    photos: Path, kept: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = files_in(kept)
-    Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / "green.png")
-    replace = os.replace
-    n_renames = 3  # images, embeddings, manifest
-    for dies_at in range(n_renames):
-        index = SearchIndex.load(kept)
-        index.add(photos, embedder)
-        done: list[str] = []
-
-        def dying(a, b, dies_at=dies_at, done=done) -> None:
-            if len(done) == dies_at:
-                raise KeyboardInterrupt
-            done.append(str(b))
-            replace(a, b)
-
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(common_files.os, "replace", dying)
-            index.save()
-        assert len(SearchIndex.load(kept)) == 12
-    index.save()  # what was not saved is still in memory
-    after = files_in(kept)
-    assert len(SearchIndex.load(kept)) == 13
-    assert not [name for name in after if name.endswith(".partial")] and len(after) == len(before) + 2
-
-
-def test_a_second_writer_is_refused_at_once_and_readers_are_not(kept: Path, embedder: Embedder) -> None:
-    # What ``locked`` does, without the seconds that the other process would need to import this package.
-    code = (
-        "import sys; from filelock import FileLock\n"
-        "with FileLock(sys.argv[1]): print('locked', flush=True); sys.stdin.readline()"
-    )
-    command = [sys.executable, "-c", code, str(kept / LOCK)]
-    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert other.stdout.readline() == "locked\n"
-        index = SearchIndex.load(kept)
-        with pytest.raises(RuntimeError, match="is being written by another process"):
-            index.save()
-    finally:
-        other.kill()
-        other.wait()
-    index.save()  # the lock went with the process
-
-
-def test_an_index_saved_by_somebody_else_since_loading_is_not_overwritten(
-    photos: Path, kept: Path, embedder: Embedder
-) -> None:
-    first, second = SearchIndex.load(kept), SearchIndex.load(kept)
-    Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / "green.png")
-    first.add(photos, embedder)
-    first.save()
-    second.add(photos, embedder)
-    with pytest.raises(RuntimeError, match="written by another process since it was loaded"):
-        second.save()
-    with locked(kept), locked(kept):  # within one process the lock can be taken again
-        first.save()
-
-
-def test_saving_never_replaces_other_files(photos: Path, kept: Path, embedder: Embedder, tmp_path: Path) -> None:
-    index, _ = SearchIndex.build(photos, embedder)
-    with pytest.raises(FileExistsError, match="holds an index of 12 images"):
-        index.save(kept)
-    with pytest.raises(FileExistsError, match="no index and holds other files"):
-        index.save(photos)
-    assert not (photos / ".lock").exists()
-    with pytest.raises(ValueError, match="name the folder"):
-        index.save()
-    SearchIndex.load(kept).save(tmp_path / "copy")
-    assert len(SearchIndex.load(tmp_path / "copy")) == 12
-
-
-def test_files_of_the_user_survive_every_save(photos: Path, kept: Path, embedder: Embedder, tmp_path: Path) -> None:
-    theirs = ["images-000.png", "faiss-notes.txt", "images-backup.zip", "download.partial", "descriptors-1.npy"]
-    for name in theirs:
-        (kept / name).write_text(name)
-    (kept / "descriptors-old").mkdir()
-    (kept / "descriptors-old" / "faiss-000001.index").write_text("kept")
-    index = SearchIndex.load(kept)
-    for colour in ("red", "green", "blue"):
-        Image.new("RGB", (30, 30), colour).save(photos / "new.png")
-        index.add(photos, embedder)
-        index.save()
-    assert [(kept / name).read_text() for name in theirs] == theirs
-    assert (kept / "descriptors-old" / "faiss-000001.index").read_text() == "kept"
-    assert len(SearchIndex.load(kept)) == 13
-
-    (tmp_path / "album").mkdir()
-    for name in ("images-000.png", "descriptors-old.png"):
-        Image.new("RGB", (30, 30)).save(tmp_path / "album" / name)
-    album, _ = SearchIndex.build(tmp_path / "album", embedder)
-    with pytest.raises(FileExistsError, match=r"no index and holds other files \('descriptors-old.png'\)"):
-        album.save(tmp_path / "album")
-    assert sorted(path.name for path in (tmp_path / "album").iterdir()) == ["descriptors-old.png", "images-000.png"]
 
 
 def test_wrong_sources_are_told(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
@@ -490,8 +237,3 @@ def test_links_are_followed_once(photos: Path, embedder: Embedder, tmp_path: Pat
     (root / "linked").symlink_to(photos)
     (photos / "back").symlink_to(root)
     assert len(list_images(root, root)) == 12
-
-
-def test_the_manifest_can_be_read_by_people(kept: Path, photos: Path) -> None:
-    content = json.loads((kept / "manifest.json").read_text())["content"]
-    assert content["root"] == str(photos) and content["n_images"] == 12 and content["model"]["model"] == "IRTExtractor"
