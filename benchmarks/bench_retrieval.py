@@ -5,11 +5,11 @@
    of embeddings (random, around 11 316 class centres: the time of an exact search does not depend on them).
 2. A million embeddings of 384 dimensions, exact search: time, and the memory of the whole process. OML's distances
    of a single batch of 5 000 queries would be 18.6 GiB (5 000 × 10^6 × 4 bytes): it is not run.
-3. A million descriptors, 1 000 queries: recall@10 against queries per second for IVF, HNSW and PQ. The descriptors are
+3. A million embeddings, 1 000 queries: recall@10 against queries per second for IVF, HNSW and PQ. The embeddings are
    made of real ones: the bundled pictures of emoji (examples/demo_data), each under random crops and colours, through
-   the bundled model (192 dimensions). A gallery row is one of these descriptors plus the difference between two views
+   the bundled model (192 dimensions). A gallery row is one of these embeddings plus the difference between two views
    of another picture, normalised; queries are views that the gallery is not made of. That is no million different
-   photographs: curves on your own descriptors will differ.
+   photographs: curves on your own embeddings will differ.
 
 Memory is the resident set's peak above what it was before the search (1) or in total (2), read from Linux's /proc.
 
@@ -110,6 +110,7 @@ def sop(args: argparse.Namespace, search: Callable[[Any, Any], Any]) -> Figures:
 def large(args: argparse.Namespace) -> Figures:
     """Exact search among a million rows."""
     from oml_vit_ext.retrieval.retrieve import knn_qg
+    from oml_vit_ext.retrieval.settings import Settings
 
     set_threads(args.threads)
     rng = np.random.default_rng(0)
@@ -119,13 +120,13 @@ def large(args: argparse.Namespace) -> Figures:
     queries = rng.standard_normal((args.queries, DIM), dtype=np.float32)
     memory = PeakMemory()
     start_s = time.perf_counter()
-    knn_qg(queries, gallery, n_items=TOP_N, index="Flat", search_params="", memory_mb=256, verbose=False)
+    knn_qg(queries, gallery, n_items=TOP_N, settings=Settings())
     seconds = time.perf_counter() - start_s
     return {"seconds": seconds, "extra_mb": memory.extra_mb(), "total_mb": memory.total_mb()}
 
 
-def descriptors(args: argparse.Namespace) -> Figures:
-    """Real descriptors of random views, then as many rows as asked for, made of them; saved beside ``args.file``."""
+def embeddings(args: argparse.Namespace) -> Figures:
+    """Real embeddings of random views, then as many rows as asked for, made of them; saved beside ``args.file``."""
     import torch
     import torchvision.transforms as t
     from PIL import Image
@@ -175,20 +176,22 @@ def approximate(args: argparse.Namespace) -> Figures:
     from oml_vit_ext.retrieval.engines import FaissEngine, build_index, exact_engine
     from oml_vit_ext.retrieval.nearest import nearest
     from oml_vit_ext.retrieval.rows import Rows
+    from oml_vit_ext.retrieval.settings import Settings
 
     set_threads(args.threads)
     gallery = Rows(np.load(args.file, mmap_mode="r"))
     queries = Rows(np.load(f"{args.file}.queries.npy")[: args.queries])
     truth_file = Path(f"{args.file}.truth.npy")
     figures: Figures = {"searches": {}}
+    settings = Settings(memory_mb=512)  # half of it for the search
 
     def search(engine: Any, k: int) -> tuple[Any, float]:
         start = time.perf_counter()
-        _, ids = nearest(queries, gallery, engine, k, [], memory_mb=256, verbose=False)
+        _, ids = nearest(queries, gallery, engine, k, [], settings)
         return [row[:10].tolist() for row in ids], time.perf_counter() - start
 
     if args.index == "Flat":
-        truth, seconds = search(exact_engine(gallery, "", 256), 10)
+        truth, seconds = search(exact_engine(gallery, settings), 10)
         np.save(truth_file, np.array(truth))
         figures["searches"]["exact"] = {"recall": 1.0, "queries_per_s": len(queries) / seconds}
         return figures
@@ -210,7 +213,7 @@ def approximate(args: argparse.Namespace) -> Figures:
     return figures
 
 
-WORKERS = {f.__name__: f for f in (oml_sop, ours_sop, large, descriptors, approximate)}
+WORKERS = {f.__name__: f for f in (oml_sop, ours_sop, large, embeddings, approximate)}
 
 
 def set_threads(n: int) -> None:
@@ -278,11 +281,11 @@ def bench_large(args: argparse.Namespace, size: int, queries: int) -> Figures:
 
 
 def bench_approximate(args: argparse.Namespace, size: int, queries: int, folder: Path) -> Figures:
-    file = str(folder / "descriptors.npy")
-    made = run("descriptors", args, file=file, size=size, queries=queries, every=10 if args.quick else 1)
+    file = str(folder / "embeddings.npy")
+    made = run("embeddings", args, file=file, size=size, queries=queries, every=10 if args.quick else 1)
     print(
         f"\n{size} × {made['dim']}, made of {made['pictures']} pictures × {made['views'] - 1} views "
-        f"({made['seconds']:.0f} s to describe), {queries} queries"
+        f"({made['seconds']:.0f} s to embed), {queries} queries"
     )
     print(f"  {'':16}{'build':>9}{'memory':>11}   {'search':16}{'recall@10':>10}{'queries/s':>11}")
     results = {}
@@ -293,7 +296,7 @@ def bench_approximate(args: argparse.Namespace, size: int, queries: int, folder:
         for setting, row in figures["searches"].items():
             print(f"  {index:16}{build}   {setting:16}{row['recall']:10.3f}{row['queries_per_s']:11.0f}", flush=True)
             index, build = "", " " * 20
-    return {"descriptors": made, "indexes": results}
+    return {"embeddings": made, "indexes": results}
 
 
 def median(figures: list[Figures], key: str) -> float:

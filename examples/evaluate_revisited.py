@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import hydra
@@ -18,11 +17,19 @@ from oml.const import HYDRA_BEHAVIOUR
 from oml.registry.models import get_extractor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
-from oml_vit_ext.datasets.revisited import RevisitedData, distractor_paths
+from oml_vit_ext.common.files import replaced
 from oml_vit_ext.extractors.multi_scale import at_scales
-from oml_vit_ext.retrieval import Embedder, evaluate_revisited_embeddings, load_revisited, stored_chunks
-from oml_vit_ext.retrieval.revisited.descriptor_files import check_model, describe_into, describe_whole
-from oml_vit_ext.retrieval.revisited.distractors import n_stored
+from oml_vit_ext.retrieval import Embedder
+from oml_vit_ext.retrieval.revisited import (
+    RevisitedData,
+    check_model,
+    distractor_paths,
+    embed_into,
+    evaluate_revisited_embeddings,
+    load_revisited,
+    n_stored,
+    stored_chunks,
+)
 from tools.absolute_paths import with_absolute_paths
 
 Scores = dict[str, dict[str, float]]
@@ -37,13 +44,12 @@ def main(cfg: DictConfig) -> None:
     data = loaded(cfg)
     embedder = embedder_of(cfg)
     folder = distractors(cfg, embedder)
-    queries = describe_whole(
-        embedder,
+    queries = embedder.embed_all(
         [data.root / path for path in data.query_paths],
         data.query_boxes if cfg.boxes else None,
         verbose=True,
     )
-    database = describe_whole(embedder, [data.root / path for path in data.database_paths], verbose=True)
+    database = embedder.embed_all([data.root / path for path in data.database_paths], verbose=True)
     scores = evaluate_revisited_embeddings(
         queries,
         database,
@@ -82,7 +88,7 @@ def embedder_of(cfg: DictConfig) -> Embedder:
 
 
 def distractors(cfg: DictConfig, embedder: Embedder) -> str | None:
-    """The folder with the descriptors of the distractors, made as far as it is not there yet."""
+    """The folder with the embeddings of the distractors, made as far as it is not there yet."""
     folder: str | None = cfg.distractor_descriptors
     if cfg.distractors is not None:
         if folder is None:
@@ -90,7 +96,7 @@ def distractors(cfg: DictConfig, embedder: Embedder) -> str | None:
                 "distractors is given without distractor_descriptors: expected the folder to keep them in."
             )
         paths = [Path(cfg.distractors) / path for path in distractor_paths(cfg.distractors)]
-        n_broken = describe_into(folder, embedder, paths, verbose=True)
+        n_broken = embed_into(folder, embedder, paths, verbose=True)
         if n_broken:
             print(f"{n_broken} distractors cannot be read and are left out.")
     elif folder is not None:
@@ -107,9 +113,8 @@ def table(scores: Scores) -> str:
 
 
 def save(scores: Scores, file: Path) -> None:
-    unfinished = file.with_name(f".{file.name}.part")
-    unfinished.write_text(json.dumps(scores, indent=2) + "\n")
-    os.replace(unfinished, file)
+    with replaced(file) as unfinished:
+        unfinished.write_text(json.dumps(scores, indent=2) + "\n")
     print(f"\n{file.absolute()}")
 
 

@@ -6,7 +6,7 @@
     # your own model, an approximate index for millions of images, one of 8 shards
     python examples/search.py index photos --to shard_0 --config-name irt/predict_sop checkpoint=best.ckpt \\
         --faiss IVF4096,PQ48np --shard 0/8 --device cuda --num-workers 16
-    # descriptors that predict_extractor.py has written
+    # embeddings that predict_extractor.py has written
     python examples/search.py index photos --to photo_index --predictions predictions.json
     # over all shards, the first 20 hits re-ranked by STIR
     python examples/search.py query cat.jpg --index shard_* --search-params nprobe=16 --rerank 20 \\
@@ -57,7 +57,7 @@ def make_index(args: argparse.Namespace) -> None:
     with locked(folder):
         if (folder / "manifest.json").is_file():
             index = SearchIndex.load(folder)
-            embedder = index.embedder(**model_settings(args))
+            embedder = index.embedder(trust_weights=args.trust_weights, **model_settings(args))
         else:
             embedder = embedder_of(args)
             index = SearchIndex(args.root or args.images, embedder.fingerprint, args.faiss, embedder.config)
@@ -81,10 +81,10 @@ def add_in_parts(index: SearchIndex, images: pd.DataFrame, embedder: Embedder, s
 
 
 def add_predictions(index: SearchIndex, file: Path, embedder: Embedder) -> AddReport:
-    """Add the descriptors that ``predict_extractor.py`` wrote, perhaps on several nodes."""
+    """Add the embeddings that ``predict_extractor.py`` wrote, perhaps on several nodes."""
     predicted: dict[str, list[float]] = json.loads(file.read_text())
-    descriptors = np.array(list(predicted.values()), dtype=np.float32)
-    return index.add_descriptors(pd.DataFrame({"path": list(predicted)}), descriptors, embedder.fingerprint)
+    embeddings = np.array(list(predicted.values()), dtype=np.float32)
+    return index.add_embeddings(pd.DataFrame({"path": list(predicted)}), embeddings, embedder.fingerprint)
 
 
 def shard_of(images: pd.DataFrame, shard: str) -> pd.DataFrame:
@@ -103,13 +103,13 @@ def answer(args: argparse.Namespace) -> None:
     if args.rerank and not args.reranker:
         raise SystemExit("--rerank needs --reranker, a config with a postprocessor: e.g. stir/validate_reranker_sop.")
     shards = [SearchIndex.load(folder, mmap=args.mmap) for folder in args.index]
-    embedder = shards[0].embedder(**model_settings(args))
+    embedder = shards[0].embedder(trust_weights=args.trust_weights, **model_settings(args))
     for shard in shards:
         shard.check_model(embedder.fingerprint, "the query")
     root = shards[0].root
     n_searched = max(args.k, args.rerank)
-    descriptors = embedder.describe_all(args.images)
-    found = search_shards(shards, descriptors, n_searched, search_params=args.search_params)
+    embeddings = embedder.embed_all(args.images)
+    found = search_shards(shards, embeddings, n_searched, search_params=args.search_params)
     if args.rerank:
         reranker, transform = reranker_of(args, embedder.device)
         found = [rerank_hits(q, hits, root, reranker, transform) for q, hits in zip(args.images, found, strict=True)]
@@ -167,9 +167,11 @@ def parse_args() -> argparse.Namespace:
     index.add_argument(
         "--config-name", help="of a prediction config, e.g. irt/predict_sop (default: the bundled model)"
     )
-    index.add_argument("--faiss", default="Flat", help="Flat (exact), IVF4096,PQ48np, HNSW32 (default: %(default)s)")
+    index.add_argument(
+        "--faiss", default="Flat", help="factory string: Flat (exact), HNSW32, ... (default: %(default)s)"
+    )
     index.add_argument("--shard", default="0/1", help="i/n: only part i of n of the images (default: all)")
-    index.add_argument("--predictions", type=Path, help="take the descriptors from what predict_extractor.py wrote")
+    index.add_argument("--predictions", type=Path, help="take the embeddings from what predict_extractor.py wrote")
     index.add_argument("--save-every", type=int, default=20_000, help="images between saves (default: %(default)s)")
     query = commands.add_parser("query", help="find the images nearest to others")
     query.add_argument("images", type=Path, nargs="+", help="image files")
@@ -184,6 +186,9 @@ def parse_args() -> argparse.Namespace:
         command.add_argument("--device", help="cpu or cuda (default: the GPU if there is one)")
         command.add_argument("--batch-size", type=int, default=64, help="images at once (default: %(default)s)")
         command.add_argument("--num-workers", type=int, default=0, help="processes that read (default: %(default)s)")
+        command.add_argument(
+            "--trust-weights", action="store_true", help="read the index's files of weights even if they can run code"
+        )
     args, overrides = parser.parse_known_args()
     wrong = [argument for argument in overrides if argument.startswith("-") or "=" not in argument]
     if wrong:

@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 
 from oml_vit_ext.images.reading import read_image
 from oml_vit_ext.pictures import NEUTRAL, frame, save_figure
-from oml_vit_ext.retrieval import Hit
-from oml_vit_ext.retrieval.index.image_list import parse_box
+from oml_vit_ext.retrieval import Hit, parse_box
 
 FOUND = "#bbbbbb"
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 import oml.retrieval.retrieval_results as oml_results
 
-from oml_vit_ext.retrieval.engines import EXACT
-from oml_vit_ext.retrieval.retrieve import MEMORY_MB, Neighbours, knn, knn_qg
+from oml_vit_ext.retrieval.retrieve import Neighbours, knn, knn_qg
+from oml_vit_ext.retrieval.settings import EXACT, MEMORY_MB, Settings
 
 # The innermost search is the last; OML's own functions are put back when the list is empty again.
 _active: list[faiss_search] = []
@@ -24,10 +25,13 @@ class faiss_search:  # named like the functions of contextlib
 
     Args:
         index, search_params, memory_mb: As in :func:`oml_vit_ext.retrieval.retrieve`.
+
+    Raises:
+        ValueError: ``memory_mb`` is not positive. What else may be wrong is told by the first search.
     """
 
     def __init__(self, index: str = EXACT, *, search_params: str = "", memory_mb: float = MEMORY_MB) -> None:
-        self.settings: dict[str, Any] = {"index": index, "search_params": search_params, "memory_mb": memory_mb}
+        self.settings = Settings(index, search_params, memory_mb)
 
     def __enter__(self) -> faiss_search:
         if not _active:
@@ -49,13 +53,18 @@ class faiss_search:  # named like the functions of contextlib
             _oml_functions.clear()
 
 
-def _batched_knn(embeddings: Any, ids_query: Any, ids_gallery: Any, top_n: int, **more: Any) -> Neighbours:
-    more.pop("bs", None)  # OML's batch size; memory_mb bounds ours
-    return knn(embeddings, ids_query, ids_gallery, n_items=top_n, **{"verbose": False, **more, **_active[-1].settings})
+def _batched_knn(
+    embeddings: Any, ids_query: Any, ids_gallery: Any, top_n: int, bs: Any = None, verbose: bool = False, **more: Any
+) -> Neighbours:
+    return knn(embeddings, ids_query, ids_gallery, n_items=top_n, settings=_settings(verbose), **more)
 
 
-def _batched_knn_qg(embeddings_query: Any, embeddings_gallery: Any, top_n: int, **more: Any) -> Neighbours:
-    more.pop("bs", None)
-    return knn_qg(
-        embeddings_query, embeddings_gallery, n_items=top_n, **{"verbose": False, **more, **_active[-1].settings}
-    )
+def _batched_knn_qg(
+    embeddings_query: Any, embeddings_gallery: Any, top_n: int, bs: Any = None, verbose: bool = False, **more: Any
+) -> Neighbours:
+    return knn_qg(embeddings_query, embeddings_gallery, n_items=top_n, settings=_settings(verbose), **more)
+
+
+def _settings(verbose: bool) -> Settings:
+    """Those of the innermost block. OML's batch size ``bs`` has no use here: ``memory_mb`` bounds the batches."""
+    return replace(_active[-1].settings, verbose=verbose)

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch import LongTensor, Tensor
 from tqdm.auto import tqdm
 
+from oml_vit_ext.common.arrays import Floats, Ids
 from oml_vit_ext.retrieval.engines import Engine
-from oml_vit_ext.retrieval.rows import Floats, Ids, Rows
+from oml_vit_ext.retrieval.rows import Rows
+from oml_vit_ext.retrieval.settings import Settings
 
 # Expanding |q - x|² = |q|² + |x|² - 2qx in float32 is off by some 1e-6 |q|²: below this share of |q|², the distance is
 # computed again from the difference. Beyond it the error of the distance is under 1e-5 |q|.
@@ -37,14 +39,13 @@ def nearest(
     engine: Engine,
     n_items: int,
     ignored: list[Grouping],
-    *,
-    memory_mb: float,
-    verbose: bool,
+    settings: Settings,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """For each query up to ``n_items`` gallery items, nearest first, those of its own ``ignored`` groups left out.
 
     Distances are computed in float32 from the differences where the expanded formula loses digits, and always for an
-    engine that is not exact; the found items are ordered by them.
+    engine that is not exact; the found items are ordered by them. Half of the memory is for what is made here, the
+    other half is the engine's.
 
     Returns:
         Per query the distances (float32) and the gallery positions (int64), of equal length. The length is
@@ -54,8 +55,10 @@ def nearest(
     distances = np.empty((len(queries), n_items), dtype=np.float32)
     ids = np.empty((len(queries), n_items), dtype=np.int64)
     counts = np.empty(len(queries), dtype=np.int64)
-    with tqdm(total=len(queries), desc="Finding nearest neighbours", unit=" queries", disable=not verbose) as bar:
-        for chunk, k in _chunks(len(queries), len(gallery), queries.dim, n_items, ignored, memory_mb):
+    with tqdm(
+        total=len(queries), desc="Finding nearest neighbours", unit=" queries", disable=not settings.verbose
+    ) as bar:
+        for chunk, k in _chunks(len(queries), len(gallery), queries.dim, n_items, ignored, settings.memory_mb / 2):
             q = queries.take(chunk)
             squared, found = engine.search(q, k)
             left_out = found < 0
@@ -90,6 +93,9 @@ def _chunks(
 
     A query may have as many items to leave out as its groups hold. Few queries of long sequences must not make the
     search of all others wide, so queries are put together by that number, rounded up to a power of two.
+
+    Returns:
+        Positions of queries, and how many items to ask for.
     """
     to_leave_out = np.zeros(n_queries, dtype=np.int64)
     for group in ignored:

@@ -18,12 +18,14 @@ from oml.interfaces.datasets import (
 from oml.retrieval.retrieval_results import RetrievalResults
 from torch import FloatTensor, LongTensor, Tensor
 
-from oml_vit_ext.retrieval.engines import EXACT, make_engine
+from oml_vit_ext.retrieval.engines import make_engine
 from oml_vit_ext.retrieval.nearest import Grouping, ground_truth, nearest
 from oml_vit_ext.retrieval.rows import Embeddings, Rows, check_dims
+from oml_vit_ext.retrieval.settings import EXACT, MEMORY_MB, Settings
 
-MEMORY_MB = 256.0
+_FIELDS = {"_distances", "_retrieved_ids", "_gt_ids"}  # of OML's RetrievalResults
 
+# Per query: distances, gallery positions, positions of the ground truth.
 Neighbours = tuple[Sequence[FloatTensor], Sequence[LongTensor], Sequence[LongTensor] | None]
 
 
@@ -49,9 +51,9 @@ def retrieve(
             block by block. They need not be normalised: distances are Euclidean.
         dataset: Has the query/gallery split, and labels if it is labelled.
         n_items: Gallery items per query, at most.
-        index: ``Flat`` compares everything with everything. Any other faiss factory string builds an approximate index
-            of the gallery, e.g. ``IVF1024,Flat``, ``HNSW32``, ``IVF4096,PQ48np``; the items that it finds get their
-            true distances and are ordered by them.
+        index: A faiss factory string. ``Flat`` compares everything with everything; any other builds an approximate
+            index of the gallery, e.g. ``IVF1024,Flat``, ``HNSW32``, ``IVF4096,PQ48np``; the items that it finds get
+            their true distances and are ordered by them.
         verbose: Show progress.
         search_params: Settings of an approximate search, e.g. ``nprobe=16`` or ``efSearch=64``.
         memory_mb: Bound for temporary memory, in MB, beyond the results and an approximate index. More is used only
@@ -61,6 +63,22 @@ def retrieve(
         ValueError: The embeddings are not as many as the dataset's items, not finite, or a row is all zeros;
             ``n_items`` is below 1; ``index`` or ``search_params`` mean nothing to faiss, or the gallery is too small
             to train such an index.
+
+    Example:
+        Six one-dimensional embeddings of two labels; every item is a query and in the gallery.
+
+        >>> import pandas as pd, torch
+        >>> from oml.datasets.dataframe import DFQueryGalleryLabeledDataset
+        >>> from oml.interfaces.datasets import IBaseDataset
+        >>> class Items(IBaseDataset):  # in place of images: only their number counts
+        ...     input_tensors_key, index_key, extra_data = "input_tensors", "idx", {}
+        ...     def __len__(self):
+        ...         return 6
+        >>> df = pd.DataFrame({"label": [0, 0, 0, 1, 1, 1], "is_query": True, "is_gallery": True})
+        >>> embeddings = torch.tensor([[1.0], [2.0], [4.0], [10.0], [11.0], [13.0]])
+        >>> found = retrieve(embeddings, DFQueryGalleryLabeledDataset(Items(), df), n_items=2)
+        >>> found.retrieved_ids[0].tolist(), found.distances[0].tolist(), found.gt_ids[0].tolist()
+        ([1, 2], [1.0, 3.0], [1, 2])
     """
     _check_length(embeddings, dataset, "embeddings")
     labels = np.asarray(dataset.get_labels()) if isinstance(dataset, IQueryGalleryLabeledDataset) else None
@@ -71,10 +89,7 @@ def retrieve(
         sequence_ids=_sequences(dataset),
         labels_gt=labels,
         n_items=n_items,
-        index=index,
-        search_params=search_params,
-        memory_mb=memory_mb,
-        verbose=verbose,
+        settings=Settings(index, search_params, memory_mb, verbose),
     )
     return oml_results(distances, ids, gt_ids)
 
@@ -109,10 +124,7 @@ def retrieve_qg(
         labels_query=of_query if labelled else None,
         labels_gallery=of_gallery if labelled else None,
         n_items=n_items,
-        index=index,
-        search_params=search_params,
-        memory_mb=memory_mb,
-        verbose=verbose,
+        settings=Settings(index, search_params, memory_mb, verbose),
     )
     return oml_results(distances, ids, gt_ids)
 
@@ -125,10 +137,7 @@ def knn(
     sequence_ids: Any = None,
     labels_gt: Any = None,
     n_items: int,
-    index: str,
-    search_params: str,
-    memory_mb: float,
-    verbose: bool,
+    settings: Settings,
 ) -> Neighbours:
     """OML's ``batched_knn`` through faiss: queries and gallery are rows of one matrix ``(L, dim)``.
 
@@ -146,10 +155,7 @@ def knn(
         sequences=(of(rows_query, sequence_ids), of(rows_gallery, sequence_ids)),
         labels=(of(rows_query, labels_gt), of(rows_gallery, labels_gt)),
         n_items=n_items,
-        index=index,
-        search_params=search_params,
-        memory_mb=memory_mb,
-        verbose=verbose,
+        settings=settings,
     )
 
 
@@ -164,10 +170,7 @@ def knn_qg(
     labels_query: Any = None,
     labels_gallery: Any = None,
     n_items: int,
-    index: str,
-    search_params: str,
-    memory_mb: float,
-    verbose: bool,
+    settings: Settings,
 ) -> Neighbours:
     """OML's ``batched_knn_qg`` through faiss; what is given for queries must be given for the gallery too."""
     return _search(
@@ -177,10 +180,7 @@ def knn_qg(
         sequences=(sequence_ids_query, sequence_ids_gallery),
         labels=(labels_query, labels_gallery),
         n_items=n_items,
-        index=index,
-        search_params=search_params,
-        memory_mb=memory_mb,
-        verbose=verbose,
+        settings=settings,
     )
 
 
@@ -192,21 +192,15 @@ def _search(
     labels: tuple[Any, Any],
     *,
     n_items: int,
-    index: str,
-    search_params: str,
-    memory_mb: float,
-    verbose: bool,
+    settings: Settings,
 ) -> Neighbours:
     if n_items < 1:
         raise ValueError(f"n_items is {n_items}, expected at least 1.")
-    if memory_mb <= 0:
-        raise ValueError(f"memory_mb is {memory_mb}, expected a positive number of megabytes.")
     check_dims(queries, gallery)
     gallery.check()
     queries.check()
     ignored = [g for g in (_grouping(items, "ids"), _grouping(sequences, "sequences")) if g is not None]
-    engine = make_engine(gallery, index, search_params, memory_mb / 2, verbose)
-    distances, ids = nearest(queries, gallery, engine, n_items, ignored, memory_mb=memory_mb / 2, verbose=verbose)
+    distances, ids = nearest(queries, gallery, make_engine(gallery, settings), n_items, ignored, settings)
     by_label = _grouping(labels, "labels")
     gt_ids = None if by_label is None else ground_truth(by_label, ignored)
     return distances, ids, gt_ids  # type: ignore[return-value]
@@ -240,19 +234,13 @@ def _check_length(embeddings: Embeddings, dataset: IBaseDataset, name: str) -> N
         raise ValueError(f"There are {len(embeddings)} {name} for a dataset of {len(dataset)} items: expected as many.")
 
 
-__all__ = ["retrieve", "retrieve_qg"]
-
-
-_FIELDS = {"_distances", "_retrieved_ids", "_gt_ids"}
-
-
 def oml_results(
     distances: Sequence[Tensor], retrieved_ids: Sequence[Tensor], gt_ids: Sequence[Tensor] | None
 ) -> RetrievalResults:
     """What OML's constructor makes of these, without its looking through each query for order and doubles.
 
-    That takes 5 s for the 60 502 queries of SOP, where the search takes 23. An OML whose class has other fields gets
-    its own constructor.
+    The fields are written directly because these checks take 5 s beside a search of 23 s for the 60 502 queries of SOP;
+    an OML whose class has other fields is given its own constructor.
     """
     results = RetrievalResults([], [])
     if set(vars(results)) != _FIELDS:

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from oml_vit_ext.common.arrays import Floats, Ids
+
 Embeddings = Tensor | NDArray[Any]  # (rows, dim), any floating type; a memory-mapped array is read block by block
-Floats = NDArray[np.float32]
-Ids = NDArray[np.int64]
 
 _CHECKED_AT_ONCE = 65_536  # rows
 
@@ -87,9 +87,9 @@ class Rows:
 class StackedRows(Rows):
     """The rows of several matrices of one width, one below the other, without copying them together."""
 
-    def __init__(self, parts: Sequence[Floats], name: str = "descriptors") -> None:
-        self.name = name
-        self._parts = [Rows(part, name=name) for part in parts]
+    def __init__(self, parts: Sequence[Floats]) -> None:
+        self.name = "embeddings"
+        self._parts = [Rows(part) for part in parts]
         self._ends = np.cumsum([len(part) for part in parts])
 
     def __len__(self) -> int:

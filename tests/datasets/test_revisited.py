@@ -1,43 +1,24 @@
-"""The official folders, and the evaluation script on a miniature of them."""
+"""The official folders of Revisited Oxford and Paris."""
 
 from __future__ import annotations
 
-import json
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from oml.registry.transforms import get_transforms
-from PIL import Image
 
-from helpers import ROOT, TINY_PLAIN, miniature
+from helpers import TINY_PLAIN, miniature
 from oml_vit_ext.datasets.revisited import distractor_paths
 from oml_vit_ext.extractors import IRTExtractor
 from oml_vit_ext.extractors.multi_scale import AtScales, at_scales
 from oml_vit_ext.extractors.pca import ExtractorWithPCA
-from oml_vit_ext.retrieval import Embedder, evaluate_revisited, load_revisited, stored_chunks
-from oml_vit_ext.retrieval.revisited.descriptor_files import check_model, describe_into, describe_whole
-
-SIZES = ((40, 32), (32, 40), (48, 48))
+from oml_vit_ext.retrieval import load_revisited
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    miniature.revisited(root, sizes=SIZES)
-    for i in range(7):
-        miniature.image(root / f"revisitop1m/jpg/{i % 2}/{i}.jpg", size=SIZES[i % 3])
-    return root
-
-
-@pytest.fixture(scope="module")
-def embedder() -> Embedder:
-    torch.manual_seed(0)
-    return Embedder(IRTExtractor(None, **TINY_PLAIN), get_transforms("norm_resize_torch", im_size=32))
+    return miniature.revisited_with_distractors(tmp_path_factory.mktemp("data"))
 
 
 def test_the_official_layout_is_read(data: Path):
@@ -85,52 +66,6 @@ def test_distractors_are_listed(data: Path, tmp_path: Path):
         distractor_paths(tmp_path / "nowhere")
 
 
-def test_boxes_are_what_is_described(data: Path, embedder: Embedder, tmp_path: Path):
-    read = load_revisited(data, "roxford5k")
-    file = read.root / read.query_paths[0]
-    Image.open(file).crop(read.query_boxes[0]).save(tmp_path / "crop.png")
-    boxed = describe_whole(embedder, [file], read.query_boxes[:1])
-    np.testing.assert_allclose(boxed, describe_whole(embedder, [tmp_path / "crop.png"]), atol=1e-5)
-    assert not np.allclose(boxed, describe_whole(embedder, [file]), atol=1e-3)
-
-
-def test_an_interrupted_description_goes_on(data: Path, embedder: Embedder, tmp_path: Path):
-    paths = [data / "revisitop1m" / path for path in distractor_paths(data / "revisitop1m")]
-    describe_into(tmp_path / "d", embedder, paths, per_file=3)
-    whole = np.concatenate(list(stored_chunks(tmp_path / "d")))
-    np.testing.assert_allclose(whole, describe_whole(embedder, paths), atol=1e-5)
-    files = sorted((tmp_path / "d").glob("*.npy"))
-    kept = files[0].stat().st_mtime_ns
-    files[1].unlink()
-    describe_into(tmp_path / "d", embedder, paths, per_file=3)
-    np.testing.assert_array_equal(np.concatenate(list(stored_chunks(tmp_path / "d"))), whole)
-    assert files[0].stat().st_mtime_ns == kept
-
-
-def test_descriptors_of_another_model_or_of_other_images_are_refused(data: Path, embedder: Embedder, tmp_path: Path):
-    paths = [data / "revisitop1m" / path for path in distractor_paths(data / "revisitop1m")]
-    describe_into(tmp_path, embedder, paths)
-    other = Embedder(IRTExtractor(None, **TINY_PLAIN), embedder.transform)
-    with pytest.raises(ValueError, match="come from different models"):
-        describe_into(tmp_path, other, paths)
-    with pytest.raises(ValueError, match="descriptors of other images"):
-        describe_into(tmp_path, embedder, paths[1:])
-    (tmp_path / "model.json").unlink()
-    with pytest.raises(ValueError, match="nobody knows which model"):
-        check_model(tmp_path, embedder.fingerprint)
-
-
-def test_broken_distractors_are_left_out_and_broken_database_images_are_not(
-    data: Path, embedder: Embedder, tmp_path: Path
-):
-    (tmp_path / "broken.jpg").write_text("")
-    paths = [data / "roxford5k/jpg/img_000.jpg", tmp_path / "broken.jpg"]
-    assert describe_into(tmp_path / "d", embedder, paths) == 1
-    assert sum(map(len, stored_chunks(tmp_path / "d"))) == 1
-    with pytest.raises(ValueError, match=r"broken.jpg cannot be used"):
-        describe_whole(embedder, paths)
-
-
 def test_scales_are_averaged_and_pca_comes_after():
     inner = IRTExtractor(None, **TINY_PLAIN).eval()
     images = torch.rand(2, 3, 32, 32)
@@ -141,38 +76,3 @@ def test_scales_are_averaged_and_pca_comes_after():
     torch.testing.assert_close(wrapped(images), expected)
     compact = at_scales(ExtractorWithPCA(inner, None, 4), [0.5, 1])
     assert isinstance(compact, ExtractorWithPCA) and isinstance(compact.extractor, AtScales) and compact.feat_dim == 4
-
-
-def test_the_script_gives_the_figures_of_the_full_ranking(data: Path):
-    folder = data.parent
-    extractor = IRTExtractor(None, arch="vit_tiny_patch16_224", timm_args={"depth": 1}).eval()
-    torch.save(extractor.state_dict(), folder / "model.pth")
-    done = subprocess.run(
-        [
-            *(sys.executable, str(ROOT / "examples/evaluate_revisited.py"), f"dataset_root={data.name}"),
-            *("checkpoint=model.pth", "arch=vit_tiny_patch16_224", "+timm_args.depth=1", "side=32"),
-            *("average_over_scales=[0.7071,1]", "num_workers=0", "accelerator=cpu", "hydra.run.dir=run"),
-            *(f"distractors={data.name}/revisitop1m", "distractor_descriptors=described"),
-        ],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    scores = json.loads((folder / "run/revisited.json").read_text())
-    assert "roxford5k: 3 queries, 19 images, 192 dimensions" in done.stdout
-    row = next(line for line in done.stdout.splitlines() if line.startswith("medium"))
-    assert f"{100 * scores['medium']['map']:.2f}" in row and "mP@10" in done.stdout
-    assert sum(map(len, stored_chunks(folder / "described"))) == 7
-
-    read = load_revisited(data, "roxford5k")
-    transform = get_transforms("norm_resize_torch", im_size=32)
-    embedder = Embedder(AtScales(extractor, [0.7071, 1]), transform)
-    queries = describe_whole(embedder, [read.root / p for p in read.query_paths], read.query_boxes)
-    images = [read.root / p for p in read.database_paths]
-    images += [data / "revisitop1m" / p for p in distractor_paths(data / "revisitop1m")]
-    rankings = np.argsort(-queries @ describe_whole(embedder, images).T, axis=1)
-    expected = evaluate_revisited(rankings, read.ground_truth)
-    for level, values in expected.items():
-        assert scores[level] == pytest.approx(values)

@@ -59,7 +59,7 @@ def test_both_shards_hold_everything_and_the_broken_one_is_listed(printed: list[
     assert sum("broken: broken.png" in text for text in printed) == 1
 
 
-def test_the_second_time_nothing_is_described_again(
+def test_the_second_time_nothing_is_embedded_again(
     folder: Path, printed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)

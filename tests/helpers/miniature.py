@@ -163,3 +163,12 @@ def revisited(root: Path, name: str = "roxford5k", n_database: int = 12, sizes: 
     content = {"imlist": database, "qimlist": queries, "gnd": gnd}
     (root / name / f"gnd_{name}.pkl").write_bytes(pickle.dumps(content, protocol=2))
     return content
+
+
+def revisited_with_distractors(root: Path) -> Path:
+    """Revisited Oxford in images of three sizes, and seven distractors."""
+    sizes = ((40, 32), (32, 40), (48, 48))
+    revisited(root, sizes=sizes)
+    for i in range(7):
+        image(root / f"revisitop1m/jpg/{i % 2}/{i}.jpg", size=sizes[i % 3])
+    return root

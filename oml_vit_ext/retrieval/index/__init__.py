@@ -1,1 +1,25 @@
-"""An index of images that people keep."""
+"""An index of images that people keep: in a folder through faiss, or in Milvus."""
+
+from oml_vit_ext.retrieval.index.embedder import Embedder
+from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
+from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex
+from oml_vit_ext.retrieval.index.image_list import list_images, parse_box
+from oml_vit_ext.retrieval.index.milvus_index import MilvusIndex
+from oml_vit_ext.retrieval.index.rerank_hits import rerank_hits
+from oml_vit_ext.retrieval.index.search_index import SearchIndex, search_shards
+from oml_vit_ext.retrieval.index.storage import locked
+
+__all__ = [
+    "AddReport",
+    "Embedder",
+    "Fingerprint",
+    "Hit",
+    "ImageIndex",
+    "MilvusIndex",
+    "SearchIndex",
+    "list_images",
+    "locked",
+    "parse_box",
+    "rerank_hits",
+    "search_shards",
+]

@@ -1,4 +1,4 @@
-"""A model with its transforms: image files in, descriptors out, broken images listed."""
+"""A model with its transforms: image files in, embeddings out, broken images listed."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from oml_vit_ext.common.arrays import Box, Floats
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-from oml_vit_ext.retrieval.rows import Floats
+from oml_vit_ext.retrieval.index.model_config import with_absolute_files
+from oml_vit_ext.retrieval.old_names import OldBatchNames, OldEmbedderNames
 
-Box = tuple[int, int, int, int]  # left, upper, right, lower, px
 _Item = tuple[int, Tensor | None, str]
 
 
 @dataclass(frozen=True)
-class Described:
-    """One batch: which of the images, their descriptors ``(n, dim)``, and which could not be described, and why."""
+class Embedded(OldBatchNames):
+    """One batch: which of the images, their embeddings ``(n, dim)``, and which could not be embedded, and why."""
 
     positions: list[int]
-    descriptors: Floats
+    embeddings: Floats
     broken: list[tuple[int, str]]
 
 
-class Embedder:
+class Embedder(OldEmbedderNames):
     """An extractor, the transforms of its images, and where it runs.
 
     Args:
         extractor: Maps ``(B, 3, H, W)`` to ``(B, dim)``. It is put into evaluation mode.
-        transform: Of torchvision or albumentations, as for OML's datasets.
+        transform: A ``Compose`` of torchvision or albumentations, as for OML's datasets.
         config: How to build both again, ``{"extractor": {name, args}, "transforms": {name, args}}``; an index keeps it.
         batch_size: Images at once.
         num_workers: Processes that read images; 0 reads them in this one.
@@ -65,7 +66,7 @@ class Embedder:
     @classmethod
     def from_config(cls, extractor: Mapping[str, Any], transforms: Mapping[str, Any], **settings: Any) -> Embedder:
         """Build from the two parts of a YAML config, each ``{name, args}``; ``settings`` as in the constructor."""
-        config = {"extractor": _absolute_files(extractor), "transforms": _absolute_files(transforms)}
+        config = {"extractor": with_absolute_files(extractor), "transforms": with_absolute_files(transforms)}
         return cls(
             get_extractor_by_cfg(config["extractor"]),
             get_transforms_by_cfg(config["transforms"]),
@@ -77,46 +78,46 @@ class Embedder:
     def fingerprint(self) -> Fingerprint:
         return Fingerprint.of(self.extractor, self.transform)
 
-    def describe(
+    def embed(
         self, paths: Sequence[Path], boxes: Sequence[Box | None] | None = None, *, verbose: bool = False
-    ) -> Iterator[Described]:
-        """Descriptors of image files, batch by batch, in order.
+    ) -> Iterator[Embedded]:
+        """Embeddings of image files, or of the parts of them inside ``boxes`` (px), batch by batch, in order.
 
-        An image that cannot be read, or whose descriptor is not finite or all zeros, is reported with the reason.
+        An image that cannot be read, or whose embedding is not finite or all zeros, is reported with the reason.
         """
         images = ImageBaseDataset(list(paths), bboxes=None if boxes is None else list(boxes), transform=self.transform)
         loader: DataLoader[_Item] = DataLoader(
             _Readable(images), batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=list
         )
-        with tqdm(total=len(paths), desc="Describing images", unit=" images", disable=not verbose) as bar:
+        with tqdm(total=len(paths), desc="Embedding images", unit=" images", disable=not verbose) as bar:
             for batch in loader:
-                yield self._describe_batch(batch)
+                yield self._embed_batch(batch)
                 bar.update(len(batch))
 
-    def describe_all(self, paths: Sequence[Path]) -> Floats:
-        """Descriptors ``(len(paths), dim)``.
+    def embed_all(
+        self, paths: Sequence[Path], boxes: Sequence[Box | None] | None = None, *, verbose: bool = False
+    ) -> Floats:
+        """Embeddings ``(len(paths), dim)`` of images, or of the parts of them inside ``boxes`` (px), in order.
 
         Raises:
-            ValueError: An image is broken.
+            ValueError: An image cannot be read, or its embedding is not finite or all zeros.
         """
         parts = []
-        for described in self.describe(paths):
-            for position, reason in described.broken:
+        for batch in self.embed(paths, boxes, verbose=verbose):
+            for position, reason in batch.broken:
                 raise ValueError(f"The image {str(paths[position])!r} cannot be used: {reason}.")
-            parts.append(described.descriptors)
+            parts.append(batch.embeddings)
         return np.concatenate(parts) if parts else np.empty((0, self.fingerprint.width), dtype=np.float32)
 
-    def _describe_batch(self, batch: list[_Item]) -> Described:
+    def _embed_batch(self, batch: list[_Item]) -> Embedded:
         broken = [(position, reason) for position, tensor, reason in batch if tensor is None]
         readable = [(position, tensor) for position, tensor, _ in batch if tensor is not None]
-        descriptors = self._forward([tensor for _, tensor in readable])
-        good = np.isfinite(descriptors).all(axis=1) & descriptors.any(axis=1)
+        embeddings = self._forward([tensor for _, tensor in readable])
+        good = np.isfinite(embeddings).all(axis=1) & embeddings.any(axis=1)
         for (position, _), is_good in zip(readable, good, strict=True):
             if not is_good:
-                broken.append((position, "its descriptor is not finite, or all zeros"))
-        return Described(
-            [p for (p, _), ok in zip(readable, good, strict=True) if ok], descriptors[good], sorted(broken)
-        )
+                broken.append((position, "its embedding is not finite, or all zeros"))
+        return Embedded([p for (p, _), ok in zip(readable, good, strict=True) if ok], embeddings[good], sorted(broken))
 
     @torch.no_grad()
     def _forward(self, tensors: list[Tensor]) -> Floats:
@@ -126,12 +127,12 @@ class Embedder:
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for i, tensor in enumerate(tensors):
             by_shape.setdefault(tuple(tensor.shape), []).append(i)
-        descriptors: list[Floats] = [np.empty(0, dtype=np.float32)] * len(tensors)
+        embeddings: list[Floats] = [np.empty(0, dtype=np.float32)] * len(tensors)
         for members in by_shape.values():
             out = self.extractor(torch.stack([tensors[i] for i in members]).to(self.device)).float().cpu().numpy()
             for i, row in zip(members, out, strict=True):
-                descriptors[i] = row
-        return np.stack(descriptors)
+                embeddings[i] = row
+        return np.stack(embeddings)
 
 
 class _Readable(Dataset[_Item]):
@@ -148,12 +149,3 @@ class _Readable(Dataset[_Item]):
             return item, torch.as_tensor(self._images[item][self._images.input_tensors_key]), ""
         except Exception as error:  # decoders raise whatever they like on broken files
             return item, None, f"{type(error).__name__}: {error}".rstrip(".")
-
-
-def _absolute_files(config: Any) -> Any:
-    """The same config, with files that exist (weights) named by absolute paths: it must work from any folder."""
-    if isinstance(config, Mapping):
-        return {key: _absolute_files(value) for key, value in config.items()}
-    if isinstance(config, (str, Path)) and Path(config).is_file():
-        return str(Path(config).absolute())
-    return config

@@ -1,4 +1,4 @@
-"""Tells whether two models give the same descriptors."""
+"""Tells whether two models give the same embeddings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from oml_vit_ext.common.evaluating import evaluating
 from oml_vit_ext.common.hashing import hash_state
 
-# Another device or another version of a library moves a descriptor by well under a percent of its length.
+# Another device or another version of a library moves an embedding by well under a percent of its length.
 _TOLERANCE = 0.02
 
 
@@ -29,7 +29,7 @@ class Fingerprint:
         model: Class of the extractor.
         weights: BLAKE2b over names, types, shapes and bytes of its state dict, in hex.
         transforms: Their ``repr``, for the message only.
-        probe: The descriptor of a fixed picture: it shows what weights do not, such as pooling, crop, normalisation.
+        probe: The embedding of a fixed picture: it shows what weights do not, such as pooling, crop, normalisation.
     """
 
     model: str
@@ -55,11 +55,11 @@ class Fingerprint:
 
     @property
     def width(self) -> int:
-        """Dimension of the descriptors."""
+        """Dimension of the embeddings."""
         return len(self.probe)
 
     def check_same(self, other: Fingerprint, ours: str, theirs: str) -> None:
-        """Raise a ``ValueError`` unless both give the same descriptors.
+        """Raise a ``ValueError`` unless both give the same embeddings.
 
         Args:
             other: Another model's.
@@ -69,12 +69,12 @@ class Fingerprint:
         if difference:
             raise ValueError(
                 f"{ours.capitalize()} and {theirs} come from different models: {difference}. Distances between their "
-                f"descriptors mean nothing: use the model of {ours}, or make it again with this one."
+                f"embeddings mean nothing: use the model of {ours}, or make it again with this one."
             )
 
     def _difference(self, other: Fingerprint, ours: str, theirs: str) -> str:
         if self.width != other.width:
-            return f"{ours} has descriptors of {self.width} dimensions, {theirs} of {other.width}"
+            return f"{ours} has embeddings of {self.width} dimensions, {theirs} of {other.width}"
         if self.weights != other.weights:
             return (
                 f"the weights of {ours} ({self.model}) have the hash {self.weights[:12]}, "
@@ -86,11 +86,11 @@ class Fingerprint:
         if self.transforms != other.transforms:
             one, two = " ".join(self.transforms.split()), " ".join(other.transforms.split())
             return f"the weights agree, but the transforms are {one} for {ours} and {two} for {theirs}"
-        return "weights and transforms agree, but one picture gets two descriptors (another pooling or normalisation?)"
+        return "weights and transforms agree, but one picture gets two embeddings (another pooling or normalisation?)"
 
 
 def _probe(extractor: nn.Module, transform: Any) -> Tensor:
-    """The descriptor of smooth noise, 160 × 120 px, through reading and transforms."""
+    """The embedding of smooth noise, 160 × 120 px, through reading and transforms."""
     coarse = np.random.RandomState(0).randint(0, 256, (12, 16, 3)).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(coarse).resize((160, 120), Image.Resampling.BILINEAR).save(buffer, format="PNG")

@@ -1,4 +1,4 @@
-"""What every index of images does, wherever it keeps its descriptors: add what is new, answer an image."""
+"""What every index of images does, wherever it keeps its embeddings: add what is new, answer an image."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.image_list import list_images, parse_box
-from oml_vit_ext.retrieval.rows import Embeddings, Floats, Rows
+from oml_vit_ext.retrieval.index.model_config import check_runs_no_code
+from oml_vit_ext.retrieval.old_names import OldIndexNames, takes_descriptors
+from oml_vit_ext.retrieval.rows import Embeddings, Rows
 
-_DESCRIBED_AT_ONCE = 16_384  # images between two writes to the store
+_EMBEDDED_AT_ONCE = 16_384  # images between two writes to the store
 
 
 class Hit(NamedTuple):
@@ -51,12 +54,12 @@ class AddReport:
         return "\n".join([counts, *(f"  broken: {path}: {reason}" for path, reason in self.broken)])
 
 
-class ImageIndex(ABC):
-    """Images of one root folder, described by one model.
+class ImageIndex(OldIndexNames, ABC):
+    """Images of one root folder, embedded by one model.
 
     Args:
         root: Folder that the paths of the images are relative to.
-        fingerprint: Of the model whose descriptors the index holds.
+        fingerprint: Of the model whose embeddings the index holds.
         config: ``{"extractor": {name, args}, "transforms": {name, args}}``: how to build the model again.
     """
 
@@ -66,7 +69,7 @@ class ImageIndex(ABC):
         self.config = config
 
     def add(self, source: Path | str | pd.DataFrame, embedder: Embedder, *, verbose: bool = False) -> AddReport:
-        """Describe and add the images that are new or have changed since (by size or time of the file).
+        """Embed and add the images that are new or have changed since (by size or time of the file).
 
         Args:
             source: A folder below the root, a dataframe of OML, or a part of what ``list_images`` returns.
@@ -84,15 +87,15 @@ class ImageIndex(ABC):
         report = AddReport()
         if len(images) == 0:
             return report
-        known = self.known(images.key.tolist())
+        known = self._stamps(images.key.tolist())
         stamps = [known.get(key) for key in images.key]
         same = np.array(
             [old == now for old, now in zip(stamps, zip(images["size"], images.mtime_ns, strict=True), strict=True)]
         )
         report.unchanged = int(same.sum())
         todo = images[~same].reset_index(drop=True)
-        for start in range(0, len(todo), _DESCRIBED_AT_ONCE):
-            report += self._add_part(todo[start : start + _DESCRIBED_AT_ONCE].reset_index(drop=True), embedder, verbose)
+        for start in range(0, len(todo), _EMBEDDED_AT_ONCE):
+            report += self._add_part(todo[start : start + _EMBEDDED_AT_ONCE].reset_index(drop=True), embedder, verbose)
         report.changed = sum(old is not None for old, s in zip(stamps, same, strict=True) if not s)
         report.changed -= sum(known.get(key) is not None for key, _ in report.broken)
         report.added -= report.changed
@@ -101,26 +104,27 @@ class ImageIndex(ABC):
             raise ValueError(f"None of the {len(images)} images can be used; the first, {path!r}: {reason}.")
         return report
 
-    def add_descriptors(
-        self, source: Path | str | pd.DataFrame, descriptors: Embeddings, fingerprint: Fingerprint
+    @takes_descriptors
+    def add_embeddings(
+        self, source: Path | str | pd.DataFrame, embeddings: Embeddings, fingerprint: Fingerprint
     ) -> AddReport:
-        """Add images whose descriptors are there already, e.g. from OML's prediction pipeline on several nodes.
+        """Add images whose embeddings are there already, e.g. from OML's prediction pipeline on several nodes.
 
         Args:
             source: The images, as for :meth:`add`.
-            descriptors: One row per image, ``(n, dim)``, in the order of ``list_images(source, root)``.
+            embeddings: One row per image, ``(n, dim)``, in the order of ``list_images(source, root)``.
             fingerprint: Of the model that made them.
 
         Raises:
-            ValueError: Another model, another dimension or number of descriptors, or rows that are not finite.
+            ValueError: Another model, another dimension or number of embeddings, or rows that are not finite.
         """
-        self.check_model(fingerprint, "the descriptors")
+        self.check_model(fingerprint, "the embeddings")
         images = list_images(source, self.root)
-        rows = self._checked(descriptors)
+        rows = self._checked(embeddings)
         if len(rows) != len(images):
-            raise ValueError(f"There are {len(rows)} descriptors for {len(images)} images: expected one each.")
-        known = self.known(images.key.tolist())
-        self.store(images, rows.block(0, len(rows)))
+            raise ValueError(f"There are {len(rows)} embeddings for {len(images)} images: expected one each.")
+        known = self._stamps(images.key.tolist())
+        self._store(images, rows.block(0, len(rows)))
         return AddReport(added=len(images) - len(known), changed=len(known))
 
     def search_images(
@@ -134,20 +138,27 @@ class ImageIndex(ABC):
             ValueError: Another model than the index's, or an image cannot be read.
         """
         self.check_model(embedder.fingerprint, "the query")
-        return self.search(embedder.describe_all([Path(p) for p in paths]), k, search_params=search_params)
+        return self.search(embedder.embed_all([Path(p) for p in paths]), k, search_params=search_params)
 
     def check_model(self, fingerprint: Fingerprint, what: str) -> None:
         """Raise a ``ValueError`` if ``what`` comes from another model than the index."""
         self.fingerprint.check_same(fingerprint, "the index", what)
 
-    def embedder(self, **settings: Any) -> Embedder:
-        """The model of the index, built again from the stored config; ``settings`` as for :class:`Embedder`.
+    def embedder(self, *, trust_weights: bool = False, **settings: Any) -> Embedder:
+        """The model of the index, built again from the stored config.
+
+        Args:
+            trust_weights: Also read files of weights that can run code, such as pickles; only for an index, and files,
+                of somebody that you trust.
+            settings: As for :class:`Embedder`: ``batch_size``, ``num_workers``, ``device``.
 
         Raises:
-            ValueError: No config was stored, or what it builds is no longer the same model.
+            ValueError: No config was stored, it needs ``trust_weights``, or what it builds is no longer the same model.
         """
         if self.config is None:
             raise ValueError("The index holds no config of its model: build the Embedder yourself.")
+        if not trust_weights:
+            check_runs_no_code(self.config)
         built = Embedder.from_config(self.config["extractor"], self.config["transforms"], **settings)
         self.check_model(built.fingerprint, "what its stored config builds today")
         return built
@@ -157,15 +168,15 @@ class ImageIndex(ABC):
         """Number of images."""
 
     @abstractmethod
-    def search(self, descriptors: Embeddings, k: int = 10, *, search_params: str = "") -> list[list[Hit]]:
-        """The ``k`` nearest images for each descriptor ``(n, dim)``, nearest first; fewer if the index is smaller."""
+    def search(self, embeddings: Embeddings, k: int = 10, *, search_params: str = "") -> list[list[Hit]]:
+        """The ``k`` nearest images for each embedding ``(n, dim)``, nearest first; fewer if the index is smaller."""
 
     @abstractmethod
-    def known(self, keys: list[str]) -> Mapping[str, tuple[int, int]]:
+    def _stamps(self, keys: list[str]) -> Mapping[str, tuple[int, int]]:
         """Size and time of the files, as stored, of those of ``keys`` that the index holds."""
 
     @abstractmethod
-    def store(self, images: pd.DataFrame, descriptors: Floats) -> None:
+    def _store(self, images: pd.DataFrame, embeddings: Floats) -> None:
         """Add rows, or replace those whose key is there already."""
 
     def _add_part(self, images: pd.DataFrame, embedder: Embedder, verbose: bool) -> AddReport:
@@ -174,22 +185,22 @@ class ImageIndex(ABC):
         parts: list[Floats] = []
         paths = [self.root / path for path in images.path]
         boxes = [parse_box(box) for box in images.box]
-        for described in embedder.describe(paths, boxes, verbose=verbose):
-            positions.extend(described.positions)
-            parts.append(described.descriptors)
-            report.broken.extend((str(images.key[position]), reason) for position, reason in described.broken)
+        for batch in embedder.embed(paths, boxes, verbose=verbose):
+            positions.extend(batch.positions)
+            parts.append(batch.embeddings)
+            report.broken.extend((str(images.key[position]), reason) for position, reason in batch.broken)
         if positions:
-            self.store(images.iloc[positions].reset_index(drop=True), np.concatenate(parts))
+            self._store(images.iloc[positions].reset_index(drop=True), np.concatenate(parts))
         report.added = len(positions)
         return report
 
-    def _checked(self, descriptors: Embeddings, k: int = 1) -> Rows:
-        if isinstance(descriptors, (np.ndarray, Tensor)) and descriptors.ndim == 1:
-            descriptors = descriptors[None]
-        rows = Rows(descriptors, name="descriptors")
+    def _checked(self, embeddings: Embeddings, k: int = 1) -> Rows:
+        if isinstance(embeddings, (np.ndarray, Tensor)) and embeddings.ndim == 1:
+            embeddings = embeddings[None]
+        rows = Rows(embeddings, name="embeddings")
         if rows.dim != self.fingerprint.width:
             raise ValueError(
-                f"The descriptors have {rows.dim} dimensions, but those of the index have {self.fingerprint.width}: "
+                f"The embeddings have {rows.dim} dimensions, but those of the index have {self.fingerprint.width}: "
                 f"they come from another model."
             )
         if k < 1:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 from oml.const import LABELS_COLUMN, PATHS_COLUMN, X1_COLUMN, X2_COLUMN, Y1_COLUMN, Y2_COLUMN
 
+from oml_vit_ext.common.arrays import Box
 from oml_vit_ext.images.folders import image_files
 from oml_vit_ext.images.formats import EXTENSIONS
-from oml_vit_ext.retrieval.index.embedder import Box
 
 COLUMNS = ["key", "path", "box", "label", "size", "mtime_ns"]
 _BOX_COLUMNS = [X1_COLUMN, Y1_COLUMN, X2_COLUMN, Y2_COLUMN]

@@ -11,10 +11,13 @@ from typing import Any
 
 import pandas as pd
 
+from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex
-from oml_vit_ext.retrieval.rows import Embeddings, Floats
+from oml_vit_ext.retrieval.old_names import takes_descriptors
+from oml_vit_ext.retrieval.rows import Embeddings
+from oml_vit_ext.retrieval.search_params import parse_search_params
 
 _MESSAGE_BYTES = 4_000_000  # a message to the server may have 64 MB
 _LONGEST_TEXT = 65_535  # bytes; Milvus' own limit for VARCHAR
@@ -23,7 +26,7 @@ _TEXTS = ("path", "label", "box")
 
 
 class MilvusIndex(ImageIndex):
-    """Images and descriptors in a collection of Milvus: more than one machine holds, or many people query.
+    """Images and embeddings in a collection of Milvus: more than one machine holds, or many people query.
 
     ``add``, ``search`` and ``search_images`` are those of :class:`~oml_vit_ext.retrieval.SearchIndex`; what is added is
     stored at once. Beside the collection stands a second one, ``<collection>_model``, with the model's fingerprint.
@@ -90,7 +93,7 @@ class MilvusIndex(ImageIndex):
             model = _schema(client, milvus, fingerprint.width)
             model.add_field("info", text, max_length=_LONGEST_TEXT)
             known = fingerprint.to_dict()
-            known.pop("probe")  # it is the descriptor of that row
+            known.pop("probe")  # it is the embedding of that row
             info = {"root": str(Path(root).absolute()), "config": config, "model": known}
             _create_collection(client, f"{collection}_model", model, "FLAT", {})
             row = {"key": "model", "descriptor": list(fingerprint.probe), "info": json.dumps(info)}
@@ -131,16 +134,17 @@ class MilvusIndex(ImageIndex):
     def __len__(self) -> int:
         return int(self._client.query(self.collection, filter="", output_fields=["count(*)"])[0]["count(*)"])
 
-    def search(self, descriptors: Embeddings, k: int = 10, *, search_params: str = "") -> list[list[Hit]]:
+    @takes_descriptors
+    def search(self, embeddings: Embeddings, k: int = 10, *, search_params: str = "") -> list[list[Hit]]:
         """As in :class:`ImageIndex`; ``search_params`` as Milvus names them: ``nprobe=16``, ``ef=64``.
 
         Raises:
-            ValueError: Descriptors of another dimension, not finite or all zeros; ``k`` below 1 or above 16 384.
+            ValueError: Embeddings of another dimension, not finite or all zeros; ``k`` below 1 or above 16 384.
         """
-        queries = self._checked(descriptors, k)
+        queries = self._checked(embeddings, k)
         if k > _MOST_HITS:
             raise ValueError(f"k is {k}, expected at most {_MOST_HITS}: Milvus returns no more for one query.")
-        params = {"metric_type": "L2", "params": _parse_params(search_params)}
+        params = {"metric_type": "L2", "params": parse_search_params(search_params)}
         hits = []
         for _, rows in queries.blocks(self._rows_per_message()):
             for found in self._client.search(
@@ -150,7 +154,7 @@ class MilvusIndex(ImageIndex):
                 hits.append([Hit(distance=max(0.0, f["distance"]) ** 0.5, **_texts(f["entity"])) for f in found])
         return hits
 
-    def known(self, keys: list[str]) -> dict[str, tuple[int, int]]:
+    def _stamps(self, keys: list[str]) -> dict[str, tuple[int, int]]:
         by_id = {_identifier(key): key for key in keys}
         found = {}
         for ids in _batches(list(by_id), 1_000):
@@ -158,12 +162,12 @@ class MilvusIndex(ImageIndex):
                 found[by_id[row["key"]]] = (int(row["size"]), int(row["mtime_ns"]))
         return found
 
-    def store(self, images: pd.DataFrame, descriptors: Floats) -> None:
+    def _store(self, images: pd.DataFrame, embeddings: Floats) -> None:
         records = images[[*_TEXTS, "size", "mtime_ns"]].to_dict("records")
         for number, key in enumerate(images.key):
             records[number]["key"] = _identifier(key)
         for positions in _batches(list(range(len(records))), self._rows_per_message()):
-            rows = [{**records[i], "descriptor": descriptors[i].tolist()} for i in positions]
+            rows = [{**records[i], "descriptor": embeddings[i].tolist()} for i in positions]
             self._client.upsert(self.collection, rows)
 
     def _rows_per_message(self) -> int:
@@ -212,17 +216,6 @@ def _identifier(key: str) -> str:
 
 def _texts(entity: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(entity[name]) for name in _TEXTS}
-
-
-def _parse_params(params: str) -> dict[str, float]:
-    parsed: dict[str, float] = {}
-    for assignment in filter(None, params.split(",")):
-        name, _, value = assignment.partition("=")
-        try:
-            parsed[name.strip()] = int(value) if value.strip().isdigit() else float(value)
-        except ValueError as error:
-            raise ValueError(f"search_params {params!r} are not understood, expected e.g. 'nprobe=16'.") from error
-    return parsed
 
 
 def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:

@@ -1,44 +1,43 @@
-"""An index of images that people keep: descriptors, paths and the model's fingerprint in one folder."""
+"""An index of images that people keep: embeddings, paths and the model's fingerprint in one folder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import faiss
 import pandas as pd
 
-from oml_vit_ext.retrieval.engines import (
-    EXACT,
-    Engine,
-    FaissEngine,
-    add_rows,
-    build_index,
-    empty_index,
-    exact_engine,
-)
+from oml_vit_ext.common.arrays import Floats
+from oml_vit_ext.retrieval.engines import Engine, FaissEngine, empty_index, exact_engine
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex
-from oml_vit_ext.retrieval.index.storage import MANIFEST, commit, is_ours, locked, read_manifest, verify_checksums
-from oml_vit_ext.retrieval.index.table import DescriptorTable
+from oml_vit_ext.retrieval.index.kept_faiss import KeptFaiss
+from oml_vit_ext.retrieval.index.storage import (
+    MANIFEST,
+    check_target,
+    commit,
+    locked,
+    read_manifest,
+    verify_checksums,
+)
+from oml_vit_ext.retrieval.index.table import EmbeddingTable
 from oml_vit_ext.retrieval.nearest import nearest
-from oml_vit_ext.retrieval.retrieve import MEMORY_MB
-from oml_vit_ext.retrieval.rows import Embeddings, Floats
-
-# An approximate index that has grown to this many times the images it was trained on is trained again.
-_RETRAIN_AT = 2.0
+from oml_vit_ext.retrieval.old_names import takes_descriptors
+from oml_vit_ext.retrieval.rows import Embeddings
+from oml_vit_ext.retrieval.settings import EXACT, MEMORY_MB, Settings
 
 
 class SearchIndex(ImageIndex):
-    """Descriptors of images, searched exactly or through a faiss index, and kept in a folder.
+    """Embeddings of images, searched exactly or through a faiss index, and kept in a folder.
 
-    ``build`` or ``load`` one; ``add`` describes only images that are new or changed; ``save`` writes what is new, so
-    that a crash at any moment leaves the last saved state. The descriptors themselves are always kept (4 bytes per
+    ``build`` or ``load`` one; ``add`` embeds only images that are new or changed; ``save`` writes what is new, so
+    that a crash at any moment leaves the last saved state. The embeddings themselves are always kept (4 bytes per
     dimension): the approximate index can be made again from them, and found images get their true distances.
+
+    Several threads may search at once, not while another one adds.
 
     Args:
         root: Folder that the paths of the images are relative to.
@@ -48,19 +47,43 @@ class SearchIndex(ImageIndex):
 
     Raises:
         ValueError: faiss does not know ``index``, or it does not go with the dimension.
+
+    Example:
+        Three pictures in one colour each, embedded by their mean colour.
+
+        >>> import tempfile, torch
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from torchvision.transforms import Compose, ToTensor
+        >>> from oml_vit_ext.retrieval import Embedder
+        >>> class MeanColour(torch.nn.Module):
+        ...     def forward(self, images):  # (B, 3, H, W) -> (B, 3)
+        ...         return images.mean(dim=(2, 3))
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> photos = Path(folder.name, "photos")
+        >>> photos.mkdir()
+        >>> for name in ("red", "orange", "blue"):
+        ...     Image.new("RGB", (8, 8), name).save(photos / f"{name}.png")
+        >>> embedder = Embedder(MeanColour(), Compose([ToTensor()]), device="cpu")
+        >>> index, report = SearchIndex.build(photos, embedder)
+        >>> print(report)
+        3 added, 0 changed, 0 unchanged, 0 broken
+        >>> index.save(Path(folder.name, "index"))
+        >>> index = SearchIndex.load(Path(folder.name, "index"))
+        >>> [hits] = index.search_images([photos / "red.png"], embedder, k=2)
+        >>> [(hit.path, round(hit.distance, 2)) for hit in hits]
+        [('red.png', 0.0), ('orange.png', 0.65)]
+        >>> folder.cleanup()
     """
 
     def __init__(
         self, root: Path | str, fingerprint: Fingerprint, index: str = EXACT, config: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__(root, fingerprint, config)
-        empty_index(fingerprint.width, index)  # a wrong string is told before images are described
+        empty_index(fingerprint.width, index)  # a wrong string is told before images are embedded
         self.index = index
-        self._table = DescriptorTable()
-        self._faiss: Any = None  # over the first rows of the table
-        self._faiss_file = ""  # where it is, or an earlier state of it
-        self._faiss_is_new = False
-        self._n_trained = 0
+        self._table = EmbeddingTable()
+        self._faiss = KeptFaiss(index)
         self._folder: Path | None = None
         self._manifest: dict[str, Any] | None = None
         self._mapped = False
@@ -85,12 +108,12 @@ class SearchIndex(ImageIndex):
 
     @classmethod
     def load(cls, folder: Path | str, *, root: Path | str | None = None, mmap: bool = False) -> SearchIndex:
-        """Read an index. Only load one that you trust: faiss and weights files are read from where it says.
+        """Read an index. Only load one that you trust: faiss's reader is not made for hostile files.
 
         Args:
             folder: Where ``save`` put it.
             root: Where the images are now, if they have moved.
-            mmap: Leave descriptors and faiss index on disk, for indexes larger than memory. Such an index cannot be
+            mmap: Leave embeddings and faiss index on disk, for indexes larger than memory. Such an index cannot be
                 added to, and of its files only the sizes are checked, not the checksums.
 
         Raises:
@@ -125,15 +148,15 @@ class SearchIndex(ImageIndex):
         if not len(self):
             raise ValueError(f"There are no images to save in {str(target)!r}.")
         self._raise_if_mapped()
-        if finish:
-            self._up_to_date_faiss()
-        self._check_target(target)  # before a lock is left in somebody's folder
+        if finish and self.index != EXACT:
+            self._faiss.up_to_date(self._table.rows())
+        check_target(target, self._folder, self._manifest)  # before a lock is left in somebody's folder
         with locked(target):
-            self._check_target(target)
+            check_target(target, self._folder, self._manifest)
             if target != self._folder or not (target / MANIFEST).is_file():  # nothing of ours is there: write it all
-                self._folder, self._manifest, self._faiss_file = target, None, ""
-                self._table.saved([])
-                self._faiss_is_new = self._faiss is not None
+                self._folder, self._manifest = target, None
+                self._table.mark_saved([])
+                self._faiss.leave_folder()
             self._write(target, finish=finish)
 
     @property
@@ -144,32 +167,35 @@ class SearchIndex(ImageIndex):
     def __len__(self) -> int:
         return len(self._table)
 
+    @takes_descriptors
     def search(
-        self, descriptors: Embeddings, k: int = 10, *, search_params: str = "", memory_mb: float = MEMORY_MB
+        self, embeddings: Embeddings, k: int = 10, *, search_params: str = "", memory_mb: float = MEMORY_MB
     ) -> list[list[Hit]]:
         """As in :class:`ImageIndex`. ``search_params`` is for an approximate index: ``nprobe=16``, ``efSearch=64``.
 
         Raises:
-            ValueError: Descriptors of another dimension, not finite or all zeros; ``k`` below 1; an empty index.
+            ValueError: Embeddings of another dimension, not finite or all zeros; ``k`` below 1; an empty index; wrong
+                ``search_params`` or ``memory_mb``.
         """
-        queries = self._checked(descriptors, k)
+        settings = Settings(self.index, search_params, memory_mb)
+        queries = self._checked(embeddings, k)
         if not len(self):
             raise ValueError("The index is empty: add images before searching.")
-        engine = self._engine(search_params, memory_mb / 2)
-        distances, ids = nearest(queries, self._table.rows(), engine, k, [], memory_mb=memory_mb / 2, verbose=False)
+        engine = self._engine(settings)
+        distances, ids = nearest(queries, self._table.rows(), engine, k, [], settings)
         path, label, box = (self.images[column].to_numpy() for column in ("path", "label", "box"))
         return [
             [Hit(path[i], d, label[i], box[i]) for i, d in zip(row.tolist(), found.tolist(), strict=True)]
             for row, found in zip(ids, distances, strict=True)
         ]
 
-    def known(self, keys: list[str]) -> dict[str, tuple[int, int]]:
-        return self._table.known(keys)
+    def _stamps(self, keys: list[str]) -> dict[str, tuple[int, int]]:
+        return self._table.stamps(keys)
 
-    def store(self, images: pd.DataFrame, descriptors: Floats) -> None:
+    def _store(self, images: pd.DataFrame, embeddings: Floats) -> None:
         self._raise_if_mapped()
-        if self._table.store(images, descriptors):
-            self._faiss, self._faiss_file = None, ""  # most cannot replace a row: made again when it is needed
+        if self._table.put(images, embeddings):
+            self._faiss.forget()
 
     @classmethod
     def _read(cls, folder: Path, manifest: dict[str, Any], root: Path | str | None, mmap: bool) -> SearchIndex:
@@ -179,66 +205,33 @@ class SearchIndex(ImageIndex):
             root or manifest["root"], Fingerprint.from_dict(manifest["model"]), manifest["index"], manifest["config"]
         )
         loaded._folder, loaded._manifest, loaded._mapped = folder, manifest, mmap
-        loaded._table = DescriptorTable.read(folder, [(a, b) for a, b in manifest["parts"]], mmap=mmap)
-        loaded._faiss_file, loaded._n_trained = manifest["faiss_file"], manifest["n_trained"]
-        if loaded._faiss_file:
-            loaded._faiss = faiss.read_index(str(folder / loaded._faiss_file), faiss.IO_FLAG_MMAP if mmap else 0)
+        loaded._table = EmbeddingTable.read(folder, [(a, b) for a, b in manifest["parts"]], mmap=mmap)
+        loaded._faiss.read(
+            folder, manifest["faiss_file"], n_trained=manifest["n_trained"], n_rows=len(loaded), mmap=mmap
+        )
         return loaded
 
-    def _engine(self, search_params: str, memory_mb: float) -> Engine:
+    def _engine(self, settings: Settings) -> Engine:
         if self.index == EXACT:
-            return exact_engine(self._table.rows(), search_params, memory_mb)
-        return FaissEngine(self._up_to_date_faiss(), search_params, self.index)
-
-    def _up_to_date_faiss(self) -> Any:
-        """The approximate index over all rows; ``None`` for an exact one."""
-        if self.index == EXACT or (self._faiss is not None and self._faiss.ntotal == len(self)):
-            return self._faiss
-        rows = self._table.rows()
-        if self._faiss is None or self._mapped or len(self) > _RETRAIN_AT * self._n_trained:
-            self._faiss = build_index(rows, self.index, memory_mb=MEMORY_MB, verbose=False)
-            self._n_trained = len(self)
-        else:
-            add_rows(self._faiss, rows, start=self._faiss.ntotal, memory_mb=MEMORY_MB, verbose=False)
-        self._faiss_is_new = True
-        return self._faiss
-
-    def _check_target(self, target: Path) -> None:
-        try:
-            present = read_manifest(target)
-        except FileNotFoundError:
-            names = [path.name for path in target.iterdir()] if target.is_dir() else []
-            others = sorted(name for name in names if not is_ours(name))
-            if others:
-                raise FileExistsError(
-                    f"The folder {str(target)!r} is no index and holds other files ({others[0]!r}): choose another one."
-                ) from None
-            return
-        if target != self._folder:
-            raise FileExistsError(
-                f"The folder {str(target)!r} holds an index of {present['n_images']} images: load it and add to it, or "
-                f"choose another folder."
-            )
-        if present != self._manifest:
-            raise RuntimeError(
-                f"The index {str(target)!r} has been written by another process since it was loaded: load it again."
-            )
+            return exact_engine(self._table.rows(), settings)
+        return FaissEngine(self._faiss.up_to_date(self._table.rows()), settings.search_params, self.index)
 
     def _write(self, target: Path, *, finish: bool) -> None:
         """Commit the parts that are new or rewritten, and the faiss index if it is new; the folder is locked."""
         before: dict[str, Any] = self._manifest or {"generation": 0, "files": {}}
         generation = before["generation"] + 1
-        files, new = self._table.to_write(generation)
-        faiss_file = self._faiss_file
-        if finish and self._faiss_is_new:
+        self._table.join_new_parts()
+        files, new = self._table.files_to_write(generation)
+        faiss_file = self._faiss.file
+        if finish and self._faiss.is_new:
             faiss_file = f"faiss-{generation:06d}.index"
-            new[faiss_file] = partial(_write_faiss, self._faiss)
+            new[faiss_file] = self._faiss.write
         content = {
             "generation": generation,
             "root": str(self.root),
             "index": self.index,
             "n_images": len(self),
-            "n_trained": self._n_trained,
+            "n_trained": self._faiss.n_trained,
             "config": self.config,
             "model": self.fingerprint.to_dict(),
             "parts": [list(names) for names in files],
@@ -247,24 +240,21 @@ class SearchIndex(ImageIndex):
         used = {*chain(*files), faiss_file}
         keep = {name: entry for name, entry in before["files"].items() if name in used}
         self._manifest = commit(target, content, keep, new)
-        self._table.saved(files)
-        self._faiss_file = faiss_file
-        self._faiss_is_new = self._faiss_is_new and not finish
+        self._table.mark_saved(files)
+        self._faiss.file = faiss_file
+        self._faiss.is_new = self._faiss.is_new and not finish
 
     def _raise_if_mapped(self) -> None:
         if self._mapped:
             raise ValueError("The index was loaded with mmap=True and cannot be changed: load it without.")
 
 
+@takes_descriptors
 def search_shards(
-    shards: Sequence[ImageIndex], descriptors: Embeddings, k: int = 10, *, search_params: str = ""
+    shards: Sequence[ImageIndex], embeddings: Embeddings, k: int = 10, *, search_params: str = ""
 ) -> list[list[Hit]]:
     """The ``k`` nearest images over several indexes of one model; arguments and errors as for ``search``."""
     for shard in shards[1:]:
         shards[0].check_model(shard.fingerprint, "another shard")
-    found = [shard.search(descriptors, k, search_params=search_params) for shard in shards]
+    found = [shard.search(embeddings, k, search_params=search_params) for shard in shards]
     return [sorted(chain(*hits), key=lambda hit: hit.distance)[:k] for hits in zip(*found, strict=True)]
-
-
-def _write_faiss(index: Any, path: Path) -> None:
-    faiss.write_index(index, str(path))

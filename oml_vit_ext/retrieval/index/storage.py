@@ -1,8 +1,8 @@
 """A folder of files that changes as a whole: whoever reads it finds the last complete state.
 
 ``manifest.json`` names the files that count, with their sizes and checksums. New files get new names, the manifest is
-replaced by one rename, and only then old files go. A process that dies in between leaves the old state, and perhaps
-files without meaning that the next commit removes.
+replaced by one rename, and only then old files go. If the process dies in between, the old state stays valid; orphaned
+files are removed by the next commit.
 """
 
 from __future__ import annotations
@@ -90,6 +90,39 @@ def verify_checksums(folder: Path, manifest: Mapping[str, Any]) -> None:
             raise ValueError(f"{str(folder / name)!r} is damaged: its checksum does not fit. Make the index again.")
 
 
+def check_target(target: Path, folder: Path | None, manifest: Mapping[str, Any] | None) -> None:
+    """Make sure that a save to ``target`` replaces nothing of anybody else's.
+
+    Args:
+        target: Where an index is to be saved.
+        folder: Where it came from or was saved last.
+        manifest: What was found or written there.
+
+    Raises:
+        FileExistsError: The folder holds another index, or other files.
+        RuntimeError: Somebody has written there since.
+    """
+    try:
+        present = read_manifest(target)
+    except FileNotFoundError:
+        names = [path.name for path in target.iterdir()] if target.is_dir() else []
+        others = sorted(name for name in names if name not in (MANIFEST, LOCK) and not _OURS.fullmatch(name))
+        if others:
+            raise FileExistsError(
+                f"The folder {str(target)!r} is no index and holds other files ({others[0]!r}): choose another one."
+            ) from None
+        return
+    if target != folder:
+        raise FileExistsError(
+            f"The folder {str(target)!r} holds an index of {present['n_images']} images: load it and add to it, or "
+            f"choose another folder."
+        )
+    if present != manifest:
+        raise RuntimeError(
+            f"The index {str(target)!r} has been written by another process since it was loaded: load it again."
+        )
+
+
 def commit(
     folder: Path, content: Mapping[str, Any], keep: Mapping[str, Any], new: Mapping[str, Writer]
 ) -> dict[str, Any]:
@@ -117,11 +150,6 @@ def commit(
         if _OURS.fullmatch(stale.name) and stale.name not in files and stale.is_file():
             stale.unlink()
     return manifest
-
-
-def is_ours(name: str) -> bool:
-    """Whether a file of this name can only be an index's."""
-    return name in (MANIFEST, LOCK) or _OURS.fullmatch(name) is not None
 
 
 def _checksum_file(path: Path) -> str:

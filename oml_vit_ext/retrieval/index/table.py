@@ -1,4 +1,4 @@
-"""Images and their descriptors, in the parts in which they were added and saved."""
+"""Images and their embeddings, in the parts in which they were added and saved."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.retrieval.index.image_list import COLUMNS
 from oml_vit_ext.retrieval.index.storage import Writer
-from oml_vit_ext.retrieval.rows import Floats, StackedRows
+from oml_vit_ext.retrieval.rows import StackedRows
 
-Files = list[tuple[str, str]]  # of each saved part: the table of images, the array of descriptors
+Files = list[tuple[str, str]]  # of each saved part: the table of images, the array of embeddings
 
 
-class DescriptorTable:
+class EmbeddingTable:
     """Row i of ``images`` (columns as from ``list_images``) belongs to row i of ``rows()``."""
 
     def __init__(self) -> None:
@@ -26,8 +27,8 @@ class DescriptorTable:
         self._rewritten: set[int] = set()  # saved parts with a changed image
 
     @classmethod
-    def read(cls, folder: Path, files: Files, *, mmap: bool) -> DescriptorTable:
-        """The parts saved in ``folder``; with ``mmap``, the descriptors stay there."""
+    def read(cls, folder: Path, files: Files, *, mmap: bool) -> EmbeddingTable:
+        """The parts saved in ``folder``; with ``mmap``, the embeddings stay there."""
         table = cls()
         table.files = files
         table.images = pd.concat([_read_images(folder / images) for images, _ in files], ignore_index=True)
@@ -39,37 +40,44 @@ class DescriptorTable:
         return len(self.images)
 
     def rows(self) -> StackedRows:
-        """All descriptors, ``(len(self), dim)``."""
+        """All embeddings, ``(len(self), dim)``."""
         return StackedRows(self._parts)
 
-    def known(self, keys: list[str]) -> dict[str, tuple[int, int]]:
+    def stamps(self, keys: list[str]) -> dict[str, tuple[int, int]]:
         """Size and time of the files, as stored, of those of ``keys`` that are in the table."""
         found = [(key, self._row_of[key]) for key in keys if key in self._row_of]
         sizes, times = self.images["size"].to_numpy(), self.images.mtime_ns.to_numpy()
         return {key: (int(sizes[row]), int(times[row])) for key, row in found}
 
-    def store(self, images: pd.DataFrame, descriptors: Floats) -> bool:
+    def put(self, images: pd.DataFrame, embeddings: Floats) -> bool:
         """Append rows, or replace those whose key is there already; returns whether any was replaced."""
         is_known = np.array([key in self._row_of for key in images.key], dtype=bool)
         for position in np.flatnonzero(is_known):
-            self._replace(self._row_of[images.key.iloc[position]], images.iloc[position], descriptors[position])
+            self._replace(self._row_of[images.key.iloc[position]], images.iloc[position], embeddings[position])
         new = images[~is_known]
         if len(new):
             self._row_of.update((key, len(self) + offset) for offset, key in enumerate(new.key))
             self.images = pd.concat([self.images, new], ignore_index=True) if len(self) else new.reset_index(drop=True)
-            self._parts.append(np.ascontiguousarray(descriptors[~is_known]))
+            self._parts.append(np.ascontiguousarray(embeddings[~is_known]))
         return bool(is_known.any())
 
-    def to_write(self, generation: int) -> tuple[Files, dict[str, Writer]]:
-        """The files that would hold the whole table, and how to write those of them that are not there yet."""
+    def join_new_parts(self) -> None:
+        """Make one part of all that is not saved yet: it gets one file."""
         n_saved = len(self.files)
-        if len(self._parts) > n_saved:  # one file for all that is new
+        if len(self._parts) > n_saved:
             self._parts[n_saved:] = [np.concatenate(self._parts[n_saved:])]
+
+    def files_to_write(self, generation: int) -> tuple[Files, dict[str, Writer]]:
+        """What a save would leave on disk.
+
+        Returns:
+            The files that hold the whole table, and how to write those of them that are not there yet.
+        """
         files: Files = []
         writers: dict[str, Writer] = {}
         start = 0
         for number, part in enumerate(self._parts):
-            if number < n_saved and number not in self._rewritten:
+            if number < len(self.files) and number not in self._rewritten:
                 files.append(self.files[number])
             else:
                 name = f"{generation:06d}-{number:06d}"
@@ -79,17 +87,17 @@ class DescriptorTable:
             start += len(part)
         return files, writers
 
-    def saved(self, files: Files) -> None:
-        """``to_write`` was written: remember where."""
+    def mark_saved(self, files: Files) -> None:
+        """Remember that these files hold the whole table."""
         self.files = files
         self._rewritten.clear()
 
-    def _replace(self, row: int, image: pd.Series, descriptor: Floats) -> None:
+    def _replace(self, row: int, image: pd.Series, embedding: Floats) -> None:
         self.images.iloc[row] = image
         start = 0
         for number, part in enumerate(self._parts):
             if row < start + len(part):
-                part[row - start] = descriptor
+                part[row - start] = embedding
                 self._rewritten.add(number)
                 return
             start += len(part)

@@ -6,20 +6,13 @@ more similar to the query; counting these, chunk after chunk, gives the ranks ex
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from oml_vit_ext.common.files import replaced
-from oml_vit_ext.retrieval.revisited.protocol import KINDS, GroundTruth, Ids, labelled_images, scores_of_ranks
-
-Floats = NDArray[np.float32]
-
-_ROWS_AT_ONCE = 65_536
+from oml_vit_ext.common.arrays import Floats, Ids
+from oml_vit_ext.retrieval.revisited.protocol import KINDS, GroundTruth, labelled_images, scores_of_ranks
 
 
 def evaluate_revisited_embeddings(
@@ -35,56 +28,32 @@ def evaluate_revisited_embeddings(
     """``evaluate_revisited`` on the exact ranking of database and distractors by inner product.
 
     Args:
-        queries: Descriptors ``(Q, D)``.
-        database: Descriptors ``(N, D)`` of the images that the ground truth numbers.
+        queries: Embeddings ``(Q, D)``.
+        database: Embeddings ``(N, D)`` of the images that the ground truth numbers.
         ground_truth: For each query the image numbers ``easy``, ``hard`` and ``junk``.
-        distractors: Chunks ``(any, D)`` of descriptors, see :func:`stored_chunks`; one chunk is in memory at a time.
+        distractors: Chunks ``(any, D)`` of embeddings, see :func:`stored_chunks`; one chunk is in memory at a time.
         kappas: The k of mP@k.
         n_distractors: How many there are, for the progress bar.
         verbose: Show it.
 
     Raises:
-        ValueError: The descriptors do not go together or hold NaN, or the ground truth does not fit the database.
+        ValueError: The embeddings do not go together or hold NaN, or the ground truth does not fit the database.
     """
     queries = _checked(queries, "queries", None)
     database = _checked(database, "database", queries.shape[1])
     images = labelled_images(ground_truth)
     if len(images) != len(queries):
-        raise ValueError(f"There are {len(queries)} query descriptors and ground truth for {len(images)} queries.")
+        raise ValueError(f"There are {len(queries)} query embeddings and ground truth for {len(images)} queries.")
     wanted = [np.concatenate([of_query[kind] for kind in KINDS]) for of_query in images]
     for query, ids in enumerate(wanted):
         if len(ids) and not (ids.min() >= 0 and ids.max() < len(database)):
             raise ValueError(
                 f"The ground truth of query {query} names the images {ids.min()} to {ids.max()}, but there are "
-                f"{len(database)} database descriptors."
+                f"{len(database)} database embeddings."
             )
     ranks, similarities = _ranks_in_database(queries, database, wanted)
     _add_distractors(ranks, similarities, queries, distractors, n_distractors, verbose)
     return scores_of_ranks([_by_kind(of_query, r) for of_query, r in zip(images, ranks, strict=True)], kappas)
-
-
-def stored_chunks(source: str | Path, rows: int = _ROWS_AT_ONCE) -> Iterator[Floats]:
-    """Descriptors on disk in chunks of up to ``rows``: a ``.npy`` matrix, or a folder of them in the order of names.
-
-    Raises:
-        FileNotFoundError: There is no such file, or the folder holds none.
-        ValueError: A file holds no matrix of floating-point numbers, or is cut short.
-    """
-    for file in _stored_files(source):
-        matrix = _open(file)
-        for start in range(0, len(matrix), rows):
-            yield np.ascontiguousarray(matrix[start : start + rows], dtype=np.float32)
-
-
-def n_stored(source: str | Path) -> int:
-    """How many descriptors :func:`stored_chunks` gives."""
-    return sum(len(_open(file)) for file in _stored_files(source))
-
-
-def store(descriptors: NDArray[np.floating[Any]], file: str | Path) -> None:
-    """Write a ``.npy`` file."""
-    with replaced(file) as unfinished, unfinished.open("wb") as handle:
-        np.save(handle, descriptors)
 
 
 def _ranks_in_database(queries: Floats, database: Floats, wanted: list[Ids]) -> tuple[list[Ids], list[Floats]]:
@@ -130,30 +99,12 @@ def _by_kind(images: dict[str, Ids], ranks: Ids) -> dict[str, Ids]:
 def _checked(rows: Floats, name: str, dim: int | None, allow_empty: bool = False) -> Floats:
     rows = np.ascontiguousarray(rows, dtype=np.float32)
     if rows.ndim != 2 or (not allow_empty and len(rows) == 0):
-        raise ValueError(f"The descriptors of the {name} have shape {rows.shape}, expected (rows, dim).")
+        raise ValueError(f"The embeddings of the {name} have shape {rows.shape}, expected (rows, dim).")
     if dim is not None and rows.shape[1] != dim:
         raise ValueError(
             f"The {name} have dimension {rows.shape[1]}, but the queries {dim}: do they come from one model?"
         )
     if not np.isfinite(rows).all():
         bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
-        raise ValueError(f"Descriptor {bad} of the {name} holds NaN or infinity.")
+        raise ValueError(f"Embedding {bad} of the {name} holds NaN or infinity.")
     return rows
-
-
-def _stored_files(source: str | Path) -> list[Path]:
-    source = Path(source)
-    files = sorted(source.glob("*.npy")) if source.is_dir() else [source]
-    if not files or not files[0].is_file():
-        raise FileNotFoundError(f"{source} is missing or holds no .npy files: expected stored descriptors.")
-    return files
-
-
-def _open(file: Path) -> NDArray[np.floating[Any]]:
-    try:
-        matrix = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{file} cannot be read as a matrix of descriptors: {error}") from error
-    if matrix.ndim != 2 or matrix.dtype.kind != "f":
-        raise ValueError(f"{file} holds {matrix.dtype} of shape {matrix.shape}, expected floats of shape (rows, dim).")
-    return matrix

@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Ids = NDArray[np.int64]
+from oml_vit_ext.common.arrays import Ids
 
 
 class Level(NamedTuple):
+    """The kinds of images that count as right, and those that are taken out of the ranking."""
+
     positives: tuple[str, ...]
     junk: tuple[str, ...]
 
@@ -51,6 +53,14 @@ def evaluate_revisited(
     Raises:
         ValueError: There are not as many rankings as queries, a ranking holds an image twice, a key is missing, or an
             image is of two kinds.
+
+    Example:
+        One query; image 3 is junk and counts as not there.
+
+        >>> ground_truth = [{"easy": [0, 1], "hard": [2], "junk": [3]}]
+        >>> scores = evaluate_revisited([[3, 0, 4, 2, 1]], ground_truth, kappas=(1, 5))
+        >>> {name: round(value, 3) for name, value in scores["medium"].items()}
+        {'map': 0.764, 'mp@1': 1.0, 'mp@5': 0.75}
     """
     if len(retrieved_ids) != len(ground_truth):
         raise ValueError(f"There are {len(retrieved_ids)} rankings for {len(ground_truth)} queries: expected as many.")
@@ -58,7 +68,7 @@ def evaluate_revisited(
 
 
 def scores_of_ranks(ranks: Ranks, kappas: Sequence[int] = (1, 5, 10)) -> dict[str, dict[str, float]]:
-    """The same from the rank of each labelled image, which is all that the measures need."""
+    """:func:`evaluate_revisited` from the rank of each labelled image, which is all that the measures need."""
     if any(k < 1 for k in kappas):
         raise ValueError(f"kappas is {list(kappas)}, expected positive numbers.")
     return {
@@ -130,10 +140,14 @@ def average_precision(ranks: Ids, n_positives: int) -> float:
 
 
 def precision_at(k: int, ranks: Ids, n_positives: int) -> float:
-    """Share of positives among the first k images; NaN without positives. Arguments as above.
+    """Share of positives among the first k images; NaN without positives.
 
     The official rule: k is cut to the position of the last positive, so that a query with fewer than k positives can
     reach 1. A positive that was never found has no position, and k stays.
+
+    Args:
+        k: How many images, at least 1.
+        ranks, n_positives: As for :func:`average_precision`.
     """
     if n_positives == 0:
         return float("nan")

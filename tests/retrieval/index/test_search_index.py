@@ -1,15 +1,11 @@
-"""An index that is kept: what it finds, what it refuses, and what is on disk after a crash."""
+"""An index that is kept: what it finds and what it refuses."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,36 +16,9 @@ from torch import nn
 
 from helpers import TINY_PLAIN
 from helpers.embedders import make_embedder, paths_of
-from oml_vit_ext.common import files as common_files
-from oml_vit_ext.retrieval import Embedder, SearchIndex, list_images, locked, search_shards
-from oml_vit_ext.retrieval.index import search_index
-from oml_vit_ext.retrieval.index.storage import LOCK
+from oml_vit_ext.retrieval import Embedder, SearchIndex, list_images, search_shards
 
 TRANSFORMS = {"name": "norm_resize_irt", "args": {"im_size": 32, "crop_size": 32}}
-
-
-@pytest.fixture(scope="module")
-def embedder() -> Embedder:
-    return make_embedder()
-
-
-@pytest.fixture()
-def photos(tmp_path: Path) -> Path:
-    """Twelve pictures in two folders."""
-    rng = np.random.default_rng(0)
-    for i in range(12):
-        path = tmp_path / "photos" / f"shelf {i % 2}" / f"{i:02d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((40, 36)).save(path)
-    return tmp_path / "photos"
-
-
-@pytest.fixture()
-def kept(photos: Path, embedder: Embedder, tmp_path: Path) -> Path:
-    """A saved index of the pictures."""
-    index, _ = SearchIndex.build(photos, embedder)
-    index.save(tmp_path / "index")
-    return tmp_path / "index"
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -59,7 +28,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 def test_it_finds_what_a_plain_comparison_finds(photos: Path, kept: Path, embedder: Embedder) -> None:
     index = SearchIndex.load(kept)
     names = [f"shelf {i % 2}/{i:02d}.png" for i in range(12)]
-    x = embedder.describe_all([photos / name for name in names])
+    x = embedder.embed_all([photos / name for name in names])
     hits = index.search_images([photos / name for name in names], embedder, k=5)
     for query, row in enumerate(hits):
         distances = np.linalg.norm(x - x[query], axis=1)
@@ -92,29 +61,29 @@ def test_dataframes_with_boxes_and_labels(photos: Path, embedder: Embedder, tmp_
     assert index.add(df, embedder).unchanged == 3
 
 
-def test_add_describes_only_what_is_new_or_changed(
+def test_add_embeds_only_what_is_new_or_changed(
     photos: Path, kept: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    described: list[str] = []
-    describe = Embedder.describe
+    embedded: list[str] = []
+    embed = Embedder.embed
     monkeypatch.setattr(
         Embedder,
-        "describe",
-        lambda self, paths, *a, **k: described.extend(p.name for p in paths) or describe(self, paths, *a, **k),
+        "embed",
+        lambda self, paths, *a, **k: embedded.extend(p.name for p in paths) or embed(self, paths, *a, **k),
     )
     index = SearchIndex.load(kept)
     before = files_in(kept)
     shutil.copy(photos / "shelf 0/00.png", photos / "new.png")
     Image.new("RGB", (30, 30), (255, 0, 0)).save(photos / "shelf 1/03.png")
     report = index.add(photos, embedder)
-    assert sorted(described) == ["03.png", "new.png"]
+    assert sorted(embedded) == ["03.png", "new.png"]
     assert (report.added, report.changed, report.unchanged, report.broken) == (1, 1, 11, [])
     index.save()
     assert index.add(photos, embedder).unchanged == 13
 
     index = SearchIndex.load(kept)
     assert len(index) == 13
-    rows = index.search(embedder.describe_all([photos / "shelf 1/03.png", photos / "new.png"]), k=2)
+    rows = index.search(embedder.embed_all([photos / "shelf 1/03.png", photos / "new.png"]), k=2)
     assert rows[0][0].path == "shelf 1/03.png" and rows[0][0].distance < 1e-5
     assert {hit.path for hit in rows[1]} == {"new.png", "shelf 0/00.png"}
     assert len(files_in(kept)) == len(before) + 2  # the new part; the rewritten one replaced the old
@@ -136,9 +105,9 @@ def test_broken_images_are_listed_and_left_out(photos: Path, embedder: Embedder)
     ("other", "message"),
     [
         ({"seed": 1}, "different models: the weights of the index .* have the hash"),
-        ({"pooling": "avg"}, "one picture gets two descriptors"),
+        ({"pooling": "avg"}, "one picture gets two embeddings"),
         ({"crop": 24}, "the weights agree, but the transforms are"),
-        ({"arch": "vit_small_patch16_224"}, "the index has descriptors of 192 dimensions, the query of 384"),
+        ({"arch": "vit_small_patch16_224"}, "the index has embeddings of 192 dimensions, the query of 384"),
     ],
 )
 def test_a_query_from_another_model_is_refused(photos: Path, kept: Path, other: dict, message: str) -> None:
@@ -151,9 +120,9 @@ def test_a_query_from_another_model_is_refused(photos: Path, kept: Path, other: 
     assert len(index) == 12
 
 
-def test_descriptors_of_another_width_or_without_meaning_are_refused(kept: Path) -> None:
+def test_embeddings_of_another_width_or_without_meaning_are_refused(kept: Path) -> None:
     index = SearchIndex.load(kept)
-    with pytest.raises(ValueError, match="descriptors have 10 dimensions, but those of the index have 192"):
+    with pytest.raises(ValueError, match="embeddings have 10 dimensions, but those of the index have 192"):
         index.search(np.ones((1, 10), np.float32))
     with pytest.raises(ValueError, match="NaN"):
         index.search(np.full((1, 192), np.nan, np.float32))
@@ -178,58 +147,16 @@ def test_the_stored_config_builds_the_model_again(photos: Path, tmp_path: Path, 
         index.embedder(device="cpu")
 
 
-def test_descriptors_made_elsewhere_can_be_added(photos: Path, embedder: Embedder, kept: Path) -> None:
+def test_embeddings_made_elsewhere_can_be_added(photos: Path, embedder: Embedder, kept: Path) -> None:
     images = list_images(photos, photos)
-    x = embedder.describe_all([photos / path for path in images.path])
+    x = embedder.embed_all([photos / path for path in images.path])
     index = SearchIndex(photos, embedder.fingerprint)
-    assert index.add_descriptors(images, torch.from_numpy(x).half(), embedder.fingerprint).added == 12
+    assert index.add_embeddings(images, torch.from_numpy(x).half(), embedder.fingerprint).added == 12
     assert paths_of(index.search(x, 3)) == paths_of(SearchIndex.load(kept).search(x, 3))
-    with pytest.raises(ValueError, match="11 descriptors for 12 images"):
-        index.add_descriptors(images, x[1:], embedder.fingerprint)
+    with pytest.raises(ValueError, match="11 embeddings for 12 images"):
+        index.add_embeddings(images, x[1:], embedder.fingerprint)
     with pytest.raises(ValueError, match="different models"):
-        index.add_descriptors(images, x, make_embedder(1).fingerprint)
-
-
-@pytest.mark.parametrize("mmap", [False, True])
-@pytest.mark.parametrize("factory", ["IVF2,Flat", "HNSW8"])
-def test_an_approximate_index_is_kept_and_grows(
-    photos: Path, embedder: Embedder, tmp_path: Path, factory: str, mmap: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    params = "nprobe=2" if factory.startswith("IVF") else "efSearch=64"
-    index, _ = SearchIndex.build(photos, embedder, index=factory)
-    index.save(tmp_path / "index")
-    Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / "green.png")
-    index = SearchIndex.load(tmp_path / "index")
-    index.add(photos, embedder)
-    index.save(finish=False)  # the faiss index of the first 12 stays beside 13 descriptors
-    index = SearchIndex.load(tmp_path / "index")
-    assert index._faiss.ntotal == 12
-    monkeypatch.setattr(search_index, "build_index", lambda *a, **k: pytest.fail("trained again for one image"))
-    index.save()
-    assert len(list((tmp_path / "index").glob("faiss-*"))) == 1
-
-    index = SearchIndex.load(tmp_path / "index", mmap=mmap)
-    x = embedder.describe_all([photos / "green.png", photos / "shelf 0/02.png"])
-    exact, _ = SearchIndex.build(photos, embedder)
-    found = index.search(x, 4, search_params=params)
-    assert paths_of(found) == paths_of(exact.search(x, 4))
-    if mmap:
-        with pytest.raises(ValueError, match="loaded with mmap=True and cannot be changed"):
-            index.store(index.images[:1], x[:1])
-
-
-def test_a_changed_image_is_found_by_its_new_content_in_an_approximate_index(
-    photos: Path, embedder: Embedder, tmp_path: Path
-) -> None:
-    index, _ = SearchIndex.build(photos, embedder, index="HNSW8")
-    index.save(tmp_path / "index")
-    Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / "shelf 0/04.png")
-    index.add(photos, embedder)
-    index.save()
-    index = SearchIndex.load(tmp_path / "index")
-    assert faiss.read_index(str(next((tmp_path / "index").glob("faiss-*")))).ntotal == 12
-    (row,) = index.search_images([photos / "shelf 0/04.png"], embedder, k=1)
-    assert row[0].path == "shelf 0/04.png" and row[0].distance < 1e-5
+        index.add_embeddings(images, x, make_embedder(1).fingerprint)
 
 
 def test_memory_mapped_parts_answer_alike(photos: Path, kept: Path, embedder: Embedder) -> None:
@@ -237,110 +164,10 @@ def test_memory_mapped_parts_answer_alike(photos: Path, kept: Path, embedder: Em
     index = SearchIndex.load(kept)
     index.add(photos, embedder)
     index.save()
-    x = embedder.describe_all([photos / "green.png", photos / "shelf 0/02.png"])
+    x = embedder.embed_all([photos / "green.png", photos / "shelf 0/02.png"])
     mapped = SearchIndex.load(kept, mmap=True)
     assert all(isinstance(part, np.memmap) for part in mapped._table._parts) and len(mapped._table._parts) == 2
     assert paths_of(mapped.search(x, 13)) == paths_of(index.search(x, 13))
-
-
-def test_too_few_images_for_the_index_leave_nothing_on_disk(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
-    index, _ = SearchIndex.build(photos, embedder, index="IVF100,Flat")
-    with pytest.raises(ValueError, match="cannot be trained on a gallery of 12 rows"):
-        index.save(tmp_path / "index")
-    assert not (tmp_path / "index").exists()
-    with pytest.raises(ValueError, match="'IVVF' cannot be built"):
-        SearchIndex.build(photos, embedder, index="IVVF")
-
-
-@pytest.mark.parametrize("damage", ["cut short", "changed", "gone"])
-@pytest.mark.parametrize("kind", ["images", "descriptors", "faiss", "manifest"])
-def test_a_damaged_file_is_told(photos: Path, embedder: Embedder, tmp_path: Path, kind: str, damage: str) -> None:
-    index, _ = SearchIndex.build(photos, embedder, index="HNSW8")
-    index.save(tmp_path / "index")
-    file = next((tmp_path / "index").glob(f"{kind}*"))
-    content = file.read_bytes()
-    if damage == "cut short":
-        file.write_bytes(content[:-30])
-    elif damage == "changed":
-        file.write_bytes(content[:-30] + bytes([content[-30] ^ 1]) + content[-29:])
-    else:
-        file.unlink()
-    with pytest.raises((ValueError, FileNotFoundError), match=r"cut short|damaged|lacks its file|is not an index"):
-        SearchIndex.load(tmp_path / "index")
-
-
-def test_a_crash_while_saving_leaves_the_last_state(
-    photos: Path, kept: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = files_in(kept)
-    Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / "green.png")
-    replace = os.replace
-    n_renames = 3  # images, descriptors, manifest
-    for dies_at in range(n_renames):
-        index = SearchIndex.load(kept)
-        index.add(photos, embedder)
-        done: list[str] = []
-
-        def dying(a, b, dies_at=dies_at, done=done) -> None:
-            if len(done) == dies_at:
-                raise KeyboardInterrupt
-            done.append(str(b))
-            replace(a, b)
-
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(common_files.os, "replace", dying)
-            index.save()
-        assert len(SearchIndex.load(kept)) == 12
-    index.save()  # what was not saved is still in memory
-    after = files_in(kept)
-    assert len(SearchIndex.load(kept)) == 13
-    assert not [name for name in after if name.endswith(".partial")] and len(after) == len(before) + 2
-
-
-def test_a_second_writer_is_refused_at_once_and_readers_are_not(kept: Path, embedder: Embedder) -> None:
-    # What ``locked`` does, without the seconds that the other process would need to import this package.
-    code = (
-        "import sys; from filelock import FileLock\n"
-        "with FileLock(sys.argv[1]): print('locked', flush=True); sys.stdin.readline()"
-    )
-    command = [sys.executable, "-c", code, str(kept / LOCK)]
-    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert other.stdout.readline() == "locked\n"
-        index = SearchIndex.load(kept)
-        with pytest.raises(RuntimeError, match="is being written by another process"):
-            index.save()
-    finally:
-        other.kill()
-        other.wait()
-    index.save()  # the lock went with the process
-
-
-def test_an_index_saved_by_somebody_else_since_loading_is_not_overwritten(
-    photos: Path, kept: Path, embedder: Embedder
-) -> None:
-    first, second = SearchIndex.load(kept), SearchIndex.load(kept)
-    Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / "green.png")
-    first.add(photos, embedder)
-    first.save()
-    second.add(photos, embedder)
-    with pytest.raises(RuntimeError, match="written by another process since it was loaded"):
-        second.save()
-    with locked(kept), locked(kept):  # within one process the lock can be taken again
-        first.save()
-
-
-def test_saving_never_replaces_other_files(photos: Path, kept: Path, embedder: Embedder, tmp_path: Path) -> None:
-    index, _ = SearchIndex.build(photos, embedder)
-    with pytest.raises(FileExistsError, match="holds an index of 12 images"):
-        index.save(kept)
-    with pytest.raises(FileExistsError, match="no index and holds other files"):
-        index.save(photos)
-    assert not (photos / ".lock").exists()
-    with pytest.raises(ValueError, match="name the folder"):
-        index.save()
-    SearchIndex.load(kept).save(tmp_path / "copy")
-    assert len(SearchIndex.load(tmp_path / "copy")) == 12
 
 
 def test_wrong_sources_are_told(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
@@ -378,15 +205,15 @@ def test_a_model_that_gives_nan_for_an_image_does_not_stop_the_others(photos: Pa
     embedder = Embedder(SometimesNan(), transform, device="cpu")
     embedder.fingerprint  # noqa: B018  (of the probe alone: NaN)
     Image.new("RGB", (30, 30), (255, 255, 255)).save(photos / "white.png")
-    described = list(embedder.describe(sorted(photos.rglob("*.png"))))
-    assert sum(len(d.positions) for d in described) > 0
-    assert {reason for d in described for _, reason in d.broken} == {"its descriptor is not finite, or all zeros"}
+    batches = list(embedder.embed(sorted(photos.rglob("*.png"))))
+    assert sum(len(d.positions) for d in batches) > 0
+    assert {reason for d in batches for _, reason in d.broken} == {"its embedding is not finite, or all zeros"}
 
 
 def test_shards_together_find_what_one_index_finds(photos: Path, kept: Path, embedder: Embedder) -> None:
     images = list_images(photos, photos)
     shards = [SearchIndex.build(images[i::3], embedder, root=photos)[0] for i in range(3)]
-    x = embedder.describe_all([photos / path for path in images.path])
+    x = embedder.embed_all([photos / path for path in images.path])
     assert paths_of(search_shards(shards, x, 5)) == paths_of(SearchIndex.load(kept).search(x, 5))
 
 
@@ -410,8 +237,3 @@ def test_links_are_followed_once(photos: Path, embedder: Embedder, tmp_path: Pat
     (root / "linked").symlink_to(photos)
     (photos / "back").symlink_to(root)
     assert len(list_images(root, root)) == 12
-
-
-def test_the_manifest_can_be_read_by_people(kept: Path, photos: Path) -> None:
-    content = json.loads((kept / "manifest.json").read_text())["content"]
-    assert content["root"] == str(photos) and content["n_images"] == 12 and content["model"]["model"] == "IRTExtractor"

@@ -1,4 +1,4 @@
-"""Descriptors extracted on two nodes through OML's prediction pipeline, and an index of them."""
+"""Embeddings extracted on two nodes through OML's prediction pipeline, and an index of them."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def predictions(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "predictions" / "predictions.json"
 
 
-def test_two_nodes_describe_every_image_as_one_process_does(predictions: Path, photos: Path) -> None:
+def test_two_nodes_embed_every_image_as_one_process_does(predictions: Path, photos: Path) -> None:
     predicted = json.loads(predictions.read_text())
     assert sorted(Path(path).name for path in predicted) == sorted(path.name for path in photos.iterdir())
     transform = get_transforms_by_cfg({"name": "norm_resize_irt", "args": {"im_size": 48, "crop_size": 48}})
     embedder = Embedder(get_extractor_by_cfg(EXTRACTOR), transform, device="cpu")
-    expected = embedder.describe_all([Path(path) for path in predicted])
+    expected = embedder.embed_all([Path(path) for path in predicted])
     np.testing.assert_allclose(np.array(list(predicted.values())), expected, atol=1e-5)
 
 

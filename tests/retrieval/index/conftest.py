@@ -1,0 +1,36 @@
+"""Twelve pictures, a model, and a saved index of both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.embedders import make_embedder
+from oml_vit_ext.retrieval import Embedder, SearchIndex
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Embedder:
+    return make_embedder()
+
+
+@pytest.fixture()
+def photos(tmp_path: Path) -> Path:
+    """Twelve pictures in two folders."""
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        path = tmp_path / "photos" / f"shelf {i % 2}" / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((40, 36)).save(path)
+    return tmp_path / "photos"
+
+
+@pytest.fixture()
+def kept(photos: Path, embedder: Embedder, tmp_path: Path) -> Path:
+    """A saved index of the pictures."""
+    index, _ = SearchIndex.build(photos, embedder)
+    index.save(tmp_path / "index")
+    return tmp_path / "index"

@@ -1,0 +1,76 @@
+"""The config that an index keeps of its model builds it again, and runs no code of a stranger."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import TINY_PLAIN
+from helpers.embedders import make_embedder
+from oml_vit_ext.retrieval import SearchIndex
+from oml_vit_ext.retrieval.index.model_config import with_absolute_files
+
+TRANSFORMS = {"name": "norm_resize_irt", "args": {"im_size": 32, "crop_size": 32}}
+RESNET = {"arch": "resnet18", "gem_p": None, "remove_fc": True, "normalise_features": False}
+
+
+class _Touches:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.file,)
+
+
+@pytest.fixture()
+def evil(tmp_path: Path) -> Path:
+    """Weights that make a file ``touched`` when they are unpickled."""
+    file = tmp_path / "evil.pth"
+    torch.save({"state_dict": _Touches(tmp_path / "touched")}, file)
+    return file
+
+
+@pytest.mark.parametrize("kind", ["ours", "ours, behind another", "of OML"])
+def test_a_stored_config_does_not_run_code_unless_trusted(evil: Path, tmp_path: Path, kind: str) -> None:
+    ours = {"name": "irt", "args": {"weights": str(evil), "allow_pickle": True, **TINY_PLAIN}}
+    extractor = {
+        "ours": ours,
+        "ours, behind another": {"name": "extractor_with_momentum", "args": {"extractor": ours}},
+        "of OML": {
+            "name": "resnet",
+            "args": {
+                "weights": str(evil),
+                "arch": "resnet18",
+                "gem_p": None,
+                "remove_fc": True,
+                "normalise_features": False,
+            },
+        },
+    }[kind]
+    index = SearchIndex(
+        tmp_path, make_embedder().fingerprint, config={"extractor": extractor, "transforms": TRANSFORMS}
+    )
+    with pytest.raises(ValueError, match=r"such a file can run any code.*pass trust_weights=True"):
+        index.embedder(device="cpu")
+    assert not (tmp_path / "touched").exists()
+    with pytest.raises((ValueError, RuntimeError, AttributeError, TypeError, KeyError, pickle.UnpicklingError)):
+        index.embedder(device="cpu", trust_weights=True)
+    assert (tmp_path / "touched").exists()  # the file was read
+
+
+def test_extractors_of_oml_without_files_need_no_trust(tmp_path: Path) -> None:
+    config = {"extractor": {"name": "resnet", "args": {"weights": None, **RESNET}}, "transforms": TRANSFORMS}
+    index = SearchIndex(tmp_path, make_embedder().fingerprint, config=config)
+    with pytest.raises(ValueError, match="what its stored config builds today come from different models"):
+        index.embedder(device="cpu")
+
+
+def test_files_that_exist_get_absolute_names(in_tmp_path: Path) -> None:
+    (in_tmp_path / "weights.pth").touch()
+    config = {"args": {"weights": "weights.pth", "arch": "weights.txt", "n": 3}}
+    assert with_absolute_files(config) == {
+        "args": {"weights": str(in_tmp_path / "weights.pth"), "arch": "weights.txt", "n": 3}
+    }
