@@ -66,6 +66,13 @@ def budget_curve(first_stage: Any, reranked: Any, top_n: int) -> BudgetCurve:
 
     Raises:
         ValueError: There is no ground truth, or the numbers of queries differ.
+
+    >>> from oml.retrieval.retrieval_results import RetrievalResults
+    >>> gt, distances = [torch.tensor([1])], [torch.tensor([0.1, 0.2])]
+    >>> before = RetrievalResults(distances, [torch.tensor([0, 1])], gt_ids=gt)
+    >>> after = RetrievalResults(distances, [torch.tensor([1, 0])], gt_ids=gt)
+    >>> budget_curve(before, after, top_n=2).cmc1.tolist()
+    [0.0, 1.0]
     """
     if first_stage.gt_ids is None:
         raise ValueError("The retrieval results have no ground truth (gt_ids is None): CMC@1 cannot be computed.")

@@ -174,11 +174,11 @@ def merge_distances(new: Tensor, rest: Tensor) -> Tensor:
     """Join the distances of the re-ranked candidates and of the rest into one ascending list.
 
     If the largest new distance exceeds the smallest of the rest, the new ones are scaled down by one factor so that it
-    does not, as OML's ``PairwiseReranker`` documents it. Where no factor can do that (a distance of zero or below), they
-    are shifted by one summand instead.
+    does not, as OML's ``PairwiseReranker`` documents it. Where no factor can do that (a distance of zero or below),
+    they are shifted by one summand instead.
 
     OML's ``cat_two_sorted_tensors_and_keep_it_sorted`` is not used: it changes its input, divides by zero where the
-    largest new distance is zero, turns the order round where a distance is negative, and leaves a gap of 1e-4.
+    largest new distance is zero, turns the order round where a distance is negative, and subtracts an eps.
 
     Args:
         new: ``(n,)`` distances by the pairwise model, ascending.

@@ -55,6 +55,12 @@ class STIRSiamese(IPairwiseModel, IFreezable):
         TypeError: ``extractor`` is not an extractor.
         ValueError: ``join_layer`` is out of range, or the architecture cannot be joined.
         FileNotFoundError, RuntimeError: The file of ``weights`` is missing, broken, or of another architecture.
+
+    >>> tiny = {"img_size": 32, "depth": 2, "embed_dim": 48}
+    >>> extractor = IRTExtractor(None, "vit_tiny_patch16_224", timm_args=tiny)
+    >>> model = STIRSiamese(extractor, mlp_hidden_dims=[16], join_layer=1)
+    >>> model(torch.rand(4, 3, 32, 32), torch.rand(4, 3, 32, 32)).shape
+    torch.Size([4])
     """
 
     def __init__(
