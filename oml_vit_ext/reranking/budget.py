@@ -19,24 +19,24 @@ def first_gaps(distances: Sequence[Tensor]) -> NDArray[np.float64]:
 
 
 def queries_to_rerank(
-    distances: Sequence[Tensor], share: float | None = None, margin: float | None = None
+    distances: Sequence[Tensor], budget: float | None = None, margin: float | None = None
 ) -> NDArray[np.int64]:
     """Which queries are re-ranked under a budget.
 
     Args:
         distances: Sorted first-stage distances, one tensor per query.
-        share: The share of the queries with the smallest gaps between the first two distances, from 0 to 1.
+        budget: The share of the queries with the smallest gaps between the first two distances, from 0 to 1.
         margin: Or the queries whose gap is below this.
 
     Returns:
         Positions of queries in ``distances``, ascending. All of them if neither is given.
     """
-    if share is None and margin is None:
+    if budget is None and margin is None:
         return np.arange(len(distances))
     gaps = first_gaps(distances)
     if margin is not None:
         return np.flatnonzero(gaps < margin)
-    n = math.ceil((share or 0) * len(gaps) - 1e-9)
+    n = math.ceil((budget or 0) * len(gaps) - 1e-9)
     return np.sort(np.argsort(gaps, kind="stable")[:n])
 
 
@@ -45,7 +45,8 @@ class BudgetCurve:
     """What re-ranking brings at every budget. Arrays of length queries + 1: the first row is the first stage alone.
 
     Attributes:
-        share_of_pairs: Share of all pairs that is computed.
+        share_of_pairs: Share of all pairs that is computed: the ``budget`` of this row, where all queries have equally
+            many candidates.
         cmc1: Share of the queries whose first result is relevant, CMC@1.
         margin: The gap up to which, exclusively, queries are re-ranked: what to pass as ``margin`` for this row.
     """
@@ -65,6 +66,13 @@ def budget_curve(first_stage: Any, reranked: Any, top_n: int) -> BudgetCurve:
 
     Raises:
         ValueError: There is no ground truth, or the numbers of queries differ.
+
+    >>> from oml.retrieval.retrieval_results import RetrievalResults
+    >>> gt, distances = [torch.tensor([1])], [torch.tensor([0.1, 0.2])]
+    >>> before = RetrievalResults(distances, [torch.tensor([0, 1])], gt_ids=gt)
+    >>> after = RetrievalResults(distances, [torch.tensor([1, 0])], gt_ids=gt)
+    >>> budget_curve(before, after, top_n=2).cmc1.tolist()
+    [0.0, 1.0]
     """
     if first_stage.gt_ids is None:
         raise ValueError("The retrieval results have no ground truth (gt_ids is None): CMC@1 cannot be computed.")

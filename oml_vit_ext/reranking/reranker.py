@@ -17,10 +17,9 @@ from torch import Tensor
 
 from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.distributed import rank_and_world, run_share
-from oml_vit_ext.images.loading import load_images
 from oml_vit_ext.reranking.budget import queries_to_rerank
 from oml_vit_ext.reranking.pair_order import Pairs
-from oml_vit_ext.reranking.score_file import SharedScoreFile, fingerprint
+from oml_vit_ext.reranking.score_file import SharedScoreFile
 from oml_vit_ext.reranking.scoring import ScoringStats, score_pairs
 from oml_vit_ext.reranking.siamese import STIRSiamese
 
@@ -140,7 +139,7 @@ class STIRReranker(PairwiseReranker):
         file = None
         known = np.full(len(distinct), np.nan, dtype=np.float32)
         if self.scores_file is not None:
-            file = SharedScoreFile(self.scores_file, lambda: self._fingerprint(dataset))
+            file = SharedScoreFile(self.scores_file, self.model, dataset, self.use_fp16)
             known = file.known(distinct)
         left = np.flatnonzero(np.isnan(known))
         mine = np.array_split(left, world)[rank]
@@ -163,31 +162,37 @@ class STIRReranker(PairwiseReranker):
                 memory_mb=self.memory_mb,
                 half=self.use_fp16,
                 verbose=self.verbose,
-                on_scores=None if file is None else lambda rows, found: file.own.add(pairs[rows], found.numpy()),
+                on_scores=None if file is None else lambda rows, found: file.add(pairs[rows], found.numpy()),
             )
         finally:
             if file is not None:
-                file.own.write()
+                file.write()
         return scores
-
-    def _fingerprint(self, dataset: IQueryGalleryDataset) -> str:
-        _, image = next(load_images(dataset, [[0]], num_workers=0))
-        return fingerprint(self.model, dataset, self.use_fp16, image)
 
 
 def merge_distances(new: Tensor, rest: Tensor) -> Tensor:
-    """Sorted distances from the sorted ``new`` ones of the first candidates and the sorted ``rest``.
+    """Join the distances of the re-ranked candidates and of the rest into one ascending list.
 
-    As OML's ``PairwiseReranker`` documents it: if the largest new distance exceeds the smallest of the rest, the
-    new ones are scaled down by one factor so that it does not. Where no factor can do that (a distance of zero or
-    below), all are shifted by one summand instead. Float32, order kept.
+    If the largest new distance exceeds the smallest of the rest, the new ones are scaled down by one factor so that it
+    does not, as OML's ``PairwiseReranker`` documents it. Where no factor can do that (a distance of zero or below),
+    they are shifted by one summand instead.
+
+    OML's ``cat_two_sorted_tensors_and_keep_it_sorted`` is not used: it changes its input, divides by zero where the
+    largest new distance is zero, turns the order round where a distance is negative, and subtracts an eps.
 
     Args:
         new: ``(n,)`` distances by the pairwise model, ascending.
         rest: ``(m,)`` distances by the first stage, ascending.
+
+    Returns:
+        ``(n + m,)``, float32, ascending, on the device of ``new``.
+
+    >>> merge_distances(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2.0, 3.0]))
+    tensor([0.5000, 1.0000, 2.0000, 2.0000, 3.0000])
     """
     new, rest = new.float(), rest.float().to(new.device)
-    if len(new) and len(rest) and new[-1] > rest[0]:
-        new = new * (rest[0] / new[-1]) if rest[0] > 0 and new[0] >= 0 else new - (new[-1] - rest[0])
-        new = new.clamp(max=rest[0].item())  # rounding
-    return torch.cat([new, rest])
+    if len(new) == 0 or len(rest) == 0 or new[-1] <= rest[0]:
+        return torch.cat([new, rest])
+    limit, can_scale = rest[0], bool(rest[0] > 0 and new[0] >= 0)
+    new = new * (limit / new[-1]) if can_scale else new - (new[-1] - limit)
+    return torch.cat([new.clamp(max=limit.item()), rest])  # rounding may pass the limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,6 +20,8 @@ from oml_vit_ext.extractors.irt import IRTExtractor
 from oml_vit_ext.extractors.momentum import ExtractorWithMomentum
 from oml_vit_ext.reranking import joint
 from oml_vit_ext.reranking.weights import load_pairwise_weights
+
+logger = logging.getLogger(__name__)
 
 
 class STIRSiamese(FreezableParts, IPairwiseModel):
@@ -54,6 +57,12 @@ class STIRSiamese(FreezableParts, IPairwiseModel):
         TypeError: ``extractor`` is not an extractor.
         ValueError: ``join_layer`` is out of range, or the architecture cannot be joined.
         FileNotFoundError, RuntimeError: The file of ``weights`` is missing, broken, or of another architecture.
+
+    >>> tiny = {"img_size": 32, "depth": 2, "embed_dim": 48}
+    >>> extractor = IRTExtractor(None, "vit_tiny_patch16_224", timm_args=tiny)
+    >>> model = STIRSiamese(extractor, mlp_hidden_dims=[16], join_layer=1)
+    >>> model(torch.rand(4, 3, 32, 32), torch.rand(4, 3, 32, 32)).shape
+    torch.Size([4])
     """
 
     default_parts = ("extractor",)
@@ -83,7 +92,16 @@ class STIRSiamese(FreezableParts, IPairwiseModel):
         # Travels in checkpoints, because the weights themselves do not tell for which k they were trained.
         self.register_buffer("trained_join_layer", torch.tensor(join_layer))
         if weights is not None:
-            load_pairwise_weights(self, Path(weights).expanduser(), allow_pickle=allow_pickle)
+            path = Path(weights).expanduser()
+            trained = load_pairwise_weights(extractor, self.head, path, allow_pickle=allow_pickle)
+            if trained != join_layer:
+                logger.warning(
+                    "weights %s were trained with join_layer=%d and are used with join_layer=%d: right as a start for "
+                    "training, wrong for validation",
+                    path,
+                    trained,
+                    join_layer,
+                )
 
     def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
         """Two batches of images ``(B, 3, H, W)`` -> logits ``(B,)``; positive means: not the same item."""
@@ -146,11 +164,12 @@ class STIRSiamese(FreezableParts, IPairwiseModel):
     def _encode_pair(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
         if x1.shape != x2.shape:
             raise ValueError(
-                f"Images of one pair must have the same size: got batches of shape {tuple(x1.shape)} and "
-                f"{tuple(x2.shape)}. Use a transform that crops or resizes every image to one size."
+                f"x2 has the shape {tuple(x2.shape)}, expected {tuple(x1.shape)}, that of x1: images of one pair must "
+                f"have the same size. Use a transform that crops or resizes every image to one size."
             )
         images, places = torch.cat([x1, x2]), None
-        if self.join_layer:
+        if self.join_layer:  # in training OML passes no ids: this takes a step from 1.42 to 0.66 s of CPU time
+            # (ViT-Ti/16 at 112 px, join_layer=8, 32 pairs of 16 images, forward and backward); comparing takes 3 ms
             images, places = distinct_images(images)
         encoded = self.encode(images)
         first, second = (encoded if places is None else encoded[places]).chunk(2)

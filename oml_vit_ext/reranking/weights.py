@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import torch
+from oml.interfaces.models import IExtractor
+from torch import nn
 
 from oml_vit_ext.extractors.checkpoints import StateDict, read_state_dict
 from oml_vit_ext.extractors.irt import IRTExtractor
 from oml_vit_ext.extractors.weights import fit_weights
 
-if TYPE_CHECKING:
-    from oml_vit_ext.reranking.siamese import STIRSiamese
-
-logger = logging.getLogger(__name__)
-
 _HEAD, _EXTRACTOR, _TRAINED_K = "head.", "extractor.", "trained_join_layer"
 
 
-def load_pairwise_weights(model: STIRSiamese, path: Path, *, allow_pickle: bool = False) -> None:
-    """Copy extractor and head of a pairwise model from a file, under whatever prefix they stand in it.
+def load_pairwise_weights(extractor: IExtractor, head: nn.Module, path: Path, *, allow_pickle: bool = False) -> int:
+    """Copy the weights of a pairwise model from a file, under whatever prefix they stand in it.
+
+    Args:
+        extractor: Gets the weights of the file's extractor.
+        head: Gets the weights of the file's head.
+        path: A checkpoint of ``STIRSiamese`` or of OML's ``ConcatSiamese``.
+        allow_pickle: Read a file that holds more than tensors; only one that you trust.
+
+    Returns:
+        The ``join_layer`` that the file was trained with; 0 for OML's models.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -30,13 +33,13 @@ def load_pairwise_weights(model: STIRSiamese, path: Path, *, allow_pickle: bool 
     if not path.is_file():
         raise FileNotFoundError(f"weights {str(path)!r}: there is no such file (looked for {path.absolute()}).")
     state = _pairwise_part(read_state_dict(path, allow_pickle=allow_pickle), path)
-    _load_head(model, state, path)
-    if isinstance(model.extractor, IRTExtractor):
-        extractor_state = {k: v for k, v in state.items() if k.startswith(_EXTRACTOR)}
-        fit_weights(model.extractor.backbone, extractor_state, path, arch=model.extractor.arch)
+    _load_head(head, state, path)
+    extractor_state = {key: value for key, value in state.items() if key.startswith(_EXTRACTOR)}
+    if isinstance(extractor, IRTExtractor):
+        fit_weights(extractor.backbone, extractor_state, path, arch=extractor.arch)
     else:
-        _load_other_extractor(model, state, path)
-    _tell_other_join_layer(model, state, path)
+        _load_other_extractor(extractor, extractor_state, path)
+    return int(state[_TRAINED_K]) if _TRAINED_K in state else 0
 
 
 def _pairwise_part(state: StateDict, path: Path) -> StateDict:
@@ -53,37 +56,24 @@ def _pairwise_part(state: StateDict, path: Path) -> StateDict:
     return {key[len(prefixes[0]) :]: value for key, value in state.items() if key.startswith(prefixes[0])}
 
 
-def _load_head(model: STIRSiamese, state: StateDict, path: Path) -> None:
-    expected = {_HEAD + key: value for key, value in model.head.state_dict().items()}
-    found = {key: value for key, value in state.items() if key.startswith(_HEAD)}
-    if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in expected.items()}:
+def _load_head(head: nn.Module, state: StateDict, path: Path) -> None:
+    expected = {_HEAD + key: value for key, value in head.state_dict().items()}
+    given = {key: value for key, value in state.items() if key.startswith(_HEAD)}
+    if {k: v.shape for k, v in given.items()} != {k: v.shape for k, v in expected.items()}:
         raise RuntimeError(
-            f"weights {str(path)!r} do not fit: their head is {_widths(found)}, expected {_widths(expected)}. "
+            f"weights {str(path)!r} do not fit: their head is {_widths(given)}, expected {_widths(expected)}. "
             f"Was it trained with another arch or other mlp_hidden_dims?"
         )
-    model.head.load_state_dict({key[len(_HEAD) :]: value for key, value in found.items()})
+    head.load_state_dict({key[len(_HEAD) :]: value for key, value in given.items()})
 
 
-def _load_other_extractor(model: STIRSiamese, state: StateDict, path: Path) -> None:
-    own = {key[len(_EXTRACTOR) :]: value for key, value in state.items() if key.startswith(_EXTRACTOR)}
+def _load_other_extractor(extractor: IExtractor, state: StateDict, path: Path) -> None:
     try:
-        model.extractor.load_state_dict(own, strict=True)
+        extractor.load_state_dict({k[len(_EXTRACTOR) :]: v for k, v in state.items()}, strict=True)
     except RuntimeError as error:
         raise RuntimeError(
-            f"weights {str(path)!r} do not fit the extractor {type(model.extractor).__name__}: {error}"
+            f"weights {str(path)!r} do not fit the extractor {type(extractor).__name__}: {error}"
         ) from error
-
-
-def _tell_other_join_layer(model: STIRSiamese, state: StateDict, path: Path) -> None:
-    trained = int(state.get(_TRAINED_K, torch.tensor(0)))  # OML's models are k = 0
-    if trained != model.join_layer:
-        logger.warning(
-            "weights %s were trained with join_layer=%d and are used with join_layer=%d: right as a start for "
-            "training, wrong for validation",
-            path,
-            trained,
-            model.join_layer,
-        )
 
 
 def _widths(head: StateDict) -> str:

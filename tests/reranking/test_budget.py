@@ -18,11 +18,11 @@ DISTANCES = [torch.tensor(d) for d in ([0.1, 0.4], [0.2, 0.25, 0.9], [0.5], [0.0
     "kwargs, expected",
     [
         ({}, [0, 1, 2, 3]),
-        ({"share": 0.25}, [1]),
-        ({"share": 0.3}, [1, 3]),
-        ({"share": 0.75}, [0, 1, 3]),
-        ({"share": 0.0}, []),
-        ({"share": 1.0}, [0, 1, 2, 3]),
+        ({"budget": 0.25}, [1]),
+        ({"budget": 0.3}, [1, 3]),
+        ({"budget": 0.75}, [0, 1, 3]),
+        ({"budget": 0.0}, []),
+        ({"budget": 1.0}, [0, 1, 2, 3]),
         ({"margin": 0.1}, [1]),
         ({"margin": 0.2}, [1, 3]),
         ({"margin": 0.0}, []),
@@ -44,7 +44,7 @@ def test_curve_against_plain_loops():
 
     n_all = sum(min(len(i), top_n) for i in ids)
     for row in range(n + 1):
-        chosen = set(queries_to_rerank(distances, share=row / n).tolist())
+        chosen = set(queries_to_rerank(distances, budget=row / n).tolist())
         top = [after_ids[q][0] if q in chosen else ids[q][0] for q in range(n)]
         assert curve.cmc1[row] == pytest.approx(np.mean([t in g for t, g in zip(top, gt, strict=True)]))
         assert curve.share_of_pairs[row] == pytest.approx(sum(min(len(ids[q]), top_n) for q in chosen) / n_all)
