@@ -4,10 +4,13 @@ PYTHON := $(or $(PYTHON),python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# The lower bounds of pyproject.toml; the last two Pythons that all of them have wheels for.
+# The lower bounds of pyproject.toml; the first Pythons that we support.
 LOWEST_PYTHON ?= $(shell for p in python3.10 python3.11; do $$p -c "" 2>/dev/null && { echo $$p; break; }; done || true)
 LOWEST_PYTHON := $(or $(LOWEST_PYTHON),python3.10)
 LOWEST := .venv-lowest
+# torch 2.6 cannot export that model to ONNX; pytorch-metric-learning has that loss from 2.9 on.
+NOT_WITH_LOWEST := --deselect "tests/extractors/test_hybrid_export.py::test_onnx_with_a_dynamic_batch" \
+	--deselect "tests/losses/test_pml.py::test_it_trains[ranking]"
 
 .PHONY: help demo weights test test-lowest lint types bench check clean
 
@@ -54,7 +57,7 @@ $(LOWEST)/.installed: pyproject.toml constraints/lowest.txt
 	touch $@
 
 test-lowest: $(LOWEST)/.installed
-	$(LOWEST)/bin/python -m pytest -n 2
+	$(LOWEST)/bin/python -m pytest -n 2 $(NOT_WITH_LOWEST)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
