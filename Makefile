@@ -4,18 +4,28 @@ PYTHON := $(or $(PYTHON),python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# The lower bounds of pyproject.toml; the first Pythons that we support.
+LOWEST_PYTHON ?= $(shell for p in python3.10 python3.11; do $$p -c "" 2>/dev/null && { echo $$p; break; }; done || true)
+LOWEST_PYTHON := $(or $(LOWEST_PYTHON),python3.10)
+LOWEST := .venv-lowest
+# torch 2.6 cannot export that model to ONNX; pytorch-metric-learning has that loss from 2.9 on.
+NOT_WITH_LOWEST := --deselect "tests/extractors/test_hybrid_export.py::test_onnx_with_a_dynamic_batch" \
+	--deselect "tests/losses/test_pml.py::test_it_trains[ranking]"
 
-.PHONY: help demo weights configs test lint types bench check clean
+.PHONY: help demo weights configs test test-lowest lint types bench check clean
 
 help:
-	@echo "make demo     train, validate and search IRT models on the bundled pictures (makes $(VENV) first)"
-	@echo "make test     run the tests"
-	@echo "make lint     ruff check and ruff format"
-	@echo "make types    mypy, strict"
-	@echo "make bench    ours beside the peers, as ratios"
-	@echo "make check    lint, types, test, bench"
-	@echo "make weights  train the demo's starting weights again"
-	@echo "make configs  write the main runs' configs, fully composed, into docs/configs"
+	@echo "make demo         train, validate and search IRT models on the bundled pictures (makes $(VENV) first)"
+	@echo "make test         run the tests and the examples of the docstrings"
+	@echo "make test-lowest  the same with the oldest versions of everything that pyproject.toml allows, in $(LOWEST)"
+	@echo "make lint         ruff check and ruff format"
+	@echo "make types        mypy, strict"
+	@echo "make bench        ours beside the peers, as ratios"
+	@echo "make check        lint, types, test, bench"
+	@echo "make weights      train the demo's starting weights again"
+	@echo "make configs      write the main runs' configs, fully composed, into docs/configs"
+	@echo "make clean        remove the environments and what runs wrote"
+	@echo "make help         this list"
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +53,16 @@ configs: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2
 
+$(LOWEST)/.installed: pyproject.toml constraints/lowest.txt
+	$(LOWEST_PYTHON) -m venv $(LOWEST)
+	@echo "Installing the lower bounds into $(LOWEST): about 4 minutes the first time (torch is large)."
+	$(LOWEST)/bin/python -m pip --disable-pip-version-check install --quiet --progress-bar on \
+		-e ".[dev]" -c constraints/lowest.txt
+	touch $@
+
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -n 2 $(NOT_WITH_LOWEST)
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,8 +76,9 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench_rerank.py
 	$(BIN)/python benchmarks/bench_retrieval.py
 	$(BIN)/python benchmarks/bench_hydra_plugin.py
+	$(BIN)/python benchmarks/bench_import.py
 
 check: lint types test bench
 
 clean:
-	rm -rf $(VENV) outputs logs build *.egg-info
+	rm -rf $(VENV) $(LOWEST) outputs logs build *.egg-info

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from oml.const import MEAN, STD, TNormParam
 from oml.registry.losses import LOSSES_REGISTRY
 from oml.registry.models import EXTRACTORS_REGISTRY, PAIRWISE_MODELS_REGISTRY
 from oml.registry.postprocessors import POSTPROCESSORS_REGISTRY
 from oml.registry.samplers import SAMPLERS_REGISTRY
 from oml.registry.transforms import TRANSFORMS_FOR_PRETRAINED, TRANSFORMS_REGISTRY
-from timm.models import get_pretrained_cfg
 
 from oml_vit_ext import oml_patches
 from oml_vit_ext.extractors import ExtractorWithMomentum, ExtractorWithPCA, HybridViTExtractor, IRTExtractor
@@ -61,15 +61,18 @@ def register() -> None:
             _raise_if_taken(registry_name, registry, name, constructor)
     for _, registry, ours in additions:
         registry.update(ours)
-    for weights in (*IRTExtractor.pretrained_models, *HybridViTExtractor.pretrained_models):
-        TRANSFORMS_FOR_PRETRAINED.setdefault(weights, _transforms_for(weights))
+    for weights in IRTExtractor.pretrained_models:
+        TRANSFORMS_FOR_PRETRAINED.setdefault(weights, _transforms_for(weights, MEAN, STD))
+    half = (0.5, 0.5, 0.5)  # the hybrids do not expect ImageNet's mean and deviation
+    for weights in HybridViTExtractor.pretrained_models:
+        TRANSFORMS_FOR_PRETRAINED.setdefault(weights, _transforms_for(weights, half, half))
     oml_patches.apply(our_losses=LOSSES, our_samplers=SAMPLERS, our_postprocessors=POSTPROCESSORS)
 
 
-def _transforms_for(weights: str) -> Any:
-    cfg: Any = get_pretrained_cfg(weights)  # the hybrids do not expect ImageNet's mean and deviation
-    crop = cfg.input_size[-1]
-    return get_norm_resize_irt(im_size=round(crop * 256 / 224), crop_size=crop, mean=cfg.mean, std=cfg.std)
+def _transforms_for(weights: str, mean: TNormParam, std: TNormParam) -> Any:
+    """What timm's ``get_pretrained_cfg`` says, without the import of all models of timm."""
+    crop = 384 if "_384." in weights else 224
+    return get_norm_resize_irt(im_size=round(crop * 256 / 224), crop_size=crop, mean=mean, std=std)
 
 
 def _raise_if_taken(registry_name: str, registry: dict[str, Any], name: str, constructor: Any) -> None:

@@ -1,26 +1,13 @@
-"""Shared by all tests: one thread for torch, a part of the bundled pictures."""
+"""Shared by all tests: a part of the bundled pictures, a folder to run in."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-
-os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pandas as pd
 import pytest
-import torch
 
-import oml_vit_ext  # noqa: F401  (registers)
 from helpers import DEMO_DATA
-
-torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

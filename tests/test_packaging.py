@@ -10,7 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+import oml_vit_ext
 from helpers import ROOT
 
 NOT_SOURCE = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "outputs", "logs", "__pycache__")
@@ -23,18 +25,30 @@ def _left_out(folder: str, names: list[str]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel and the sdist, built from a copy so that the checkout stays clean."""
-    folder = tmp_path_factory.mktemp("built")
-    source = folder / "source"
+def built(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A folder with the wheel and the sdist, built once for all processes of the tests."""
+    folder = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):  # pytest-xdist: each process has a folder of its own in a common one
+        folder = folder.parent
+    folder = folder / "built"
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            _build(folder)
+    return folder
+
+
+def _build(folder: Path) -> None:
+    """From a copy, so that the checkout stays clean."""
+    source = folder.with_name("source_to_build")
     shutil.copytree(ROOT, source, ignore=_left_out)
     vendor = source / "examples" / "demo_data" / "images" / "noto"
     vendor.mkdir(parents=True)
     shutil.copy(next((ROOT / "examples/demo_data/images/noto").glob("*.jpg")), vendor)
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source)]
+    made = folder.with_name("being_built")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(made), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return folder
+    made.rename(folder)
 
 
 def test_the_wheel_holds_configs_and_plugin_but_no_demo(built: Path):
@@ -56,8 +70,13 @@ def test_the_sdist_holds_the_demo(built: Path):
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = archive.getnames()
     inside = {n.split("/", 1)[1] for n in names if "/" in n}
-    assert {"examples/demo.py", "examples/demo_data/df.csv", "tests/conftest.py", "README.md", "LICENSE"} <= inside
+    assert {"examples/demo.py", "examples/demo_data/df.csv", "README.md", "LICENSE"} <= inside
+    assert {"conftest.py", "tests/conftest.py", "constraints/lowest.txt"} <= inside, "its tests would not run"
     assert any(n.startswith("examples/demo_data/images/noto/") for n in inside)
+
+
+def test_the_version_is_written_in_one_place(built: Path):
+    assert [wheel.name.split("-")[1] for wheel in built.glob("*.whl")] == [oml_vit_ext.__version__]
 
 
 def test_an_unmodified_oml_script_works_from_the_wheel(built: Path, tmp_path: Path):

@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import timm
 import torch.nn.functional as F
-from timm.models import is_model, list_models, model_entrypoint
 from torch import Tensor, nn
 
 from oml_vit_ext.common.messages import unknown_name
@@ -70,6 +68,8 @@ def build_backbone(
 
 def check_arch(arch: str) -> None:
     """Raise a ``ValueError`` unless ``arch`` is a vision transformer of timm."""
+    from timm.models import is_model, list_models, model_entrypoint  # timm's models cost 6 % of the start
+
     name = arch.split(".")[0]
     if not is_model(name):
         raise ValueError(unknown_name("arch", arch, list_models(module=list(_VIT_FAMILIES))))
@@ -135,6 +135,8 @@ def resize_to_stride(images: Tensor, stride: tuple[int, int]) -> Tensor:
 
 
 def _create(arch: str, timm_args: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
+    import timm
+
     return timm.create_model(arch, pretrained=pretrained, num_classes=0, dynamic_img_size=True, **timm_args)
 
 

@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.models import is_model_pretrained, list_pretrained
-from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from oml_vit_ext.common.messages import unknown_name
@@ -39,6 +36,8 @@ def resolve_weights(weights: str | Path | None, arch: str) -> WeightsSource:
         ValueError: The tag belongs to another architecture, or it is neither a file nor a tag.
         FileNotFoundError: It looks like a path, but there is no such file.
     """
+    from timm.models import is_model_pretrained, list_pretrained  # timm's models cost 6 % of the start
+
     if weights is None:
         return WeightsSource()
     path = Path(weights).expanduser()
@@ -107,6 +106,9 @@ def backbone_prefix(state: Mapping[str, Tensor], path: Path) -> str:
 
 def _to_timm(state: StateDict, backbone: nn.Module) -> StateDict:
     """timm's names and the backbone's own position grid."""
+    from timm.layers.pos_embed import resample_abs_pos_embed
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
     if "register_tokens" in state or "mask_token" in state:  # DINOv2 as its authors publish it
         state = dict(checkpoint_filter_fn(dict(state), backbone))  # type: ignore[arg-type]
     theirs, ours = state.get("pos_embed"), getattr(backbone, "pos_embed", None)

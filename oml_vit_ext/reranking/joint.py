@@ -11,9 +11,6 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from timm.layers.attention import Attention
-from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from oml_vit_ext.extractors.backbone import check_images, resize_to_stride, total_stride
@@ -21,6 +18,8 @@ from oml_vit_ext.extractors.backbone import check_images, resize_to_stride, tota
 
 def is_joinable(backbone: nn.Module | None) -> bool:
     """Whether two images can be joined between the blocks: a timm ViT with added position embeddings (no EVA)."""
+    from timm.models.vision_transformer import VisionTransformer  # timm's models cost 6 % of the start
+
     return (
         isinstance(backbone, VisionTransformer)
         and backbone.pos_embed is not None
@@ -89,6 +88,8 @@ def resample_like_dino(positions: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _resample_like_timm(positions: Tensor, size: tuple[int, int]) -> Tensor:
+    from timm.layers.pos_embed import resample_abs_pos_embed
+
     old = list(positions.shape[1:3])
     flat = resample_abs_pos_embed(positions.flatten(1, 2), list(size), old, num_prefix_tokens=0)
     return flat.unflatten(1, size)
@@ -115,6 +116,9 @@ def _tokens(backbone: nn.Module, patches: Tensor) -> Tensor:
 
 
 def _is_plain(block: nn.Module) -> bool:
+    from timm.layers.attention import Attention
+    from timm.models.vision_transformer import Block
+
     return (
         type(block) is Block
         and type(block.attn) is Attention

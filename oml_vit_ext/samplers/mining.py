@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +32,8 @@ def hardest_negatives(
     >>> rows
     array([[1, 3]])
     """
+    import faiss  # here, as importing the package shall not cost what searching needs
+
     n_labels = len(np.unique(candidate_labels))
     if n_labels < n_negatives + 1:
         raise ValueError(

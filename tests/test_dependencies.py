@@ -1,0 +1,87 @@
+"""What ``pyproject.toml`` declares is what the package imports, and the constraints are its lower bounds."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from helpers import ROOT
+
+# Part of Python from 3.11 on; before that, pytest brings the same under another name.
+TOML = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+PROJECT: dict[str, Any] = TOML.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+REQUIRED = [Requirement(text) for text in PROJECT["dependencies"]]
+# What single features need, each imported only where it is used.
+EXTRA = [Requirement(text) for extra in ("pipelines", "milvus") for text in PROJECT["optional-dependencies"][extra]]
+PROVIDERS = packages_distributions()
+
+
+def _files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def _imports(node: ast.AST, in_function: bool = False) -> Iterator[tuple[str, bool]]:
+    """The libraries that a module imports, each with whether a function does it."""
+    in_function = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    match node:
+        case ast.Import(names=names):
+            yield from ((name.name.partition(".")[0], in_function) for name in names)
+        case ast.ImportFrom(module=str(module), level=0):
+            yield module.partition(".")[0], in_function
+        case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(value=str(module))]):
+            yield module.partition(".")[0], in_function
+    for child in ast.iter_child_nodes(node):
+        yield from _imports(child, in_function)
+
+
+def _imported(file: Path, in_function: bool | None = None) -> set[str]:
+    """Distributions, by their names in the package index, that a file needs at import time, later, or ever."""
+    names = {name for name, lazy in _imports(ast.parse(file.read_text())) if in_function in (None, lazy)}
+    foreign = names - sys.stdlib_module_names - {"oml_vit_ext", "hydra_plugins"}
+    return {canonicalize_name(PROVIDERS[name][0]) for name in foreign}
+
+
+def _names(requirements: list[Requirement]) -> set[str]:
+    return {canonicalize_name(requirement.name) for requirement in requirements}
+
+
+@pytest.mark.parametrize("file", _files("oml_vit_ext"), ids=lambda file: str(file.relative_to(ROOT)))
+def test_each_import_is_declared(file: Path):
+    assert _imported(file, in_function=False) <= _names(REQUIRED), "needed to import the module"
+    assert _imported(file, in_function=True) <= _names(REQUIRED + EXTRA), "needed to call a function"
+
+
+def test_the_imports_of_the_hydra_plugin_come_with_the_pipelines():
+    assert set().union(*map(_imported, _files("hydra_plugins"))) <= _names(EXTRA)
+
+
+def test_each_declared_library_is_imported():
+    imported = set().union(*map(_imported, _files("oml_vit_ext")))
+    assert _names(REQUIRED) <= imported | {"torchvision"}
+
+
+def test_the_constraints_are_the_lower_bounds():
+    lines = (ROOT / "constraints" / "lowest.txt").read_text().splitlines()
+    lowest = {r.name: Version(str(r.specifier).removeprefix("==")) for r in map(Requirement, lines[1:])}
+    bounds = {
+        requirement.name: Version(bound.version)
+        for requirement in REQUIRED + EXTRA
+        for bound in requirement.specifier
+        if bound.operator == ">="
+    }
+    assert lowest == bounds
+
+
+def test_each_library_has_a_lower_bound():
+    assert not [r.name for r in REQUIRED if not any(bound.operator == ">=" for bound in r.specifier)]
