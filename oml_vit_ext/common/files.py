@@ -48,6 +48,15 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
+def stamp(file: Path) -> tuple[int, int]:
+    """Bytes and time of change (ns) of a file, by which a change is noticed; of a missing one ``(-1, -1)``."""
+    try:
+        state = file.stat()
+    except OSError:
+        return -1, -1
+    return state.st_size, state.st_mtime_ns
+
+
 def write_frame(frame: pd.DataFrame, file: Path) -> None:
     """Write a dataframe as CSV, without its index."""
     with replaced(file) as unfinished:

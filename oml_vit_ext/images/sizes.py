@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from oml_vit_ext.common.files import replaced
+from oml_vit_ext.common.files import replaced, stamp
 from oml_vit_ext.images.reading import open_image, orientation, why_unreadable
 
 logger = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ class ImageSizes(NamedTuple):
 class _Known(NamedTuple):
     """What is known about one file: its size, for as long as time of change and length stay the same."""
 
-    modified_ns: int
     bytes: int
+    modified_ns: int
     size: Size
 
 
@@ -123,7 +123,7 @@ def read_image_sizes(
     """
     known = _read_cache(cache)
     files = [str(path) for path in dict.fromkeys(paths)]
-    stamps = {path: _stamp(root / path) for path in files}
+    stamps = {path: stamp(root / path) for path in files}
     unknown = [path for path in files if path not in known or known[path][:2] != stamps[path]]
     looked_at = look_at_images(root, unknown, n_threads=n_threads, verbose=verbose and bool(unknown))
     read = {path: size for path, size in zip(unknown, looked_at, strict=True) if isinstance(size, Size)}
@@ -138,15 +138,6 @@ def read_image_sizes(
         height=np.array([size.height for size in sizes], dtype=np.int64),
         turned=np.array([size.turned for size in sizes], dtype=bool),
     )
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    """Time of change and length of a file; of a missing one what no file has."""
-    try:
-        state = file.stat()
-    except OSError:
-        return -1, -1
-    return state.st_mtime_ns, state.st_size
 
 
 def _broken(broken: dict[str, str], root: Path) -> str:
@@ -167,7 +158,7 @@ def _read_cache(cache: Path | None) -> dict[str, _Known]:
         logger.warning("image sizes: %s cannot be used and is made again (%s)", cache, error)
         return {}
     columns = [df[name].tolist() for name in _COLUMNS]
-    return {path: _Known(ns, length, Size(*size)) for path, ns, length, *size in zip(*columns, strict=True)}
+    return {path: _Known(length, ns, Size(*size)) for path, ns, length, *size in zip(*columns, strict=True)}
 
 
 def _write_cache(cache: Path, entries: dict[str, _Known]) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 from oml.const import LABELS_COLUMN, PATHS_COLUMN, X1_COLUMN, X2_COLUMN, Y1_COLUMN, Y2_COLUMN
 
 from oml_vit_ext.common.arrays import Box
+from oml_vit_ext.common.files import stamp
 from oml_vit_ext.images.folders import image_files
 from oml_vit_ext.images.formats import EXTENSIONS
 
@@ -85,7 +86,7 @@ def _from_frame(df: pd.DataFrame, root: Path) -> pd.DataFrame:
 
 
 def _table(paths: list[str], boxes: list[str], labels: list[str], root: Path) -> pd.DataFrame:
-    stamps = {path: _stamp(root / path) for path in paths}
+    stamps = {path: stamp(root / path) for path in paths}
     keys = [f"{path}#{box}" if box else path for path, box in zip(paths, boxes, strict=True)]
     # As objects: pandas' own strings cannot hold names of files that are no UTF-8.
     texts = pd.DataFrame({"key": keys, "path": paths, "box": boxes, "label": labels}, dtype=object)
@@ -97,11 +98,3 @@ def _table(paths: list[str], boxes: list[str], labels: list[str], root: Path) ->
     if len(twice):
         raise ValueError(f"{len(twice)} images are listed more than once, the first: {twice.iloc[0]!r}.")
     return table
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return -1, -1
-    return stat.st_size, stat.st_mtime_ns
