@@ -1,25 +1,46 @@
 """What we change in open-metric-learning (OML) itself, where it would lose what a user wrote or do what nobody meant.
 
-Each change is one file, as narrow as it can be, and is logged when it is made.
+Each change is one file, as narrow as it can be, is logged when it is made, and can be turned off: the environment
+variable ``OML_VIT_EXT_WITHOUT`` names those that are not wanted, e.g. ``freezing,strict_arguments``, or ``all``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.oml_patches.embedding_loader import validate_on_embeddings
 from oml_vit_ext.oml_patches.freezing import freeze_in_training
 from oml_vit_ext.oml_patches.sampler_epochs import introduce_samplers
 from oml_vit_ext.oml_patches.strict_arguments import build_losses_strictly, build_samplers_strictly
 
+WITHOUT = "OML_VIT_EXT_WITHOUT"
+
 
 def apply(
     our_losses: Mapping[str, Any], our_samplers: Mapping[str, Any], our_postprocessors: Mapping[str, Any]
 ) -> None:
-    """Make all changes; calling it again changes nothing."""
-    build_losses_strictly(our_losses)
-    build_samplers_strictly(our_samplers)
-    freeze_in_training()
-    introduce_samplers()
-    validate_on_embeddings(our_postprocessors)
+    """Make all changes that are wanted; calling it again changes nothing.
+
+    Raises:
+        ValueError: ``OML_VIT_EXT_WITHOUT`` names a change that there is not.
+    """
+
+    def strict_arguments() -> None:
+        build_losses_strictly(our_losses)
+        build_samplers_strictly(our_samplers)
+
+    changes: dict[str, Callable[[], None]] = {
+        "strict_arguments": strict_arguments,
+        "freezing": freeze_in_training,
+        "sampler_epochs": introduce_samplers,
+        "embedding_loader": lambda: validate_on_embeddings(our_postprocessors),
+    }
+    unwanted = {name.strip() for name in os.environ.get(WITHOUT, "").split(",")} - {""}
+    for name in unwanted - {"all", *changes}:
+        raise ValueError(unknown_name(f"name in {WITHOUT}:", name, ["all", *changes]))
+    for name, change in changes.items():
+        if not unwanted & {"all", name}:
+            change()

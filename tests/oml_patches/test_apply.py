@@ -1,0 +1,54 @@
+"""Changes of OML: which there are, and that each can be turned off."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from helpers import ROOT
+from oml_vit_ext import oml_patches
+
+NAMES = ["strict_arguments", "freezing", "sampler_epochs", "embedding_loader"]
+
+
+@pytest.fixture()
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the changes that ``apply`` makes."""
+    names: list[str] = []
+    functions = {
+        "build_losses_strictly": "strict_arguments",
+        "build_samplers_strictly": None,
+        "freeze_in_training": "freezing",
+        "introduce_samplers": "sampler_epochs",
+        "validate_on_embeddings": "embedding_loader",
+    }
+    for function, name in functions.items():
+        monkeypatch.setattr(oml_patches, function, lambda *_, name=name: names.append(name) if name else None)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("without", "expected"),
+    [("", NAMES), ("all", []), ("freezing", [n for n in NAMES if n != "freezing"]), (" freezing , all", [])],
+)
+def test_each_change_can_be_turned_off(
+    without: str, expected: list[str], made: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(oml_patches.WITHOUT, without)
+    oml_patches.apply({}, {}, {})
+    assert made == expected
+
+
+def test_an_unknown_name_is_told_before_anything_is_changed(made: list[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(oml_patches.WITHOUT, "frezing")
+    with pytest.raises(ValueError, match="OML_VIT_EXT_WITHOUT.*'frezing': did you mean 'freezing'"):
+        oml_patches.apply({}, {}, {})
+    assert made == []
+
+
+def test_the_documentation_lists_every_change(made: list[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(oml_patches.WITHOUT, raising=False)
+    oml_patches.apply({}, {}, {})
+    listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/oml_changes.md").read_text(), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(made)
