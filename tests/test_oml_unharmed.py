@@ -1,4 +1,4 @@
-"""OML before and after ``import oml_vit_ext``: every public name is what it was, but for those that we say we change."""
+"""OML before and after ``import oml_vit_ext``: every public name is what it was, but for those that we list."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def test_each_change_can_be_turned_off(
 
 def test_an_unknown_name_is_told_before_anything_is_changed(made: list[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(oml_patches.WITHOUT, "frezing")
-    with pytest.raises(ValueError, match="OML_VIT_EXT_WITHOUT.*'frezing': did you mean 'freezing'"):
+    with pytest.raises(ValueError, match=r"OML_VIT_EXT_WITHOUT.*'frezing': did you mean 'freezing'"):
         oml_patches.apply({}, {}, {})
     assert made == []
 
