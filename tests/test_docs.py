@@ -95,6 +95,7 @@ def _parsed() -> list[tuple[str, ...]]:
 
 
 def _commands(text: str) -> list[list[str]]:
+    text = re.sub(r"^[A-Z_]+=\S+ ", "", text, flags=re.MULTILINE)  # variables of the environment
     lines = (shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines())
     return [words for words in lines if words]
 
