@@ -31,7 +31,9 @@ def _plain(queries: np.ndarray, gallery: np.ndarray, n_items: int, ignored: list
         yield [list(column) for column in zip(*sorted(pairs)[:n_items], strict=True)] or [[], []]
 
 
-@pytest.mark.parametrize("ignored", [[], [ITEMS], [SEQUENCES], [ITEMS, SEQUENCES]], ids=len)
+@pytest.mark.parametrize(
+    "ignored", [[], [ITEMS], [SEQUENCES], [ITEMS, SEQUENCES]], ids=["nothing", "items", "sequences", "both"]
+)
 @pytest.mark.parametrize("n_items", [1, 7, 60, 500])
 @pytest.mark.parametrize("memory_mb", [1e-6, 256.0])
 def test_neighbours_are_those_of_plain_loops(ignored: list[Grouping], n_items: int, memory_mb: float):
