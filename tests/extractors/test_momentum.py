@@ -1,4 +1,4 @@
-"""The moving average beside an extractor: its arithmetic, what the memory gets, files, and OML's pipelines."""
+"""The moving average beside an extractor: its arithmetic, what the memory gets, and OML's pipelines."""
 
 from __future__ import annotations
 
@@ -179,50 +179,6 @@ def test_a_resumed_run_goes_on_exactly():
     for part, state in zip(parts, saved, strict=True):
         part.load_state_dict(state)
     torch.testing.assert_close(run(*parts, batches[2:]), expected, atol=0, rtol=0)
-
-
-@pytest.fixture()
-def checkpoint(tmp_path: Path) -> tuple[Path, ExtractorWithMomentum]:
-    """A file with the keys of OML's checkpoints, and the model in it."""
-    model = _model()
-    with torch.no_grad():
-        model.extractor.backbone.cls_token += 1.0
-    state = {f"model.{k}": v for k, v in model.state_dict().items()} | {"criterion.memory.position": torch.tensor(0)}
-    torch.save({"state_dict": state, "folder": tmp_path}, tmp_path / "best.ckpt")
-    return tmp_path / "best.ckpt", model.eval()
-
-
-def test_a_checkpoint_gives_both_back(checkpoint):
-    path, model = checkpoint
-    torch.testing.assert_close(_weights(_model(weights=path)), _weights(model))
-
-
-def test_the_plain_extractor_finds_itself_in_a_checkpoint_of_both(checkpoint, caplog: pytest.LogCaptureFixture):
-    path, model = checkpoint
-    with caplog.at_level("INFO"):
-        plain = IRTExtractor(path, **TINY_PLAIN)
-    torch.testing.assert_close(_weights(plain), _weights(model.extractor))
-    assert "of the extractor and its moving average, the extractor is used" in caplog.text
-
-
-def test_the_copy_alone_serves_the_plain_extractor(checkpoint, tmp_path: Path):
-    _, model = checkpoint
-    torch.save(model.momentum_extractor.state_dict(), tmp_path / "copy.pth")
-    torch.testing.assert_close(
-        _weights(IRTExtractor(tmp_path / "copy.pth", **TINY_PLAIN)), _weights(model.momentum_extractor)
-    )
-
-
-def test_files_that_do_not_fit(checkpoint, tmp_path: Path):
-    path, model = checkpoint
-    torch.save({f"model.{k}": v for k, v in model.extractor.state_dict().items()}, tmp_path / "plain.pth")
-    with pytest.raises(RuntimeError, match=r"hold no moving average .*extractor\.args\.extractor\.args\.weights"):
-        _model(weights=tmp_path / "plain.pth")
-    deeper = {**TINY_PLAIN, "timm_args": {**TINY_PLAIN["timm_args"], "depth": 3}}
-    with pytest.raises(RuntimeError, match=r"do not fit this extractor and its moving average\. .* and 16 more; unexp"):
-        ExtractorWithMomentum(IRTExtractor(None, **deeper), weights=path)
-    with pytest.raises(FileNotFoundError, match="there is no such file"):
-        _model(weights=tmp_path / "nothing.ckpt")
 
 
 @pytest.mark.parametrize("momentum", [1.0, -0.1, float("nan"), "0.9", True])

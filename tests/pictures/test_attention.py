@@ -12,7 +12,6 @@ from oml_vit_ext.extractors import HybridViTExtractor, IRTExtractor
 from oml_vit_ext.extractors.pca import ExtractorWithPCA
 from oml_vit_ext.pictures import MAP_KINDS, attention_maps, map_stride
 from oml_vit_ext.pictures.attention import rollout
-from oml_vit_ext.pictures.capture import captured_attention
 
 
 def plain_irt(**args) -> IRTExtractor:
@@ -152,16 +151,6 @@ def test_the_model_is_left_as_it_was():
     assert model.training and not model.backbone.blocks[0].training and model.backbone.blocks[1].training
     assert all(block.attn.fused_attn for block in model.backbone.blocks)
     torch.testing.assert_close(model.eval()(images), before)
-
-
-def test_fused_attention_is_back_after_an_error():
-    model = plain_irt()
-    model.backbone.blocks[0].attn.fused_attn = False
-    with pytest.raises(RuntimeError, match="on the way"), captured_attention(model.backbone.blocks):
-        assert not any(block.attn.fused_attn for block in model.backbone.blocks)
-        raise RuntimeError("on the way")
-    assert [block.attn.fused_attn for block in model.backbone.blocks] == [False, True]
-    assert not any(block.attn.attn_drop._forward_pre_hooks for block in model.backbone.blocks)
 
 
 class Other(nn.Module):

@@ -4,45 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import albumentations as albu
 import numpy as np
 import pytest
 import torch
-import torchvision.transforms as t
 from PIL import Image
 
+from helpers.drawn import GREY, columns_with, pixels_of
 from oml_vit_ext.pictures import (
     RIGHT,
     WRONG,
     CrossAttention,
     Strip,
-    Tile,
     draw_attention,
     draw_budget_curve,
     draw_cross_attention,
-    draw_grid,
     draw_strips,
-    enlarge_maps,
-    mean_and_std,
-    overlay,
-    to_picture,
 )
 from oml_vit_ext.reranking import BudgetCurve
-
-GREY = np.full((16, 24, 3), 0.5)
-
-
-def pixels_of(path: Path, colour: str) -> np.ndarray:
-    """Where a drawn picture has exactly this colour, as a boolean array."""
-    wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
-    return (np.asarray(Image.open(path).convert("RGB")) == wanted).all(axis=-1)
-
-
-def columns_with(path: Path, colour: str) -> list[float]:
-    """The left edges of separate areas of a colour, as shares of the width."""
-    there = pixels_of(path, colour).sum(axis=0) > 20  # vertical sides of frames
-    starts = np.flatnonzero(there & ~np.roll(there, 1))
-    return (starts / len(there)).tolist()
 
 
 def test_strips_frame_ground_truth_in_green_and_the_rest_in_red(tmp_path: Path):
@@ -89,48 +67,8 @@ def test_across_a_pair_the_patch_looked_at_most_is_marked(tmp_path: Path):
 
 
 def test_an_empty_figure_is_an_error(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"no pictures to draw for .*empty\.png"):
-        draw_grid([], tmp_path / "empty.png")
     with pytest.raises(ValueError, match="no pictures"):
         draw_strips([], [], tmp_path / "empty.png")
-
-
-def test_a_failed_figure_leaves_the_old_one(tmp_path: Path):
-    draw_grid([[Tile(GREY)]], tmp_path / "figure.png")
-    old = (tmp_path / "figure.png").read_bytes()
-    with pytest.raises(TypeError):
-        draw_grid([[Tile(np.zeros((2, 2, 7)))]], tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").read_bytes() == old
-
-
-@pytest.mark.parametrize("library", [t, albu])
-def test_normalisation_is_found_and_undone(library):
-    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
-    transform = library.Compose([library.Normalize(mean=mean, std=std)])
-    assert mean_and_std(transform) == (mean, std)
-    assert mean_and_std(t.ToTensor()) == ((0, 0, 0), (1, 1, 1))
-    image = torch.rand(3, 5, 4)
-    normalised = (image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-    np.testing.assert_allclose(to_picture(normalised, mean, std), image.permute(1, 2, 0), atol=1e-6)
-
-
-def test_maps_grow_to_the_image():
-    maps = torch.tensor([[[0.0, 1.0, 9.0]]])
-    enlarged = enlarge_maps(maps, (8, 21), (8, 8))  # an image of 21 pixels was enlarged to three patches of 8
-    assert enlarged.shape == (1, 8, 21)
-    torch.testing.assert_close(enlarged[0, 0, [3, 10, 17]], torch.tensor([0.0, 1.0, 9.0]))  # the middles of the patches
-    with pytest.raises(ValueError, match="1 x 3 patches of 8 x 8 pixels do not belong to images of 8 x 30 pixels"):
-        enlarge_maps(maps, (8, 30), (8, 8))
-
-
-def test_an_overlay_is_darkest_where_the_map_is_lowest():
-    values = torch.zeros(16, 24)
-    values[4, 5], values[8, 9] = 1, -1
-    shown = overlay(GREY, values).sum(axis=-1)
-    assert shown.shape == (16, 24)
-    assert np.unravel_index(shown.argmax(), shown.shape) == (4, 5)
-    assert np.unravel_index(shown.argmin(), shown.shape) == (8, 9)
-    assert np.isfinite(overlay(GREY, torch.ones(16, 24))).all()
 
 
 def test_the_budget_curve_goes_from_the_first_stage_to_all_queries(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from helpers.toy_retrieval import DIM, Items, N, embeddings_of, frame, labelled, labels_only, sequences
 from oml_vit_ext.retrieval import retrieve, retrieve_qg
+from oml_vit_ext.retrieval.retrieve import oml_results
 
 
 def _oml(*args, **kwargs) -> RetrievalResults:
@@ -231,3 +233,26 @@ def test_wrong_embeddings_are_told_in_one_sentence(change, message: str) -> None
 def test_query_and_gallery_of_two_models_are_refused() -> None:
     with pytest.raises(ValueError, match="query embeddings have dimension 8, but gallery embeddings have 16"):
         retrieve_qg(embeddings_of(5)[:, :8], embeddings_of(), labels_only(5), labels_only(N))
+
+
+DISTANCES = [torch.tensor([0.1, 0.2]), torch.tensor([0.3])]
+IDS = [torch.tensor([2, 0]), torch.tensor([1])]
+GT = [torch.tensor([0]), torch.tensor([], dtype=torch.long)]
+
+
+@pytest.mark.parametrize("gt_ids", [None, GT])
+@pytest.mark.filterwarnings("ignore:Some of the queries")
+def test_they_hold_what_the_oml_constructor_puts_there(gt_ids):
+    made = vars(oml_results(DISTANCES, IDS, gt_ids))
+    assert made == vars(RetrievalResults(DISTANCES, IDS, gt_ids=gt_ids))
+
+
+def test_queries_without_ground_truth_are_warned_about():
+    with pytest.warns(UserWarning, match="don't have available gts"):
+        oml_results(DISTANCES, IDS, GT)
+
+
+def test_an_oml_with_other_fields_gets_its_own_constructor(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys.modules[oml_results.__module__], "_FIELDS", {"_something_else"})
+    with pytest.raises(RuntimeError, match="must be sorted"):
+        oml_results([torch.tensor([2.0, 1.0])], [torch.tensor([0, 1])], None)

@@ -13,60 +13,8 @@ import torch
 from PIL import Image
 
 from helpers import ROOT
+from helpers.plain_mining import embeddings, plainly
 from oml_vit_ext.samplers import HardTuplesSampler
-from oml_vit_ext.samplers.mining import arrange, hardest_negatives
-
-
-def embeddings(n: int, dim: int = 8, seed: int = 0) -> np.ndarray:
-    rows = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def plainly(anchor: np.ndarray, label: int, candidates: np.ndarray, labels: np.ndarray, n: int) -> list[int]:
-    chosen: list[int] = []
-    for position in np.argsort(-(candidates @ anchor), kind="stable"):
-        if labels[position] != label and labels[position] not in labels[chosen]:
-            chosen.append(int(position))
-        if len(chosen) == n:
-            break
-    return chosen
-
-
-@pytest.mark.parametrize("n_labels", [6, 40])
-def test_negatives_are_the_most_similar_of_other_labels(n_labels: int):
-    rng = np.random.default_rng(1)
-    candidates, anchors = embeddings(400), embeddings(30, seed=2)
-    labels, own = rng.integers(n_labels, size=400), rng.integers(n_labels, size=30)
-    found, similarity = hardest_negatives(anchors, own, candidates, labels, 5)
-    for i in range(30):
-        expected = plainly(anchors[i], own[i], candidates, labels, 5)
-        assert found[i].tolist() == expected
-        np.testing.assert_allclose(similarity[i], candidates[expected] @ anchors[i], atol=1e-5)
-
-
-def test_a_label_that_fills_the_list_is_looked_past():
-    near = np.tile(embeddings(1), (1_000, 1))
-    candidates = np.concatenate([near, embeddings(3, seed=5)])
-    labels = np.concatenate([np.zeros(1_000, dtype=int), [1, 2, 3]])
-    found, _ = hardest_negatives(near[:1], np.array([0]), candidates, labels, 3)
-    assert set(found[0]) == {1_000, 1_001, 1_002}
-
-
-def test_too_few_labels_are_named():
-    with pytest.raises(ValueError, match="candidates have 2 labels, expected at least 4"):
-        hardest_negatives(embeddings(1), np.array([0]), embeddings(10), np.arange(10) % 2, 3)
-
-
-def test_tuples_in_a_batch_share_no_label_where_that_is_possible():
-    labels = np.random.default_rng(0).integers(300, size=(100, 6))
-    batches = arrange(labels, 5)
-    assert sorted(i for batch in batches for i in batch) == list(range(100)) and {len(b) for b in batches} == {5}
-
-    def clashes(batches: list[list[int]]) -> int:
-        return sum(len({*labels[a]} & {*labels[b]}) for batch in batches for a in batch for b in batch if a < b)
-
-    assert clashes(batches) <= 3 < clashes(np.arange(100).reshape(20, 5).tolist())
-
 
 LABELS = np.repeat(np.arange(12), 6)
 

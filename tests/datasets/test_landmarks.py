@@ -1,0 +1,87 @@
+"""What the annotations of landmark sets say, before any image is looked at."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from helpers import miniature
+from oml_vit_ext.datasets.landmarks import gldv2_clean, gldv2_noisy, nc_clean, rparis6k, sfm120k
+
+
+def _sfm(root: Path, change=lambda content: None) -> Path:
+    content = miniature.sfm120k(root)
+    change(content)
+    (root / "retrieval-SfM-120k.pkl").write_bytes(pickle.dumps(content))
+    return root
+
+
+def test_an_image_of_sfm_lies_in_folders_of_its_last_six_letters(tmp_path: Path):
+    listing = sfm120k(_sfm(tmp_path, lambda c: c["train"]["cids"].__setitem__(0, "0123456789abcdef")))
+    assert listing.frame.path[0] == "ims/ef/cd/ab/0123456789abcdef"
+    assert all((tmp_path / path).is_file() for path in listing.frame.path[1:])
+
+
+def test_pairs_of_sfm_are_those_of_the_file_each_once(tmp_path: Path):
+    listing = sfm120k(_sfm(tmp_path, lambda c: c["train"].update(qidxs=[3, 3, 0, 3], pidxs=[5, 4, 1, 5])))
+    train, val = listing.frame.path[:6].tolist(), listing.frame.path[6:].tolist()
+    expected = [(train[3], train[5], "train"), (train[3], train[4], "train"), (train[0], train[1], "train")]
+    expected += [(val[0], val[2], "validation")]
+    assert [tuple(row) for row in listing.pairs[["anchor", "positive", "split"]].to_numpy()] == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("val"), r"has no part 'val': expected the file of SfM-120k's tuples"),
+        (lambda c: c.update(train=3), r"has no part 'train'"),
+        (lambda c: c["val"].pop("pidxs"), r"the part 'val' has no 'pidxs'"),
+        (lambda c: c["train"]["cluster"].pop(), r"lists of the part 'train' are not of equal length"),
+    ],
+)
+def test_other_files_than_that_of_sfm_are_named(tmp_path: Path, change, message: str):
+    with pytest.raises(ValueError, match=rf"retrieval-SfM-120k\.pkl.*{message}"):
+        sfm120k(_sfm(tmp_path, change))
+
+
+@pytest.mark.parametrize("folder", ["train", "images", "."])
+def test_images_of_gldv2_are_found_in_every_layout(tmp_path: Path, folder: str):
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata/train_clean.csv").write_text("landmark_id,images\n7,0123 abcd\n9,00ff\n")
+    miniature.image(tmp_path / folder / "0/1/2/0123.jpg")
+    frame = gldv2_clean(tmp_path).frame
+    below = "" if folder == "." else f"{folder}/"
+    assert frame.path.tolist() == [f"{below}0/1/2/0123.jpg", f"{below}a/b/c/abcd.jpg", f"{below}0/0/f/00ff.jpg"]
+    assert frame.label.tolist() == [7, 7, 9]
+
+
+def test_wrong_tables_of_gldv2_are_named(tmp_path: Path):
+    (tmp_path / "train_clean.csv").write_text("id,url,landmark_id\n0123,http://x,7\n")
+    with pytest.raises(ValueError, match="has the columns id, url, landmark_id, expected landmark_id and images"):
+        gldv2_clean(tmp_path)
+    (tmp_path / "train.csv").write_text("id,url,landmark_id\n0123,http://x,7\n12,http://x,7\n")
+    with pytest.raises(ValueError, match="lists the image '12', expected an id of at least three letters"):
+        gldv2_noisy(tmp_path)
+
+
+def test_paths_of_nc_clean_may_hold_spaces(tmp_path: Path):
+    miniature.nc_clean(tmp_path)
+    (tmp_path / "annotations/annotation_clean_val.txt").write_text("\neiffel/from below 3.jpg  eiffel\n\n")
+    listing = nc_clean(tmp_path)
+    assert listing.frame.path.tolist() == ["eiffel/1.jpg", "colosseum/2.jpg", "eiffel/from below 3.jpg"]
+    assert listing.frame.label.tolist() == [1, 0, 1] and set(listing.frame.split) == {"train"}
+
+
+def test_an_image_of_two_landmarks_counts_for_the_query_that_comes_first(tmp_path: Path):
+    content = miniature.revisited(tmp_path, "rparis6k")
+    content["gnd"][0].update(easy=[0], hard=[4], junk=[3])
+    content["gnd"][1].update(easy=[1], hard=[])
+    content["gnd"][2].update(easy=[4, 0], hard=[6])
+    (tmp_path / "rparis6k/gnd_rparis6k.pkl").write_bytes(pickle.dumps(content))
+    frame = rparis6k(tmp_path / "rparis6k").frame
+    queries, gallery = frame[frame.is_query.astype(bool)], frame[frame.is_gallery.astype(bool)]
+    assert queries.label.tolist() == [0, 0, 1]
+    assert gallery.label.tolist() == [0, 0, 4, 5, 0, 7, 1, *range(9, 14)], "all others, junk included, are alone"
+    assert gallery[["x_1", "x_2", "y_1", "y_2"]].isna().all(axis=None) and queries.x_2.tolist() == [10, 12, 11]

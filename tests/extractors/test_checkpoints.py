@@ -1,0 +1,108 @@
+"""Files to tensors by name, and one sentence for each file that holds something else."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from oml_vit_ext.extractors.checkpoints import existing_file, read_safetensors, read_state_dict
+
+STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
+
+
+def _assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert list(found) == list(expected)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=0, rtol=0)
+
+
+WRAPPINGS: dict[str, Callable[[Any], Any]] = {
+    "bare": lambda s: s,
+    "beside other things": lambda s: {**s, "epoch": 3},
+    "lightning": lambda s: {"state_dict": s, "epoch": 3, "folder": Path("run")},
+    "deit": lambda s: {"model": s, "optimizer": {"lr": 1.0}},
+    "dino": lambda s: {"student": {"x": torch.ones(1)}, "teacher": s},
+    "ema": lambda s: {"state_dict_ema": s, "arch": "vit"},
+    "two layers deep": lambda s: {"model_ema": {"state_dict": s}},
+    "trained before average": lambda s: {"model_ema": {"x": torch.ones(1)}, "state_dict": s},
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_tensors_are_found_wherever_they_are_kept(tmp_path: Path, wrapping: str):
+    torch.save(WRAPPINGS[wrapping](STATE), tmp_path / "x.pth")
+    _assert_same(read_state_dict(tmp_path / "x.pth"), STATE)
+
+
+def test_safetensors_are_read_as_they_are(tmp_path: Path):
+    half = {name: tensor.half() for name, tensor in STATE.items()}
+    save_file(half, tmp_path / "x.safetensors")
+    _assert_same(dict(sorted(read_state_dict(tmp_path / "x.safetensors").items())), half)
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "x.safetensors").read_bytes()[:-3])
+    with pytest.raises(RuntimeError, match=r"^pca '.*cut\.safetensors' is not a whole safetensors file"):
+        read_safetensors(tmp_path / "cut.safetensors", "pca")
+
+
+def test_a_file_is_found_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "x.pth").touch()
+    assert existing_file("~/x.pth") == tmp_path / "x.pth"
+    with pytest.raises(FileNotFoundError, match=rf"pca '~/y\.pth': there is no such file \(looked for {tmp_path}/y"):
+        existing_file("~/y.pth", "pca")
+    with pytest.raises(FileNotFoundError, match=r"^weights '~'"):
+        existing_file("~")
+
+
+class _RunsCode:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.file,)
+
+
+def test_code_in_a_file_runs_only_when_it_is_trusted(tmp_path: Path):
+    path, touched = tmp_path / "x.pth", tmp_path / "touched"
+    torch.save({"state_dict": STATE, "args": _RunsCode(touched)}, path)
+    with pytest.raises(RuntimeError, match=r"hold more than tensors, .* pass allow_pickle=True \(in YAML"):
+        read_state_dict(path)
+    assert not touched.exists()
+    _assert_same(read_state_dict(path, allow_pickle=True), STATE)
+    assert touched.exists()
+
+
+def test_a_whole_module_gives_its_state(tmp_path: Path):
+    torch.save({"model": nn.Linear(3, 2)}, tmp_path / "x.pth")
+    assert {name: t.shape for name, t in read_state_dict(tmp_path / "x.pth", allow_pickle=True).items()} == {
+        "weight": (2, 3),
+        "bias": (2,),
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "found"), [([1, 2], "list"), ({"epoch": 1, "lr": 2, "z": 3, "y": 4}, "epoch, lr, y, z"), ({}, "none")]
+)
+def test_a_file_without_tensors_tells_what_it_holds(tmp_path: Path, content: Any, found: str):
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(RuntimeError, match=rf"x\.pth' hold no state dict: expected .*'teacher'.*; found {found}\.$"):
+        read_state_dict(tmp_path / "x.pth")
+
+
+def test_other_files_are_no_checkpoints(tmp_path: Path):
+    (tmp_path / "text.pth").write_text("Entry not found")
+    with pytest.raises(RuntimeError, match=r"text\.pth' is not a checkpoint of torch"):
+        read_state_dict(tmp_path / "text.pth", allow_pickle=True)
+    torch.save(STATE, tmp_path / "cut.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:-100])
+    with pytest.raises(RuntimeError, match=r"cut\.pth' cannot be read, is it truncated\?"):
+        read_state_dict(tmp_path / "cut.pth")
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps([1]))
+    with pytest.raises(RuntimeError, match=r"weights '.*plain\.pkl'"):
+        read_state_dict(tmp_path / "plain.pkl")

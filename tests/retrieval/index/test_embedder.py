@@ -1,0 +1,79 @@
+"""Image files to embeddings: the right row for each, in order, whatever the sizes, the broken ones aside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers import TINY_PLAIN
+from helpers.embedders import make_embedder
+from helpers.mean_colour import MeanColour, mean_colour_embedder, paint
+from oml_vit_ext.retrieval import Embedder
+from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
+
+COLOURS = [(255, 0, 0), (0, 255, 0), (51, 102, 204), (255, 255, 255), (10, 20, 30)]
+
+
+@pytest.fixture()
+def paths(tmp_path: Path) -> list[Path]:
+    """One colour each, of two sizes in turns."""
+    return [paint(tmp_path / f"{i}.png", colour, (8 + 4 * (i % 2), 8)) for i, colour in enumerate(COLOURS)]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_each_image_has_its_row_whatever_the_sizes_and_batches(paths: list[Path], batch_size: int, num_workers: int):
+    embedder = mean_colour_embedder(batch_size=batch_size, num_workers=num_workers)
+    batches = list(embedder.embed(paths))
+    assert [batch.positions for batch in batches] == [
+        list(range(5))[start : start + batch_size] for start in range(0, 5, batch_size)
+    ]
+    np.testing.assert_allclose(np.concatenate([b.embeddings for b in batches]), np.array(COLOURS) / 255, atol=1e-6)
+    np.testing.assert_allclose(embedder.embed_all(paths), np.array(COLOURS) / 255, atol=1e-6)
+
+
+def test_of_an_image_with_a_box_only_the_box_counts(tmp_path: Path):
+    image = Image.new("RGB", (20, 10), (255, 0, 0))
+    image.paste((0, 0, 255), (4, 2, 12, 7))
+    image.save(tmp_path / "x.png")
+    found = mean_colour_embedder().embed_all([tmp_path / "x.png"] * 2, [(4, 2, 12, 7), None])
+    np.testing.assert_allclose(found, [[0, 0, 1], [0.8, 0, 0.2]], atol=1e-6)
+
+
+def test_images_that_cannot_be_used_are_listed_and_the_others_keep_their_places(paths: list[Path], tmp_path: Path):
+    paths[1].write_text("no image")
+    paint(paths[3], (0, 0, 0))
+    (batch,) = mean_colour_embedder().embed([*paths, tmp_path / "gone.png"])
+    assert batch.positions == [0, 2, 4] and [position for position, _ in batch.broken] == [1, 3, 5]
+    np.testing.assert_allclose(batch.embeddings, np.array(COLOURS)[[0, 2, 4]] / 255, atol=1e-6)
+    reasons = dict(batch.broken)
+    assert reasons[1].startswith("UnidentifiedImageError: ") and reasons[5].startswith("FileNotFoundError: ")
+    assert reasons[3] == "its embedding is not finite, or all zeros"
+    with pytest.raises(ValueError, match=r"The image '.*1\.png' cannot be used: UnidentifiedImageError"):
+        mean_colour_embedder().embed_all(paths)
+
+
+def test_no_images_are_an_empty_matrix():
+    assert mean_colour_embedder().embed_all([]).shape == (0, 3)
+
+
+def test_the_model_is_put_into_evaluation_mode_and_recognised():
+    extractor = MeanColour(2.0).train()
+    embedder = Embedder(extractor, mean_colour_embedder().transform, device="cpu")
+    assert not extractor.training
+    assert embedder.fingerprint == Fingerprint.of(extractor, embedder.transform) != mean_colour_embedder().fingerprint
+
+
+def test_it_is_built_from_a_config_that_it_keeps(paths: list[Path], in_tmp_path: Path):
+    trained = make_embedder(3)
+    torch.save(trained.extractor.state_dict(), "w.pth")
+    extractor = {"name": "irt", "args": {"weights": "w.pth", **TINY_PLAIN}}
+    transforms = {"name": "norm_resize_irt", "args": {"im_size": 32, "crop_size": 32}}
+    embedder = Embedder.from_config(extractor, transforms, batch_size=3, device="cpu")
+    assert embedder.batch_size == 3 and embedder.config["transforms"] == transforms
+    assert embedder.config["extractor"]["args"]["weights"] == str(in_tmp_path / "w.pth")
+    np.testing.assert_allclose(embedder.embed_all(paths), trained.embed_all(paths), atol=1e-6)

@@ -1,0 +1,106 @@
+"""Both engines find what a plain comparison finds, and what faiss refuses is told in one sentence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from oml_vit_ext.retrieval.engines import (
+    ExactEngine,
+    FaissEngine,
+    add_rows,
+    build_index,
+    empty_index,
+    make_engine,
+    train_index,
+)
+from oml_vit_ext.retrieval.rows import Rows
+from oml_vit_ext.retrieval.settings import Settings
+
+RNG = np.random.default_rng(0)
+GALLERY, QUERIES = (RNG.standard_normal((n, 8)).astype(np.float32) for n in (2_500, 20))
+SQUARED = ((QUERIES[:, None].astype(np.float64) - GALLERY) ** 2).sum(axis=2)
+ORDER = SQUARED.argsort(axis=1)
+
+
+@pytest.mark.parametrize("memory_mb", [1e-6, 0.04, 100.0], ids=["many blocks", "two blocks", "one block"])
+@pytest.mark.parametrize("k", [1, 10, 2_500])
+def test_the_exact_engine_compares_everything(memory_mb: float, k: int):
+    squared, found = ExactEngine(Rows(GALLERY), memory_mb).search(QUERIES, k)
+    np.testing.assert_allclose(squared, np.take_along_axis(SQUARED, found, axis=1), atol=1e-4)
+    np.testing.assert_allclose(squared, np.sort(SQUARED, axis=1)[:, :k], atol=1e-4)
+    assert all(len(set(row)) == k for row in found.tolist())
+
+
+@pytest.mark.parametrize(
+    ("index", "search_params"), [("IVF16,Flat", "nprobe=16"), ("HNSW32", "efSearch=400"), ("PCAR8,Flat", "")]
+)
+def test_an_index_that_looks_everywhere_finds_the_same(index: str, search_params: str):
+    engine = make_engine(Rows(GALLERY), Settings(index=index, search_params=search_params, memory_mb=0.01))
+    assert not engine.exact
+    squared, found = engine.search(QUERIES, 5)
+    assert (found == ORDER[:, :5]).mean() > 0.95
+    np.testing.assert_allclose(squared, np.take_along_axis(SQUARED, found, axis=1), atol=1e-4)
+
+
+def test_flat_is_the_exact_engine_and_has_no_settings():
+    assert isinstance(make_engine(Rows(GALLERY), Settings()), ExactEngine)
+    with pytest.raises(ValueError, match="search_params is 'nprobe=4', but index 'Flat' is exact and has none"):
+        make_engine(Rows(GALLERY), Settings(search_params="nprobe=4"))
+
+
+def test_engines_of_one_index_keep_their_settings():
+    index = build_index(Rows(GALLERY), "IVF64,Flat", memory_mb=1, verbose=False)
+    narrow, wide = FaissEngine(index, "nprobe=1", "IVF64,Flat"), FaissEngine(index, "nprobe=64", "IVF64,Flat")
+    before = narrow.search(QUERIES, 10)[1]
+    assert (wide.search(QUERIES, 10)[1] == ORDER[:, :10]).mean() > 0.95
+    np.testing.assert_array_equal(narrow.search(QUERIES, 10)[1], before)
+    assert (before == ORDER[:, :10]).mean() < 0.5
+
+
+def test_an_index_is_filled_from_a_row_on_in_blocks():
+    added = []
+
+    class Counting(Rows):
+        def block(self, start: int, stop: int) -> np.ndarray:
+            added.append((start, stop))
+            return super().block(start, stop)
+
+    index = empty_index(8, "Flat")
+    index.add(GALLERY[:100])
+    add_rows(index, Counting(GALLERY), start=100, memory_mb=1e-6, verbose=False)
+    assert added == [(100, 1_124), (1_124, 2_148), (2_148, 2_500)], "at least 1024 rows at once"
+    np.testing.assert_array_equal(index.reconstruct_n(0, 2_500), GALLERY)
+
+
+def test_no_more_rows_than_needed_train_an_index(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("oml_vit_ext.retrieval.engines._LEAST_TRAINING_ROWS", 600)
+    trained_on = []
+    for index, n_rows in (("IVF4,Flat", 4 * 256), ("IVF2,Flat", 600), ("IVF16,Flat", 2_500)):
+        built = empty_index(8, index)
+        monkeypatch.setattr(built, "train", lambda x, train=built.train: trained_on.append(x) or train(x))
+        train_index(built, Rows(GALLERY), index, verbose=False)
+        assert built.is_trained and len(np.unique(trained_on[-1], axis=0)) == n_rows
+        assert {row.tobytes() for row in trained_on[-1]} <= {row.tobytes() for row in GALLERY}
+    train_index(built, Rows(GALLERY), index, verbose=False)
+    assert len(trained_on) == 3, "a trained index is left alone"
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (
+            "IVFlat",
+            r"^index 'IVFlat' cannot be built for dimension 8: could not parse .*Expected a faiss factory",
+        ),
+        ("PQ3", "^index 'PQ3' cannot be built for dimension 8: .*multiple of the number of subquantizers"),
+        (
+            "IVF4096,Flat",
+            r"cannot be trained on a gallery of 2500 rows of dimension 8: .*Use a smaller index",
+        ),
+    ],
+)
+def test_what_faiss_refuses_is_one_sentence(index: str, message: str):
+    with pytest.raises(ValueError, match=message) as told:
+        build_index(Rows(GALLERY), index, memory_mb=1, verbose=False)
+    assert ".cpp" not in str(told.value) and "\n" not in str(told.value)
