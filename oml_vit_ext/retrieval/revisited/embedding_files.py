@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from oml_vit_ext.common.array_files import read_array, write_array
 from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.files import replaced
 from oml_vit_ext.retrieval.index.embedder import Embedder
@@ -68,8 +69,8 @@ def n_stored(source: str | Path) -> int:
 
 def store(embeddings: NDArray[np.floating[Any]], file: str | Path) -> None:
     """Write a ``.npy`` file."""
-    with replaced(file) as unfinished, unfinished.open("wb") as handle:
-        np.save(handle, embeddings)
+    with replaced(file) as unfinished:
+        write_array(embeddings, unfinished)
 
 
 def check_model(folder: str | Path, fingerprint: Fingerprint) -> None:
@@ -106,10 +107,7 @@ def _stored_files(source: str | Path) -> list[Path]:
 
 
 def _open(file: Path) -> NDArray[np.floating[Any]]:
-    try:
-        matrix = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{file} cannot be read as a matrix of embeddings: {error}") from error
+    matrix = read_array(file, mmap=True)
     if matrix.ndim != 2 or matrix.dtype.kind != "f":
         raise ValueError(f"{file} holds {matrix.dtype} of shape {matrix.shape}, expected floats of shape (rows, dim).")
     return matrix

@@ -103,5 +103,5 @@ def test_bad_files_are_named(tmp_path: Path):
         list(stored_chunks(tmp_path / "flat.npy"))
     store(embeddings_of(), tmp_path / "cut.npy")
     (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:500])
-    with pytest.raises(ValueError, match=r"cut.npy cannot be read"):
+    with pytest.raises(ValueError, match=r"cut.npy' cannot be read"):
         list(stored_chunks(tmp_path / "cut.npy"))
