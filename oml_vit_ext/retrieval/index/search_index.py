@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from oml_vit_ext.retrieval.index.storage import (
     check_target,
     commit,
     locked,
-    read_manifest,
+    read_state,
     verify_checksums,
 )
 from oml_vit_ext.retrieval.index.table import EmbeddingTable
@@ -120,14 +122,7 @@ class SearchIndex(ImageIndex):
             FileNotFoundError, ValueError: There is no index, or a file of it is missing, cut short or damaged.
         """
         folder = Path(folder).absolute()
-        manifest = read_manifest(folder)
-        try:
-            return cls._read(folder, manifest, root, mmap)
-        except FileNotFoundError:
-            newer = read_manifest(folder)
-            if newer == manifest:
-                raise
-            return cls._read(folder, newer, root, mmap)  # somebody saved in between
+        return read_state(folder, lambda manifest: cls._read(folder, manifest, root, mmap))
 
     def save(self, folder: Path | str | None = None, *, finish: bool = True) -> None:
         """Write what is new since the last ``save`` or ``load``.
@@ -151,7 +146,7 @@ class SearchIndex(ImageIndex):
         if finish and self.index != EXACT:
             self._faiss.up_to_date(self._table.rows())
         check_target(target, self._folder, self._manifest)  # before a lock is left in somebody's folder
-        with locked(target):
+        with locked(target), self._as_before_on_error():
             check_target(target, self._folder, self._manifest)
             if target != self._folder or not (target / MANIFEST).is_file():  # nothing of ours is there: write it all
                 self._folder, self._manifest = target, None
@@ -201,13 +196,21 @@ class SearchIndex(ImageIndex):
     def _read(cls, folder: Path, manifest: dict[str, Any], root: Path | str | None, mmap: bool) -> SearchIndex:
         if not mmap:
             verify_checksums(folder, manifest)
-        loaded = cls(
-            root or manifest["root"], Fingerprint.from_dict(manifest["model"]), manifest["index"], manifest["config"]
-        )
+        try:
+            model = Fingerprint.from_dict(manifest["model"])
+            loaded = cls(root or manifest["root"], model, manifest["index"], manifest["config"])
+        except ValueError as error:
+            raise ValueError(f"{str(folder / MANIFEST)!r} is no manifest of an index: {error}") from error
         loaded._folder, loaded._manifest, loaded._mapped = folder, manifest, mmap
-        loaded._table = EmbeddingTable.read(folder, [(a, b) for a, b in manifest["parts"]], mmap=mmap)
+        dim = model.width
+        loaded._table = EmbeddingTable.read(folder, [(a, b) for a, b in manifest["parts"]], dim=dim, mmap=mmap)
+        if len(loaded) != manifest["n_images"]:
+            raise ValueError(
+                f"{str(folder / MANIFEST)!r} speaks of {manifest['n_images']} images, expected {len(loaded)} as in its "
+                f"tables. Make the index again."
+            )
         loaded._faiss.read(
-            folder, manifest["faiss_file"], n_trained=manifest["n_trained"], n_rows=len(loaded), mmap=mmap
+            folder, manifest["faiss_file"], n_trained=manifest["n_trained"], n_rows=len(loaded), dim=dim, mmap=mmap
         )
         return loaded
 
@@ -243,6 +246,17 @@ class SearchIndex(ImageIndex):
         self._table.mark_saved(files)
         self._faiss.file = faiss_file
         self._faiss.is_new = self._faiss.is_new and not finish
+
+    @contextmanager
+    def _as_before_on_error(self) -> Iterator[None]:
+        """A save that fails leaves the index as it was: it can be saved to where it came from."""
+        before = {name: getattr(self, name) for name in ("_folder", "_manifest")}
+        before |= {"_table": copy(self._table), "_faiss": copy(self._faiss)}
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before)
+            raise
 
     def _raise_if_mapped(self) -> None:
         if self._mapped:
