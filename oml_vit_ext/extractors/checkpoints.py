@@ -46,7 +46,7 @@ def read_safetensors(path: Path, what: str = "weights") -> StateDict:
     """
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, MemoryError, RuntimeError) as error:
         raise RuntimeError(f"{what} {str(path)!r} is not a whole safetensors file ({error}).") from error
 
 
@@ -75,8 +75,10 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
             f"weights {str(path)!r} hold more than tensors, so reading them could run any code. If you trust the "
             f"file, pass allow_pickle=True (in YAML: allow_pickle: true). Reason: {_first_reason(error)}"
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise RuntimeError(f"weights {str(path)!r} cannot be read, is it truncated? ({error})") from error
+    except Exception as error:  # a damaged file can fail in any way
+        raise RuntimeError(
+            f"weights {str(path)!r} cannot be read, is it truncated or damaged? ({type(error).__name__}: {error})"
+        ) from error
     return _find_tensors(content, path)
 
 

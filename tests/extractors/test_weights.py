@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 
 from helpers import TINY_HYBRID, TINY_PLAIN
 from oml_vit_ext.extractors import IRTExtractor
+from oml_vit_ext.extractors.checkpoints import read_state_dict
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -198,3 +200,25 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("timm.create_model", no_network)
     with pytest.raises(RuntimeError, match=r"'deit_tiny_patch16_224\.fb_in1k' could not be downloaded .*no route"):
         IRTExtractor("deit_tiny_patch16_224.fb_in1k", "deit_tiny_patch16_224")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("old_format", [False, True])
+def test_every_damaged_file_is_named(tmp_path: Path, old_format: bool):
+    path = tmp_path / "damaged.pth"
+    state = {"a": torch.arange(6.0).reshape(2, 3), "b": {"c": torch.ones(2), "d": [1, 2.5, "text"]}}
+    torch.save(state, path, _use_new_zipfile_serialization=not old_format)
+    content = path.read_bytes()
+    randomly = random.Random(0)
+    n_refused = 0
+    for _ in range(150):
+        damaged = bytearray(content)
+        for _ in range(randomly.randint(1, 8)):
+            damaged[randomly.randrange(len(content) if old_format else 900)] = randomly.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            read_state_dict(path)
+        except RuntimeError as error:
+            n_refused += 1
+            assert str(path) in str(error)
+    assert n_refused > 50
