@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +224,24 @@ def test_every_damaged_file_is_named(tmp_path: Path, old_format: bool):
             n_refused += 1
             assert str(path) in str(error)
     assert n_refused > 50
+
+
+def test_threads_read_checkpoints_with_paths(tmp_path: Path):
+    """torch's list of allowed classes is one for the process."""
+    torch.save({"state_dict": {"a": torch.ones(2)}, "folder": tmp_path}, tmp_path / "oml.ckpt")
+    with ThreadPoolExecutor(8) as threads:
+        for state in threads.map(read_state_dict, [tmp_path / "oml.ckpt"] * 200):
+            assert torch.equal(state["a"], torch.ones(2))
+
+
+def test_an_older_torch_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    torch.save({"a": torch.ones(2)}, tmp_path / "x.pth")
+    save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors")
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    with pytest.warns(UserWarning, match=r"x\.pth': torch 2\.9.*only from 2\.10 on"):
+        read_state_dict(tmp_path / "x.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_state_dict(tmp_path / "x.safetensors")
+        monkeypatch.setattr(torch, "__version__", "2.10.0a0")
+        read_state_dict(tmp_path / "x.pth")

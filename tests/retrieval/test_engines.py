@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import faiss
+import numpy as np
 import pytest
 
-from oml_vit_ext.retrieval.engines import empty_index
+from oml_vit_ext.retrieval.engines import ExactEngine, empty_index
+from oml_vit_ext.retrieval.rows import Rows
 
 
 @pytest.mark.parametrize(
@@ -30,3 +35,17 @@ def test_numbers_that_no_index_can_have_are_refused(index: str) -> None:
 )
 def test_what_people_use_is_built(index: str) -> None:
     empty_index(96 if "PQ48" in index else 64, index)
+
+
+def test_what_faiss_is_set_to_is_left_alone() -> None:
+    own = faiss.cvar.distance_compute_blas_database_bs
+    faiss.cvar.distance_compute_blas_database_bs = 777
+    rows = np.random.default_rng(0).standard_normal((3_000, 16)).astype(np.float32)
+    engine = ExactEngine(Rows(rows), 100)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda _: engine.search(rows[:200], 3)[1], range(40)))
+        assert faiss.cvar.distance_compute_blas_database_bs == 777
+    finally:
+        faiss.cvar.distance_compute_blas_database_bs = own
+    assert all((ids == found[0]).all() for ids in found) and (found[0][:, 0] == np.arange(200)).all()

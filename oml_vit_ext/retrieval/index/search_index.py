@@ -109,20 +109,29 @@ class SearchIndex(ImageIndex):
         return made, made.add(source, embedder, verbose=verbose)
 
     @classmethod
-    def load(cls, folder: Path | str, *, root: Path | str | None = None, mmap: bool = False) -> SearchIndex:
-        """Read an index. Only load one that you trust: faiss's reader is not made for hostile files.
+    def load(
+        cls,
+        folder: Path | str,
+        *,
+        root: Path | str | None = None,
+        mmap: bool = False,
+        trust_faiss_file: bool = True,
+    ) -> SearchIndex:
+        """Read an index. Of somebody that you do not trust: with ``trust_faiss_file=False``.
 
         Args:
             folder: Where ``save`` put it.
             root: Where the images are now, if they have moved.
             mmap: Leave embeddings and faiss index on disk, for indexes larger than memory. Such an index cannot be
                 added to, and of its files only the sizes are checked, not the checksums.
+            trust_faiss_file: Read the faiss index beside the embeddings. faiss's reader and search are not made for
+                hostile files; without, the index is made again from the embeddings when it is needed.
 
         Raises:
             FileNotFoundError, ValueError: There is no index, or a file of it is missing, cut short or damaged.
         """
         folder = Path(folder).absolute()
-        return read_state(folder, lambda manifest: cls._read(folder, manifest, root, mmap))
+        return read_state(folder, lambda manifest: cls._read(folder, manifest, root, mmap, trust_faiss_file))
 
     def save(self, folder: Path | str | None = None, *, finish: bool = True) -> None:
         """Write what is new since the last ``save`` or ``load``.
@@ -193,7 +202,9 @@ class SearchIndex(ImageIndex):
             self._faiss.forget()
 
     @classmethod
-    def _read(cls, folder: Path, manifest: dict[str, Any], root: Path | str | None, mmap: bool) -> SearchIndex:
+    def _read(
+        cls, folder: Path, manifest: dict[str, Any], root: Path | str | None, mmap: bool, trust_faiss_file: bool
+    ) -> SearchIndex:
         if not mmap:
             verify_checksums(folder, manifest)
         try:
@@ -209,9 +220,10 @@ class SearchIndex(ImageIndex):
                 f"{str(folder / MANIFEST)!r} speaks of {manifest['n_images']} images, expected {len(loaded)} as in its "
                 f"tables. Make the index again."
             )
-        loaded._faiss.read(
-            folder, manifest["faiss_file"], n_trained=manifest["n_trained"], n_rows=len(loaded), dim=dim, mmap=mmap
-        )
+        if trust_faiss_file:
+            loaded._faiss.read(
+                folder, manifest["faiss_file"], n_trained=manifest["n_trained"], n_rows=len(loaded), dim=dim, mmap=mmap
+            )
         return loaded
 
     def _engine(self, settings: Settings) -> Engine:

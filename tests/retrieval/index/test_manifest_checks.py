@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.random_index import DIM, random_index
+from helpers.random_index import DIM, random_index, random_rows
 from oml_vit_ext.retrieval import SearchIndex
 from oml_vit_ext.retrieval.index.storage import MANIFEST
 
@@ -178,3 +178,16 @@ def test_faiss_files_that_do_not_fit(folder: Path) -> None:
         file.write_bytes(changed)
         rewrite(folder, lambda content: None)
         refused(folder, file.name)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_an_index_of_somebody_else_is_made_again_from_its_embeddings(folder: Path, mmap: bool) -> None:
+    (file,) = folder.glob("faiss-*")
+    expected = SearchIndex.load(folder).search(random_rows(np.arange(5)), 3)
+    file.write_bytes(b"hostile")
+    rewrite(folder, lambda content: None)
+    index = SearchIndex.load(folder, mmap=mmap, trust_faiss_file=False)
+    assert index.search(random_rows(np.arange(5)), 3) == expected
+    if not mmap:
+        index.save()
+        assert SearchIndex.load(folder).search(random_rows(np.arange(5)), 3) == expected
