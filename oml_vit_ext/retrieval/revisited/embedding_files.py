@@ -78,7 +78,7 @@ def check_model(folder: str | Path, fingerprint: Fingerprint) -> None:
     file = Path(folder) / _MODEL
     if not file.is_file():
         raise ValueError(f"{folder} has no {_MODEL}, so nobody knows which model its embeddings come from.")
-    stored = Fingerprint.from_dict(json.loads(file.read_text())["model"])
+    stored, _ = _read_model(file)
     stored.check_same(fingerprint, f"the embeddings in {folder}", "the queries")
 
 
@@ -88,7 +88,7 @@ def _claim(folder: Path, fingerprint: Fingerprint, paths: Sequence[Path], per_fi
     file = folder / _MODEL
     if file.is_file():
         check_model(folder, fingerprint)
-        known = json.loads(file.read_text())["images"]
+        _, known = _read_model(file)
         if known != images:
             raise ValueError(
                 f"{folder} holds embeddings of other images, {known}, expected {images}: choose a new one."
@@ -96,6 +96,15 @@ def _claim(folder: Path, fingerprint: Fingerprint, paths: Sequence[Path], per_fi
         return
     with replaced(file) as unfinished:
         unfinished.write_text(json.dumps({"model": fingerprint.to_dict(), "images": images}, indent=1))
+
+
+def _read_model(file: Path) -> tuple[Fingerprint, Any]:
+    """Model and images that the embeddings beside ``file`` are of."""
+    try:
+        content = json.loads(file.read_text())
+        return Fingerprint.from_dict(content["model"]), content["images"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged ({type(error).__name__}: {error}).") from error
 
 
 def _stored_files(source: str | Path) -> list[Path]:
