@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +37,16 @@ def replaced(file: str | Path) -> Iterator[Path]:
         os.replace(unfinished, file)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_leftovers(file: Path) -> None:
+    """Remove what killed processes left of :func:`replaced`; only where nobody can be writing ``file`` now."""
+    if len(file.stem) > 50:
+        return  # the temporary name is cut: it may be another file's
+    unfinished = re.compile(UNFINISHED.format(re.escape(file.stem)) + "$")
+    for path in file.parent.glob(f".{glob.escape(file.stem)}.*.partial*"):
+        if unfinished.match(path.name) and path.name.endswith(f".partial{file.suffix}"):
+            path.unlink(missing_ok=True)
 
 
 def flush(path: Path) -> None:

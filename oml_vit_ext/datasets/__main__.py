@@ -17,9 +17,13 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_, **__: print(f"Note: {message}", file=sys.stderr)
     try:
         return int(args.run(args))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
-        return 1
+    except (LookupError, TypeError, AttributeError, OverflowError, NotImplementedError, MemoryError) as error:
+        where = getattr(args, "root", None) or f"{args.train} or {args.validation}"
+        what = f"{type(error).__name__}: {error}"
+        print(f"Error: {where} cannot be read, are its annotations damaged? ({what})", file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:

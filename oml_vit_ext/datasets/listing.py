@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from oml.const import IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 
+from oml_vit_ext.common.arrays import whole_numbers
+
 TRAIN, VALIDATION = "train", "validation"
 
 
@@ -80,8 +82,11 @@ def make_frame(
         is_train: Boolean of each image; the others are for validation.
         is_query, is_gallery: Boolean of each image, for those of validation.
         columns: More columns, e.g. ``category`` or ``x_1``.
+
+    Raises:
+        ValueError: A label is no whole number.
     """
-    frame = pd.DataFrame({LABELS_COLUMN: np.asarray(labels).astype(np.int64), PATHS_COLUMN: paths})
+    frame = pd.DataFrame({LABELS_COLUMN: whole_numbers(labels, "The labels"), PATHS_COLUMN: paths})
     train = np.broadcast_to(np.asarray(is_train, dtype=bool), len(frame))
     frame[SPLIT_COLUMN] = np.where(train, TRAIN, VALIDATION)
     for name, values in ((IS_QUERY_COLUMN, is_query), (IS_GALLERY_COLUMN, is_gallery)):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from oml_vit_ext.common.mat_file import read_struct
 from oml_vit_ext.datasets.listing import Counts, Listing, find_file, find_folder, make_frame
 
 
@@ -148,13 +149,10 @@ def _with(columns: list[str], table: pd.DataFrame, file: Path) -> pd.DataFrame:
 
 def _annotations(file: Path) -> pd.DataFrame:
     """The struct array ``annotations`` of a MATLAB file of CARS196."""
-    from scipy.io import loadmat  # type: ignore[attr-defined]
-
     try:
-        content = loadmat(str(file), squeeze_me=True)["annotations"]
-        return pd.DataFrame({name: np.atleast_1d(content[name]).tolist() for name in content.dtype.names})
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{file} holds no annotations of CARS196 ({type(error).__name__}: {error}).") from error
+        return pd.DataFrame(read_struct(file, "annotations"))
+    except ValueError as error:
+        raise ValueError(f"{file} holds no annotations of CARS196: {error}") from error
 
 
 def _in_folder(file: Path, folder: str, is_train: bool) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oml_vit_ext.common.arrays import whole_numbers
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.common.safe_pickle import read_pickle
 
@@ -72,12 +73,13 @@ def distractor_paths(root: str | Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: Neither is there, or there are no images.
+        ValueError: The list names a file outside of ``jpg``.
     """
     root = Path(root)
     listed = root / f"{DISTRACTORS}.txt"
     if listed.is_file():
         names = [line.strip() for line in listed.read_text().splitlines() if line.strip()]
-        paths = [Path("jpg") / name for name in names]
+        paths = [_below_jpg(name, listed) for name in names]
     else:
         paths = sorted(path.relative_to(root) for path in (root / "jpg").rglob("*.jp*g"))
     if not paths:
@@ -101,16 +103,23 @@ def _checked(content: Any, file: Path) -> tuple[Sequence[str], Sequence[str], li
             if key not in of_query:
                 raise ValueError(f"{file}: the ground truth of query {i} has no {key!r}.")
         for kind in ("easy", "hard", "junk"):
-            wrong = [n for n in of_query[kind] if not 0 <= int(n) < len(database)]
-            if wrong:
-                raise ValueError(f"{file}: {kind} of query {i} holds {wrong[0]}, expected 0 to {len(database) - 1}.")
+            numbers = whole_numbers(of_query[kind], f"{file}: {kind} of query {i}")
+            wrong = numbers[(numbers < 0) | (numbers >= len(database))]
+            if numbers.ndim != 1 or len(wrong):
+                found = wrong[0] if len(wrong) else f"an array of shape {numbers.shape}"
+                raise ValueError(f"{file}: {kind} of query {i} holds {found}, expected 0 to {len(database) - 1}.")
     return queries, database, truth
 
 
 def _image_path(name: Any, file: Path) -> Path:
-    path = Path("jpg") / f"{name}.jpg"
-    if not isinstance(name, str) or path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{file} lists the image {name!r}, expected a name below jpg without its ending.")
+    return _below_jpg(name, file, ".jpg")
+
+
+def _below_jpg(name: Any, file: Path, ending: str = "") -> Path:
+    path = Path("jpg") / f"{name}{ending}"
+    if not isinstance(name, str) or path.is_absolute() or path.drive or ".." in path.parts or "\0" in name:
+        without = " without its ending" if ending else ""
+        raise ValueError(f"{file} lists the image {name!r}, expected a name below jpg{without}.")
     return path
 
 
@@ -118,7 +127,7 @@ def _box(box: Any, query: int, file: Path) -> Box:
     """Rounded to whole pixels as Pillow does for the official code."""
     try:
         left, top, right, bottom = (round(float(side)) for side in box)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{file}: bbx of query {query} is {box!r}, expected four numbers.") from error
     if not (left < right and top < bottom):
         raise ValueError(f"{file}: bbx of query {query} is {box!r}, expected left < right and top < bottom.")

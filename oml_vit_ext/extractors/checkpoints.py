@@ -5,6 +5,8 @@ from __future__ import annotations
 import pathlib
 import pickle
 import re
+import threading
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,6 +22,11 @@ StateDict: TypeAlias = dict[str, Tensor]
 
 # Where checkpoints keep their state dict: Lightning and OML, DeiT, DINO, timm's EMA.
 _NESTED_IN = ("state_dict", "model", "teacher", "state_dict_ema", "model_ema")
+
+# torch keeps the classes that a file may hold in one list for the process: a thread would take away another's.
+_READING = threading.Lock()
+# Before it, weights_only=True keeps code from running, but a made-up file can make torch write over memory.
+_MEMORY_SAFE = (2, 10)
 
 
 def existing_file(file: str | Path, what: str = "weights") -> Path:
@@ -46,7 +53,7 @@ def read_safetensors(path: Path, what: str = "weights") -> StateDict:
     """
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, MemoryError, RuntimeError) as error:
         raise RuntimeError(f"{what} {str(path)!r} is not a whole safetensors file ({error}).") from error
 
 
@@ -65,8 +72,14 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
     """
     if path.suffix == ".safetensors":
         return read_safetensors(path)
+    if _torch_version() < _MEMORY_SAFE:
+        warnings.warn(
+            f"weights {str(path)!r}: torch {torch.__version__} reads files of torch.save, but only from 2.10 on a file "
+            f"made to do harm cannot damage its memory. Read files of others as .safetensors, or update torch.",
+            stacklevel=2,
+        )
     try:
-        with torch.serialization.safe_globals(_path_classes()):
+        with _READING, torch.serialization.safe_globals(_path_classes()):
             content = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
     except pickle.UnpicklingError as error:
         if "weights_only" not in str(error).lower():
@@ -75,9 +88,16 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
             f"weights {str(path)!r} hold more than tensors, so reading them could run any code. If you trust the "
             f"file, pass allow_pickle=True (in YAML: allow_pickle: true). Reason: {_first_reason(error)}"
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise RuntimeError(f"weights {str(path)!r} cannot be read, is it truncated? ({error})") from error
+    except Exception as error:  # a damaged file can fail in any way
+        raise RuntimeError(
+            f"weights {str(path)!r} cannot be read, is it truncated or damaged? ({type(error).__name__}: {error})"
+        ) from error
     return _find_tensors(content, path)
+
+
+def _torch_version() -> tuple[int, int]:
+    major, minor = torch.__version__.split(".")[:2]
+    return int(major), int(re.match(r"\d+", minor)[0])  # type: ignore[index]
 
 
 def _path_classes() -> list[Any]:

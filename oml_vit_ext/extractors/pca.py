@@ -40,14 +40,15 @@ def fit_pca(embeddings: Tensor | NDArray[np.float64], n_components: int) -> PCAW
     """The first principal components of embeddings, by scikit-learn in float64.
 
     Args:
-        embeddings: ``(N, D)``.
+        embeddings: ``(N, D)`` of any floating type; of a tensor also with gradients, or on another device.
         n_components: K, from 1 to the smaller one of N and D.
 
     Returns:
         Mean and components in float32, for :func:`save_pca`.
 
     Raises:
-        ValueError: The embeddings are no finite matrix, or ``n_components`` is above N or D.
+        ValueError: The embeddings are no finite matrix of at least two rows, their variance is above what float32 can
+            hold, or ``n_components`` is above N or D.
 
     >>> pca = fit_pca(torch.randn(20, 6), n_components=2)
     >>> pca.mean.shape, pca.components.shape
@@ -55,9 +56,11 @@ def fit_pca(embeddings: Tensor | NDArray[np.float64], n_components: int) -> PCAW
     """
     from sklearn.decomposition import PCA  # takes a second to import, and is needed for fitting alone
 
+    if isinstance(embeddings, Tensor):
+        embeddings = embeddings.detach().cpu().double().numpy()
     matrix = np.asarray(embeddings, dtype=np.float64)
-    if matrix.ndim != 2:
-        raise ValueError(f"Embeddings of shape {matrix.shape} were given, expected (N, D).")
+    if matrix.ndim != 2 or len(matrix) < 2:
+        raise ValueError(f"Embeddings of shape {matrix.shape} were given, expected (N, D) with N of at least 2.")
     if not np.isfinite(matrix).all():
         bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
         raise ValueError(f"{len(bad)} of {len(matrix)} embeddings hold NaN or infinity, the first in row {bad[0]}.")
@@ -68,6 +71,12 @@ def fit_pca(embeddings: Tensor | NDArray[np.float64], n_components: int) -> PCAW
         pca = PCA(n_components, svd_solver="full").fit(matrix)
     ratio = np.nan_to_num(pca.explained_variance_ratio_)
     fitted = (pca.mean_, pca.components_, pca.explained_variance_, ratio)
+    largest = max(float(np.abs(part).max()) for part in fitted)
+    if not largest < np.finfo(np.float32).max:
+        raise ValueError(
+            f"The embeddings have lengths up to {np.abs(matrix).max():g}, expected a mean and a variance that float32 "
+            f"can hold."
+        )
     return PCAWeights(*(torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32)) for part in fitted))
 
 
@@ -100,7 +109,22 @@ def load_pca(path: str | Path) -> PCAWeights:
             f"fit them with oml_vit_ext.extractors.fit_pca. Weights of the extractor belong to the inner one "
             f"(in YAML: extractor.args.extractor.args.weights)."
         )
-    return PCAWeights(**state)
+    weights = PCAWeights(**state)
+    _check_weights(weights, path)
+    return weights
+
+
+def _check_weights(weights: PCAWeights, path: Path) -> None:
+    n, width = weights.components.shape if weights.components.ndim == 2 else (0, 0)
+    shapes = {"mean": (width,), "components": (n, width), "variance": (n,), "variance_ratio": (n,)}
+    for name, tensor in weights._asdict().items():
+        if tensor.shape != shapes[name] or not tensor.is_floating_point() or not tensor.numel():
+            raise RuntimeError(
+                f"PCA weights {str(path)!r} hold {name} of {tensor.dtype} {tuple(tensor.shape)}, expected "
+                f"floating-point numbers of shape {shapes[name]}."
+            )
+        if not torch.isfinite(tensor).all() or (name.startswith("variance") and bool((tensor < 0).any())):
+            raise RuntimeError(f"PCA weights {str(path)!r} hold {name} with wrong values, expected finite ones.")
 
 
 class ExtractorWithPCA(WrappedExtractor):
@@ -208,7 +232,8 @@ class ExtractorWithPCA(WrappedExtractor):
 
 
 def _mark_as_fitted(module: nn.Module, incompatible_keys: object) -> None:
-    module._is_fitted = True  # type: ignore[assignment]
+    """A state without the projection, loaded with ``strict=False``, leaves it as it is: all zeros if there was none."""
+    module._is_fitted = bool(module.components.any())  # type: ignore[operator, assignment]
 
 
 def _check_whitening(variance: Tensor, source: str) -> None:

@@ -77,7 +77,7 @@ class DifferentialEntropyLoss(nn.Module):
     On several processes it is the loss of the batch of all; in evaluation mode each process keeps to itself.
 
     Args:
-        eps: Keeps the logarithm finite for duplicates, greater than 0.
+        eps: Keeps the logarithm finite for duplicates; at least 1.2e-38, the smallest that float32 holds in full.
 
     Raises:
         ValueError: ``eps`` is no such number.
@@ -91,9 +91,7 @@ class DifferentialEntropyLoss(nn.Module):
 
     def __init__(self, eps: float = 1e-8) -> None:
         super().__init__()
-        self.eps = check_number("eps", eps)
-        if self.eps == 0:
-            raise ValueError(f"eps is {eps}, expected a number greater than 0.")
+        self.eps = check_number("eps", eps, torch.finfo(torch.float32).tiny)
         self.last_logs: dict[str, Tensor | float] = {}
 
     def forward(self, features: Tensor, labels: Tensor | Sequence[int]) -> Tensor:

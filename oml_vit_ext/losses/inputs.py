@@ -82,7 +82,10 @@ def check_pair(name: str, embeddings: Tensor | None, labels_name: str, labels: T
 
 
 def unit_vectors(features: Tensor) -> Tensor:
-    """L2-normalisation whose gradient is finite whatever the finite input.
+    """L2-normalisation whose gradient is finite in float32, whatever the finite input.
+
+    Rows that came in float16 get theirs back in float16, where it overflows for vectors shorter than about 1e-4; that
+    infinity is what a gradient scaler looks for, so it is not clamped.
 
     Each row is first divided by its largest entry, so that squares neither overflow nor vanish; the result does not
     depend on that divisor, hence neither does the gradient. Rows shorter than 1e-12 become zero vectors and get no

@@ -105,7 +105,15 @@ class FeatureMemory(nn.Module):
             if self._features.device != like.device or self._features.dtype != like.dtype:
                 self._features, self._labels = self._features.to(like), self._labels.to(like.device)
             return
-        features, labels = like.new_zeros(self.size, like.shape[1]), self._labels.new_zeros(self.size).to(like.device)
+        try:
+            features = like.new_zeros(self.size, like.shape[1])
+            labels = self._labels.new_zeros(self.size).to(like.device)
+        except RuntimeError as error:  # out of memory, on any device
+            n_bytes = self.size * (like.shape[1] * like.element_size() + 8)
+            raise ValueError(
+                f"memory_size is {self.size}: as many embeddings of width {like.shape[1]} take {n_bytes / 1e9:,.1f} "
+                f"GB, which {like.device} does not have. Expected a smaller one."
+            ) from error
         features[: self._fill] = self._features[: self._fill].view(self._fill, like.shape[1])
         labels[: self._fill] = self._labels[: self._fill]
         self._features, self._labels = features, labels
@@ -133,6 +141,10 @@ class FeatureMemory(nn.Module):
             missing_keys.extend(missing)
             return
         features, labels, position, n_calls = (state_dict[name] for name in names)
+        wrong = _what_is_wrong(features, labels, position, n_calls)
+        if wrong:
+            error_msgs.append(f"The memory {prefix.rstrip('.')!r} in the file holds {wrong}.")
+            return
         start = int(position)
         if len(features) != self.size and start < len(features):
             # A full ring of another size: unroll it, oldest entry first.
@@ -149,3 +161,17 @@ class FeatureMemory(nn.Module):
 
     def extra_repr(self) -> str:
         return f"size={self.size}"
+
+
+def _what_is_wrong(features: Any, labels: Any, position: Any, n_calls: Any) -> str:
+    """What no memory saves, in words; empty if all is well."""
+    if not all(isinstance(part, Tensor) for part in (features, labels, position, n_calls)):
+        return "something else than tensors"
+    if features.ndim != 2 or not features.is_floating_point() or not bool(torch.isfinite(features).all()):
+        return f"features of {features.dtype} {tuple(features.shape)}, expected finite embeddings (N, D)"
+    if labels.shape != features.shape[:1] or labels.dtype != torch.int64:
+        return f"labels of {labels.dtype} {tuple(labels.shape)}, expected one int64 for each row of features"
+    for name, value, high in (("position", position, len(features)), ("n_calls", n_calls, 2**62)):
+        if value.numel() != 1 or value.dtype != torch.int64 or not 0 <= int(value) <= high:
+            return f"{name} {value.tolist()!r:.50}, expected a whole number from 0 to {high}"
+    return ""

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import time
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import nn
 
+from oml_vit_ext.common.array_files import read_arrays, write_arrays
 from oml_vit_ext.common.distributed import gather, rank_and_world, run_share
-from oml_vit_ext.common.files import replaced
+from oml_vit_ext.common.files import remove_leftovers
 from oml_vit_ext.common.hashing import hash_state
 from oml_vit_ext.images.loading import load_images
 from oml_vit_ext.reranking.pair_order import Pairs
 
 _WRITE_EVERY_S = 30.0
+_LOCK_TIMEOUT_S = 60
+_MOST_IMAGES = 2**31  # numbers of pairs fit into int64
 
 
 class ScoreFile:
@@ -43,7 +48,7 @@ class ScoreFile:
         self._new: list[tuple[Pairs, NDArray[np.float32]]] = []
         self._written_at = time.monotonic()
         if path.exists():
-            self._read()
+            self.pairs, self.scores = self._read()
 
     def known(self, pairs: Pairs) -> NDArray[np.float32]:
         """Scores ``(N,)`` of ``(N, 2)`` pairs, NaN where there is none.
@@ -67,29 +72,59 @@ class ScoreFile:
             self.write()
 
     def write(self) -> None:
-        """Write everything, if there is something new."""
+        """Write everything, if there is something new, and what others have written meanwhile.
+
+        Raises:
+            OSError: The file cannot be written; the next call tries again.
+            ValueError: Another model has written it meanwhile.
+            RuntimeError: Another process has been writing it for a minute, or it is no longer a file of scores.
+        """
         self._written_at = time.monotonic()
         if not self._new:
             return
-        self.pairs = np.concatenate([self.pairs, *(pairs for pairs, _ in self._new)])
-        self.scores = np.concatenate([self.scores, *(scores for _, scores in self._new)])
-        self._new = []
-        with replaced(self.path) as unfinished, unfinished.open("wb") as file:
-            np.savez(file, fingerprint=np.array(self.fingerprint), pairs=self.pairs, scores=self.scores)
+        pairs = np.concatenate([self.pairs, *(pairs for pairs, _ in self._new)])
+        scores = np.concatenate([self.scores, *(scores for _, scores in self._new)])
+        with self._locked():
+            remove_leftovers(self.path)
+            if self.path.exists():
+                theirs = self._read()
+                pairs, scores = np.concatenate([pairs, theirs[0]]), np.concatenate([scores, theirs[1]])
+            pairs, first = np.unique(pairs, axis=0, return_index=True)
+            scores = scores[first]
+            write_arrays({"fingerprint": np.array(self.fingerprint), "pairs": pairs, "scores": scores}, self.path)
+        self.pairs, self.scores, self._new = pairs, scores, []
 
-    def _read(self) -> None:
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone among all threads and processes that write this file; the lock's own file stays beside it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(_lock_file(self.path), timeout=_LOCK_TIMEOUT_S)
         try:
-            with np.load(self.path, allow_pickle=False) as content:
-                fingerprint, self.pairs, self.scores = str(content["fingerprint"]), content["pairs"], content["scores"]
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            lock.acquire()
+        except Timeout as error:
+            raise RuntimeError(
+                f"scores_file {str(self.path)!r} has been locked by another process for {_LOCK_TIMEOUT_S} s: "
+                f"wait until it has finished, or name another one."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _read(self) -> tuple[Pairs, NDArray[np.float32]]:
+        try:
+            fingerprint, pairs, scores = read_arrays(self.path, ("fingerprint", "pairs", "scores"))
+            _check(pairs, scores)
+        except (OSError, ValueError) as error:
             raise RuntimeError(
                 f"scores_file {str(self.path)!r} is not a file of scores ({error}): delete it or name another one."
             ) from error
-        if fingerprint != self.fingerprint:
+        if str(fingerprint) != self.fingerprint:
             raise ValueError(
                 f"scores_file {str(self.path)!r} holds scores of another model, other images, transforms or precision: "
                 f"delete it or name another one."
             )
+        return pairs, scores
 
 
 class SharedScoreFile:
@@ -130,14 +165,17 @@ class SharedScoreFile:
 
     def close(self, pairs: Pairs, scores: NDArray[np.float32]) -> None:
         """Bring all scores of this run and of the parts into the one file, and remove the parts."""
-        if self.rank == 0:
-            for part in self.parts[1:]:
-                self.own.add(part.pairs, part.scores)
-            self.own.add(pairs, scores)
-            self.own.write()
-            for part_path in self._part_paths():
-                part_path.unlink(missing_ok=True)
-        gather(None)
+        run_share(lambda: self._bring_together(pairs, scores) if self.rank == 0 else None)
+
+    def _bring_together(self, pairs: Pairs, scores: NDArray[np.float32]) -> None:
+        part_paths = self._part_paths()
+        for part in [ScoreFile(path, self.own.fingerprint) for path in part_paths]:
+            self.own.add(part.pairs, part.scores)
+        self.own.add(pairs, scores)
+        self.own.write()
+        for path in part_paths:
+            path.unlink(missing_ok=True)
+            _lock_file(path).unlink(missing_ok=True)
 
     def _open(self, fingerprint: str) -> tuple[ScoreFile, list[ScoreFile]]:
         own = ScoreFile(self.own_path, fingerprint)
@@ -146,6 +184,21 @@ class SharedScoreFile:
 
     def _part_paths(self) -> list[Path]:
         return sorted(self.path.parent.glob(f"{self.path.name}.rank*"))
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _check(pairs: NDArray[Any], scores: NDArray[Any]) -> None:
+    if pairs.dtype != np.int64 or pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise ValueError(f"its pairs are {pairs.dtype} of shape {pairs.shape}, expected int64 of shape (N, 2)")
+    if scores.dtype != np.float32 or scores.shape != (len(pairs),):
+        raise ValueError(f"its scores are {scores.dtype} of shape {scores.shape}, expected float32 ({len(pairs)},)")
+    if len(pairs) and not 0 <= pairs.min() <= pairs.max() < _MOST_IMAGES:
+        raise ValueError(f"its pairs are of the images {pairs.min()} to {pairs.max()}, expected 0 to {_MOST_IMAGES}")
+    if not np.isfinite(scores).all():
+        raise ValueError("its scores hold NaN or infinity")
 
 
 def fingerprint(model: nn.Module, dataset: Any, half: bool) -> str:

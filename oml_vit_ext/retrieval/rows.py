@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from oml_vit_ext.common.arrays import Floats, Ids
 Embeddings = Tensor | NDArray[Any]  # (rows, dim), any floating type; a memory-mapped array is read block by block
 
 _CHECKED_AT_ONCE = 65_536  # rows
+_LONGEST = 9e18  # of a row: the squared distance of two such rows is what float32 just holds
 
 
 class Rows:
@@ -64,13 +66,19 @@ class Rows:
         """Look at every row once.
 
         Raises:
-            ValueError: There are no rows, or some hold NaN or infinity, or only zeros.
+            ValueError: There are no rows, or some hold NaN or infinity, only zeros, or numbers whose squared distances
+                float32 cannot hold.
         """
         if len(self) == 0 or self.dim == 0:
             raise ValueError(f"{self.name} have shape ({len(self)}, {self.dim}): there is nothing to search.")
+        too_large = _LONGEST / math.sqrt(self.dim)
         for start, rows in self.blocks(_CHECKED_AT_ONCE):
             largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))  # NaN if there is one in the row
-            for found, what in ((~np.isfinite(largest), "NaN or infinity"), (largest == 0, "nothing but zeros")):
+            for found, what in (
+                (~np.isfinite(largest), "NaN or infinity"),
+                (largest == 0, "nothing but zeros"),
+                (largest > too_large, f"numbers above {too_large:.1e}"),
+            ):
                 if found.any():
                     raise ValueError(
                         f"{self.name}: {int(found.sum())} of the rows {start} to {start + len(rows) - 1} hold {what} "

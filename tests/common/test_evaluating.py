@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from torch import nn
 
@@ -42,3 +44,31 @@ def test_blocks_within_each_other():
             pass
         assert not any(module.training for module in model.modules())
     assert model.training and not model[1].training
+
+
+def test_threads_that_use_one_model():
+    """The first to leave must not put the model into training mode under the others."""
+    model = _model()
+    before = [module.training for module in model.modules()]
+    first_left = threading.Event()
+    both_in = threading.Barrier(2)
+    modes = []
+
+    def first() -> None:
+        with evaluating(model):
+            both_in.wait(10)
+        first_left.set()
+
+    def second() -> None:
+        with evaluating(model):
+            both_in.wait(10)
+            first_left.wait(10)
+            modes.extend(module.training for module in model.modules())
+
+    threads = [threading.Thread(target=work) for work in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert modes and not any(modes)
+    assert [module.training for module in model.modules()] == before

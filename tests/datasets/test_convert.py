@@ -380,3 +380,28 @@ def test_the_command_joins(tmp_path: Path, capsys: pytest.CaptureFixture):
         f"{tmp_path}/j.csv",
     ]
     assert main(["join", *files]) == 0 and (tmp_path / "j.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), IndexError("x"), TypeError("x"), OverflowError("x"), PermissionError("x")]
+)
+def test_damaged_annotations_are_one_sentence(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("oml_vit_ext.datasets.__main__.convert", fails)
+    assert main(["convert", "sop", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("Error: ") and "Traceback" not in told and len(told.splitlines()) == 1
+    assert isinstance(error, OSError) or str(tmp_path) in told
+
+
+def test_labels_that_are_missing_are_refused(tmp_path: Path):
+    (tmp_path / "Ebay_train.txt").write_text(
+        "image_id class_id super_class_id path\n1 1 1 chair_final/1.JPG\n2  1 a/2.JPG\n"
+    )
+    (tmp_path / "Ebay_test.txt").write_text("image_id class_id super_class_id path\n3 2 1 chair_final/3.JPG\n")
+    with pytest.raises(ValueError, match=r"The labels are .*expected whole numbers"):
+        sop(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -76,3 +77,26 @@ def test_scales_are_averaged_and_pca_comes_after():
     torch.testing.assert_close(wrapped(images), expected)
     compact = at_scales(ExtractorWithPCA(inner, None, 4), [0.5, 1])
     assert isinstance(compact, ExtractorWithPCA) and isinstance(compact.extractor, AtScales) and compact.feat_dim == 4
+
+
+@pytest.mark.parametrize("name", ["../../../etc/passwd", "/etc/hostname", "a/../../b.jpg", "a\0.jpg"])
+def test_distractors_outside_of_the_folder_are_refused(tmp_path: Path, name: str):
+    (tmp_path / "revisitop1m.txt").write_text(f"0/a.jpg\n{name}\n")
+    with pytest.raises(ValueError, match=r"revisitop1m.txt lists the image .*, expected a name below jpg"):
+        distractor_paths(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"easy": None}, {"easy": [[0, 1]]}, {"hard": "text"}, {"junk": [1.7]}, {"junk": np.ones(3, bool)}),
+        *({"easy": [-1]}, {"easy": [2**70]}, {"bbx": [0, 0, float("inf"), 3]}, {"bbx": None}),
+        {"bbx": [0, 0, float("nan"), 1]},
+    ],
+)
+def test_odd_ground_truth_is_refused_with_the_name_of_the_file(tmp_path: Path, change: dict):
+    content = miniature.revisited(tmp_path)
+    content["gnd"][1].update(change)
+    (tmp_path / "roxford5k/gnd_roxford5k.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=r"gnd_roxford5k\.pkl: .*of query 1 "):
+        load_revisited(tmp_path, "roxford5k")

@@ -259,3 +259,51 @@ def test_it_exports_to_one_graph(descriptors: Tensor, fitted: Path):
     batch = torch.export.Dim("batch", min=2)
     exported = torch.export.export(extractor, (descriptors[:4],), dynamic_shapes={"x": {0: batch}})
     torch.testing.assert_close(exported.module()(descriptors), extractor(descriptors))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [Tensor.bfloat16, Tensor.half, lambda x: x.requires_grad_(), lambda x: (x * 1.0).double().requires_grad_()],
+)
+def test_tensors_of_any_kind_are_fitted(descriptors: Tensor, change):
+    fitted = fit_pca(change(descriptors.clone()), 3)
+    torch.testing.assert_close(fitted.variance, fit_pca(descriptors, 3).variance, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("embeddings", [torch.ones(1, WIDTH), np.full((3, WIDTH), 1e40), np.eye(WIDTH) * 1e30])
+def test_what_has_no_pca_in_float32_is_refused(embeddings):
+    with pytest.raises(ValueError, match="expected"):
+        fit_pca(embeddings, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mean", torch.zeros(1)),
+        ("mean", torch.zeros(WIDTH, dtype=torch.int8)),
+        ("mean", torch.full((WIDTH,), float("nan"))),
+        ("components", torch.zeros(WIDTH)),
+        ("components", torch.zeros(0, WIDTH)),
+        ("components", torch.zeros(WIDTH, WIDTH, dtype=torch.complex64)),
+        ("variance", torch.ones(1)),
+        ("variance", torch.full((WIDTH,), float("inf"))),
+        ("variance", -torch.ones(WIDTH)),
+        ("variance_ratio", torch.ones(WIDTH + 1)),
+    ],
+)
+def test_files_with_odd_tensors_are_refused(fitted: Path, name: str, value: Tensor):
+    save_file({**load_file(fitted), name: value}, fitted)
+    with pytest.raises(
+        RuntimeError, match=rf"PCA weights '.*pca.safetensors' hold .*{name if name != 'components' else ''}"
+    ):
+        ExtractorWithPCA(Flat(), fitted, 3)
+
+
+def test_a_checkpoint_without_a_projection_brings_none(descriptors: Tensor, fitted: Path):
+    empty = ExtractorWithPCA(Flat(), None, 4)
+    empty.load_state_dict({}, strict=False)
+    with pytest.raises(RuntimeError, match="has no projection yet"):
+        empty(descriptors)
+    full = ExtractorWithPCA(Flat(), fitted, 4)
+    full.load_state_dict({}, strict=False)
+    full(descriptors)

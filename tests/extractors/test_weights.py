@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import random
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from torch import nn
 
 from helpers import TINY_HYBRID, TINY_PLAIN
 from oml_vit_ext.extractors import IRTExtractor
+from oml_vit_ext.extractors.checkpoints import read_state_dict
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -198,3 +202,46 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("timm.create_model", no_network)
     with pytest.raises(RuntimeError, match=r"'deit_tiny_patch16_224\.fb_in1k' could not be downloaded .*no route"):
         IRTExtractor("deit_tiny_patch16_224.fb_in1k", "deit_tiny_patch16_224")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("old_format", [False, True])
+def test_every_damaged_file_is_named(tmp_path: Path, old_format: bool):
+    path = tmp_path / "damaged.pth"
+    state = {"a": torch.arange(6.0).reshape(2, 3), "b": {"c": torch.ones(2), "d": [1, 2.5, "text"]}}
+    torch.save(state, path, _use_new_zipfile_serialization=not old_format)
+    content = path.read_bytes()
+    randomly = random.Random(0)
+    n_refused = 0
+    for _ in range(150):
+        damaged = bytearray(content)
+        for _ in range(randomly.randint(1, 8)):
+            damaged[randomly.randrange(len(content) if old_format else 900)] = randomly.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            read_state_dict(path)
+        except RuntimeError as error:
+            n_refused += 1
+            assert str(path) in str(error)
+    assert n_refused > 50
+
+
+def test_threads_read_checkpoints_with_paths(tmp_path: Path):
+    """torch's list of allowed classes is one for the process."""
+    torch.save({"state_dict": {"a": torch.ones(2)}, "folder": tmp_path}, tmp_path / "oml.ckpt")
+    with ThreadPoolExecutor(8) as threads:
+        for state in threads.map(read_state_dict, [tmp_path / "oml.ckpt"] * 200):
+            assert torch.equal(state["a"], torch.ones(2))
+
+
+def test_an_older_torch_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    torch.save({"a": torch.ones(2)}, tmp_path / "x.pth")
+    save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors")
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    with pytest.warns(UserWarning, match=r"x\.pth': torch 2\.9.*only from 2\.10 on"):
+        read_state_dict(tmp_path / "x.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_state_dict(tmp_path / "x.safetensors")
+        monkeypatch.setattr(torch, "__version__", "2.10.0a0")
+        read_state_dict(tmp_path / "x.pth")

@@ -58,3 +58,14 @@ def test_logs() -> None:
     loss = criterion(torch.eye(3), [0, 1, 2])
     assert criterion.last_logs["entropy"] == loss
     assert float(criterion.last_logs["mean_nn_distance"]) == pytest.approx(math.sqrt(2))
+
+
+@pytest.mark.parametrize("eps", [0, -1.0, 1e-50, float("nan"), float("inf")])
+def test_an_eps_that_float32_cannot_hold_is_refused(eps: float) -> None:
+    with pytest.raises(ValueError, match="eps is"):
+        DifferentialEntropyLoss(eps)
+
+
+def test_the_smallest_eps_gives_a_finite_loss() -> None:
+    criterion = DifferentialEntropyLoss(1.2e-38)
+    assert math.isfinite(criterion(torch.ones(4, 3), [0, 0, 1, 1]))

@@ -31,7 +31,7 @@ LOSSES: dict[str, Any] = {
         (IRTLoss, {"memory_start": -2}, "memory_start is -2, expected a whole number of at least 0."),
         (IRTLoss, {"memory_weight": -1.0}, "memory_weight is -1.0, expected a finite number of at least 0."),
         (IRTLoss, {"entropy_weight": "big"}, "entropy_weight is 'big', expected a finite number of at least 0."),
-        (DifferentialEntropyLoss, {"eps": 0}, "eps is 0, expected a number greater than 0."),
+        (DifferentialEntropyLoss, {"eps": 0}, "eps is 0, expected a finite number of at least 1.17549e-38."),
         (PMLLoss, TRIPLET | {"memory_size": -1}, "memory_size is -1, expected a whole number of at least 0."),
     ],
 )

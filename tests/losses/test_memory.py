@@ -136,3 +136,33 @@ def test_a_deep_copy_is_independent() -> None:
     other = copy.deepcopy(memory)
     memory.enqueue(*batch(2, 2))
     assert in_order(other) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("labels", torch.zeros(2, dtype=torch.int64)),
+        ("labels", torch.zeros(3)),
+        ("features", torch.full((3, 3), float("nan"))),
+        ("features", torch.zeros(3)),
+        ("features", torch.zeros(3, 3, dtype=torch.int64)),
+        ("position", torch.tensor(-1)),
+        ("position", torch.tensor(4)),
+        ("position", torch.tensor(0.5)),
+        ("position", torch.tensor([0, 1])),
+        ("position", 1),
+        ("n_calls", torch.tensor(-1)),
+    ],
+)
+def test_a_state_that_no_memory_saves_is_refused(name: str, value: object) -> None:
+    memory = FeatureMemory(5)
+    memory.enqueue(*batch(0, 3))
+    state = {**memory.state_dict(), name: value}
+    with pytest.raises(RuntimeError, match=r"The memory .* in the file holds"):
+        FeatureMemory(5).load_state_dict(state)
+
+
+def test_a_memory_that_does_not_fit_is_one_sentence() -> None:
+    memory = FeatureMemory(10**14)
+    with pytest.raises(ValueError, match=r"memory_size is 100000000000000: .* take .* GB, which cpu does not have"):
+        memory.enqueue(*batch(0, 3))

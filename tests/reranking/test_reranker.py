@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -279,7 +281,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         reranker(model, scores_file=file).process(rr, dataset)
     monkeypatch.undo()
-    assert not [p for p in file.parent.iterdir() if p != file]  # no half-written file
+    assert sorted(p.name for p in file.parent.iterdir()) == [".pairs.npz.lock", "pairs.npz"]  # no half-written file
 
     second = reranker(model, scores_file=file)
     assert_same(second.process(rr, dataset), expected)
@@ -304,6 +306,23 @@ def test_scores_of_something_else_are_refused(tmp_path):
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(RuntimeError, match="is not a file of scores"):
         reranker(model, scores_file=file).process(rr, dataset)
+
+
+def test_two_rerankers_with_one_file_in_threads_and_a_model_in_training(tmp_path):
+    model, dataset = small_model(), small_dataset(tmp_path)
+    rr, file = some_results(dataset), tmp_path / "pairs.npz"
+    expected = reranker(model).process(rr, dataset)
+    model.train()
+    with ThreadPoolExecutor(4) as threads:
+        results = list(
+            threads.map(lambda _: reranker(model, scores_file=file, batch_size=2).process(rr, dataset), range(12))
+        )
+    for result in results:
+        assert_same(result, expected)
+    assert all(module.training for module in model.modules())
+    last = reranker(model, scores_file=file)
+    last.process(rr, dataset)
+    assert last.last_stats.pairs == 0
 
 
 def test_score_pairs_by_itself(tmp_path):

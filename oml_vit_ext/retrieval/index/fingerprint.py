@@ -48,7 +48,19 @@ class Fingerprint:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Fingerprint:
-        return cls(**{**content, "probe": tuple(content["probe"])})
+        """Of what :meth:`to_dict` gave.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        try:
+            found = cls(**{**content, "probe": tuple(map(float, content["probe"]))})
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"The fingerprint of the model is damaged ({type(error).__name__}: {error}).") from error
+        texts = (found.model, found.weights, found.transforms)
+        if not all(isinstance(text, str) for text in texts) or not found.probe or not np.isfinite(found.probe).all():
+            raise ValueError(f"The fingerprint of the model is {found!r:.200}, expected texts and finite numbers.")
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "probe": list(self.probe)}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import faiss
 
-from oml_vit_ext.retrieval.engines import add_rows, build_index
+from oml_vit_ext.retrieval.engines import add_rows, build_index, reason
 from oml_vit_ext.retrieval.rows import Rows
 from oml_vit_ext.retrieval.settings import MEMORY_MB
 
+_faiss: Any = faiss  # its stubs lack classes
 # An index that has grown to this many times the rows it was trained on is trained again.
 _RETRAIN_AT = 2.0
 # faiss's own writing is not safe in threads. One lock for the process, so that an index can be copied and pickled.
@@ -33,16 +36,23 @@ class KeptFaiss:
         self.n_trained = 0  # rows
         self._mapped = False
 
-    def read(self, folder: Path, file: str, *, n_trained: int, n_rows: int, mmap: bool) -> None:
+    def read(self, folder: Path, file: str, *, n_trained: int, n_rows: int, dim: int, mmap: bool) -> None:
         """Take the index from ``folder / file``; without a file there is none yet.
 
         Raises:
-            ValueError: It holds more than the ``n_rows`` of the table.
+            FileNotFoundError: The file is gone.
+            ValueError: faiss cannot read it, it is of another width than ``dim``, or it holds more than the ``n_rows``
+                of the table.
         """
         self.file, self.n_trained, self._mapped = file, n_trained, mmap
         if not file:
             return
-        self.index = faiss.read_index(str(folder / file), faiss.IO_FLAG_MMAP if mmap else 0)
+        self.index = _read(folder / file, mmap)
+        if self.index.d != dim:
+            raise ValueError(
+                f"{str(folder / file)!r} is of width {self.index.d}, expected {dim} as the embeddings: it is damaged. "
+                f"Make the index again."
+            )
         if self.index.ntotal > n_rows:
             raise ValueError(
                 f"{str(folder / file)!r} holds {self.index.ntotal} rows, expected at most {n_rows}, one for each "
@@ -50,7 +60,9 @@ class KeptFaiss:
             )
 
     def write(self, path: Path) -> None:
-        faiss.write_index(self.index, str(path))
+        # Through Python: faiss's own writer only prints that the end of a file found no room on the disk.
+        with path.open("wb") as file:
+            _faiss.write_index(self.index, _faiss.PyCallbackIOWriter(file.write))
 
     def forget(self) -> None:
         """A row was replaced, which most indexes cannot do: the index is made again when it is needed."""
@@ -72,3 +84,29 @@ class KeptFaiss:
                 add_rows(self.index, rows, start=self.index.ntotal, memory_mb=MEMORY_MB, verbose=False)
             self.is_new = True
             return self.index
+
+
+def _read(file: Path, mmap: bool) -> Any:
+    with _UPDATING, _bounded_by(file):
+        try:
+            return faiss.read_index(str(file), faiss.IO_FLAG_MMAP if mmap else 0)
+        except (RuntimeError, MemoryError) as error:
+            if not file.is_file():
+                raise FileNotFoundError(f"{str(file)!r} is gone.") from error
+            raise ValueError(
+                f"{str(file)!r} cannot be read by faiss ({reason(error)}). Make the index again."
+            ) from error
+
+
+@contextmanager
+def _bounded_by(file: Path) -> Iterator[None]:
+    """faiss takes no more memory for one list of a file than the file has bytes. Its limit is one for the process."""
+    if not hasattr(faiss, "set_deserialization_vector_byte_limit"):  # before faiss 1.14
+        yield
+        return
+    before = faiss.get_deserialization_vector_byte_limit()
+    faiss.set_deserialization_vector_byte_limit(max(1, file.stat().st_size) if file.is_file() else 1)
+    try:
+        yield
+    finally:
+        faiss.set_deserialization_vector_byte_limit(before)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from oml_vit_ext.retrieval.index.storage import (
     check_target,
     commit,
     locked,
-    read_manifest,
+    read_state,
     verify_checksums,
 )
 from oml_vit_ext.retrieval.index.table import EmbeddingTable
@@ -107,27 +109,29 @@ class SearchIndex(ImageIndex):
         return made, made.add(source, embedder, verbose=verbose)
 
     @classmethod
-    def load(cls, folder: Path | str, *, root: Path | str | None = None, mmap: bool = False) -> SearchIndex:
-        """Read an index. Only load one that you trust: faiss's reader is not made for hostile files.
+    def load(
+        cls,
+        folder: Path | str,
+        *,
+        root: Path | str | None = None,
+        mmap: bool = False,
+        trust_faiss_file: bool = True,
+    ) -> SearchIndex:
+        """Read an index. Of somebody that you do not trust: with ``trust_faiss_file=False``.
 
         Args:
             folder: Where ``save`` put it.
             root: Where the images are now, if they have moved.
             mmap: Leave embeddings and faiss index on disk, for indexes larger than memory. Such an index cannot be
                 added to, and of its files only the sizes are checked, not the checksums.
+            trust_faiss_file: Read the faiss index beside the embeddings. faiss's reader and search are not made for
+                hostile files; without, the index is made again from the embeddings when it is needed.
 
         Raises:
             FileNotFoundError, ValueError: There is no index, or a file of it is missing, cut short or damaged.
         """
         folder = Path(folder).absolute()
-        manifest = read_manifest(folder)
-        try:
-            return cls._read(folder, manifest, root, mmap)
-        except FileNotFoundError:
-            newer = read_manifest(folder)
-            if newer == manifest:
-                raise
-            return cls._read(folder, newer, root, mmap)  # somebody saved in between
+        return read_state(folder, lambda manifest: cls._read(folder, manifest, root, mmap, trust_faiss_file))
 
     def save(self, folder: Path | str | None = None, *, finish: bool = True) -> None:
         """Write what is new since the last ``save`` or ``load``.
@@ -151,7 +155,7 @@ class SearchIndex(ImageIndex):
         if finish and self.index != EXACT:
             self._faiss.up_to_date(self._table.rows())
         check_target(target, self._folder, self._manifest)  # before a lock is left in somebody's folder
-        with locked(target):
+        with locked(target), self._as_before_on_error():
             check_target(target, self._folder, self._manifest)
             if target != self._folder or not (target / MANIFEST).is_file():  # nothing of ours is there: write it all
                 self._folder, self._manifest = target, None
@@ -198,17 +202,28 @@ class SearchIndex(ImageIndex):
             self._faiss.forget()
 
     @classmethod
-    def _read(cls, folder: Path, manifest: dict[str, Any], root: Path | str | None, mmap: bool) -> SearchIndex:
+    def _read(
+        cls, folder: Path, manifest: dict[str, Any], root: Path | str | None, mmap: bool, trust_faiss_file: bool
+    ) -> SearchIndex:
         if not mmap:
             verify_checksums(folder, manifest)
-        loaded = cls(
-            root or manifest["root"], Fingerprint.from_dict(manifest["model"]), manifest["index"], manifest["config"]
-        )
+        try:
+            model = Fingerprint.from_dict(manifest["model"])
+            loaded = cls(root or manifest["root"], model, manifest["index"], manifest["config"])
+        except ValueError as error:
+            raise ValueError(f"{str(folder / MANIFEST)!r} is no manifest of an index: {error}") from error
         loaded._folder, loaded._manifest, loaded._mapped = folder, manifest, mmap
-        loaded._table = EmbeddingTable.read(folder, [(a, b) for a, b in manifest["parts"]], mmap=mmap)
-        loaded._faiss.read(
-            folder, manifest["faiss_file"], n_trained=manifest["n_trained"], n_rows=len(loaded), mmap=mmap
-        )
+        dim = model.width
+        loaded._table = EmbeddingTable.read(folder, [(a, b) for a, b in manifest["parts"]], dim=dim, mmap=mmap)
+        if len(loaded) != manifest["n_images"]:
+            raise ValueError(
+                f"{str(folder / MANIFEST)!r} speaks of {manifest['n_images']} images, expected {len(loaded)} as in its "
+                f"tables. Make the index again."
+            )
+        if trust_faiss_file:
+            loaded._faiss.read(
+                folder, manifest["faiss_file"], n_trained=manifest["n_trained"], n_rows=len(loaded), dim=dim, mmap=mmap
+            )
         return loaded
 
     def _engine(self, settings: Settings) -> Engine:
@@ -243,6 +258,17 @@ class SearchIndex(ImageIndex):
         self._table.mark_saved(files)
         self._faiss.file = faiss_file
         self._faiss.is_new = self._faiss.is_new and not finish
+
+    @contextmanager
+    def _as_before_on_error(self) -> Iterator[None]:
+        """A save that fails leaves the index as it was: it can be saved to where it came from."""
+        before = {name: getattr(self, name) for name in ("_folder", "_manifest")}
+        before |= {"_table": copy(self._table), "_faiss": copy(self._faiss)}
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before)
+            raise
 
     def _raise_if_mapped(self) -> None:
         if self._mapped:

@@ -13,21 +13,23 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from oml_vit_ext.common.files import UNFINISHED, flush, replaced
+from oml_vit_ext.retrieval.index.manifest_checks import FILE_NAME, check_manifest
 
 MANIFEST, LOCK = "manifest.json", ".lock"
-# The files that :func:`commit` is given to write, and what an interrupted one leaves of them and of the manifest.
-_NAME = r"(?:images|descriptors)-\d{6}-\d{6}\.(?:csv|npy)|faiss-\d{6}\.index"
+# What an interrupted :func:`commit` leaves of the files that it is given to write, and of the manifest.
 _LEFT_OVER = UNFINISHED.format(r"(?:images-[-\d]+|descriptors-[-\d]+|faiss-\d+|manifest)")
-_OURS = re.compile(f"{_NAME}|{_LEFT_OVER}")
+_OURS = re.compile(f"{FILE_NAME.pattern}|{_LEFT_OVER}")
 FORMAT = 1
 _CHUNK = 1 << 22  # bytes
+_MOST_READS = 50  # of an index that others keep saving
 
 Writer = Callable[[Path], None]
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -65,12 +67,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         envelope = json.loads(path.read_text())
         content, checksum = envelope["content"], envelope["checksum"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{str(path)!r} is damaged or cut short: {error}.") from error
-    if checksum != _checksum_text(content):
+        found = content["format"]
+        is_whole = checksum == _checksum_text(content)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} is damaged or cut short: {type(error).__name__}: {error}.") from error
+    if not is_whole:
         raise ValueError(f"{str(path)!r} is damaged: its checksum does not fit its content.")
-    if content["format"] != FORMAT:
-        raise ValueError(f"{str(path)!r} has format {content['format']}, expected {FORMAT}: made by another version?")
+    if found != FORMAT:
+        raise ValueError(f"{str(path)!r} has format {found!r:.80}, expected {FORMAT}: made by another version?")
+    try:
+        check_manifest(content)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is no manifest of an index: {error}") from error
     for name, expected in content["files"].items():
         file = folder / name
         if not file.is_file():
@@ -81,6 +89,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
                 f"damaged. Make the index again."
             )
     return content
+
+
+def read_state(folder: Path, read: Callable[[dict[str, Any]], T]) -> T:
+    """What ``read`` makes of the manifest and of its files; it begins again where somebody saves in between.
+
+    Raises:
+        FileNotFoundError, ValueError, RuntimeError: As ``read`` and :func:`read_manifest`, of a state that stays.
+    """
+    for attempt in range(1, _MOST_READS + 1):
+        before = _text(folder)
+        try:
+            return read(read_manifest(folder))
+        except (OSError, ValueError, RuntimeError):
+            if attempt == _MOST_READS or _text(folder) == before:
+                raise
+    raise AssertionError
 
 
 def verify_checksums(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -148,8 +172,16 @@ def commit(
     flush(folder)
     for stale in folder.iterdir():
         if _OURS.fullmatch(stale.name) and stale.name not in files and stale.is_file():
-            stale.unlink()
+            with contextlib.suppress(OSError):  # the new state is there; the next commit tries again
+                stale.unlink()
     return manifest
+
+
+def _text(folder: Path) -> bytes:
+    try:
+        return (folder / MANIFEST).read_bytes()
+    except OSError:
+        return b""
 
 
 def _checksum_file(path: Path) -> str:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from oml_vit_ext.common.array_files import read_array, write_array
 from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.retrieval.index.image_list import COLUMNS
 from oml_vit_ext.retrieval.index.storage import Writer
-from oml_vit_ext.retrieval.rows import StackedRows
+from oml_vit_ext.retrieval.rows import Rows, StackedRows
+
+# Nothing, or something that begins at the top, with a drive, or climbs.
+_LEADS_OUT = r"^$|^/|(?:^|/)\.\.(?:/|$)|\x00"
+if os.name == "nt":
+    _LEADS_OUT += r"|^\\|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)"
+_BOX = r"(?:-?\d{1,9},){3}-?\d{1,9}|"
 
 Files = list[tuple[str, str]]  # of each saved part: the table of images, the array of embeddings
 
@@ -27,12 +35,30 @@ class EmbeddingTable:
         self._rewritten: set[int] = set()  # saved parts with a changed image
 
     @classmethod
-    def read(cls, folder: Path, files: Files, *, mmap: bool) -> EmbeddingTable:
-        """The parts saved in ``folder``; with ``mmap``, the embeddings stay there."""
+    def read(cls, folder: Path, files: Files, *, dim: int, mmap: bool) -> EmbeddingTable:
+        """The parts saved in ``folder``; with ``mmap``, the embeddings stay there and are not looked at.
+
+        Raises:
+            FileNotFoundError: A file is gone.
+            ValueError: A file is no such table or array, they have different numbers of rows, an image lies outside of
+                the root or is there twice, or the embeddings are not of width ``dim``, not finite or all zeros.
+        """
         table = cls()
         table.files = files
-        table.images = pd.concat([_read_images(folder / images) for images, _ in files], ignore_index=True)
-        table._parts = [np.load(folder / name, mmap_mode="r" if mmap else None) for _, name in files]
+        images = [_read_images(folder / name) for name, _ in files]
+        table._parts = [read_array(folder / name, mmap=mmap) for _, name in files]
+        for (name, array_name), part, array in zip(files, images, table._parts, strict=True):
+            if array.shape != (len(part), dim) or array.dtype != np.float32:
+                raise ValueError(
+                    f"{str(folder / array_name)!r} holds {array.dtype} of shape {array.shape}, expected float32 of "
+                    f"shape ({len(part)}, {dim}): a row for each image of {name}. Make the index again."
+                )
+            if not mmap:
+                Rows(array, name=str(folder / array_name)).check()
+        table.images = pd.concat(images, ignore_index=True)
+        if table.images.key.duplicated().any():
+            twice = table.images.key[table.images.key.duplicated()].iloc[0]
+            raise ValueError(f"{str(folder)!r} holds the image {twice!r} twice. Make the index again.")
         table._row_of = {key: row for row, key in enumerate(table.images.key)}
         return table
 
@@ -65,7 +91,7 @@ class EmbeddingTable:
         """Make one part of all that is not saved yet: it gets one file."""
         n_saved = len(self.files)
         if len(self._parts) > n_saved:
-            self._parts[n_saved:] = [np.concatenate(self._parts[n_saved:])]
+            self._parts = [*self._parts[:n_saved], np.concatenate(self._parts[n_saved:])]
 
     def files_to_write(self, generation: int) -> tuple[Files, dict[str, Writer]]:
         """What a save would leave on disk.
@@ -83,14 +109,14 @@ class EmbeddingTable:
                 name = f"{generation:06d}-{number:06d}"
                 files.append((f"images-{name}.csv", f"descriptors-{name}.npy"))
                 writers[files[-1][0]] = partial(_write_images, self.images[start : start + len(part)])
-                writers[files[-1][1]] = partial(_write_array, part)
+                writers[files[-1][1]] = partial(write_array, part)
             start += len(part)
         return files, writers
 
     def mark_saved(self, files: Files) -> None:
         """Remember that these files hold the whole table."""
         self.files = files
-        self._rewritten.clear()
+        self._rewritten = set()
 
     def _replace(self, row: int, image: pd.Series, embedding: Floats) -> None:
         self.images.iloc[row] = image
@@ -109,10 +135,15 @@ def _write_images(images: pd.DataFrame, path: Path) -> None:
 
 
 def _read_images(path: Path) -> pd.DataFrame:
-    text = pd.read_csv(path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
-    return text.astype({"size": np.int64, "mtime_ns": np.int64})
-
-
-def _write_array(array: Floats, path: Path) -> None:
-    with path.open("wb") as file:
-        np.save(file, array)
+    try:
+        text = pd.read_csv(path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
+        images = text[COLUMNS].astype({"size": np.int64, "mtime_ns": np.int64})
+    except (ValueError, KeyError, OverflowError, TypeError) as error:
+        raise ValueError(f"{str(path)!r} is no table of images ({type(error).__name__}: {error}).") from error
+    for column, what, is_wrong in (
+        ("path", "a path below the root", images.path.str.contains(_LEADS_OUT)),
+        ("box", "four whole numbers or nothing", ~images.box.str.fullmatch(_BOX)),
+    ):
+        if is_wrong.any():
+            raise ValueError(f"{str(path)!r} has the {column} {images[column][is_wrong].iloc[0]!r}, expected {what}.")
+    return images

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from oml_vit_ext.common.array_files import read_array, write_array
 from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.files import replaced
 from oml_vit_ext.retrieval.index.embedder import Embedder
@@ -68,8 +69,8 @@ def n_stored(source: str | Path) -> int:
 
 def store(embeddings: NDArray[np.floating[Any]], file: str | Path) -> None:
     """Write a ``.npy`` file."""
-    with replaced(file) as unfinished, unfinished.open("wb") as handle:
-        np.save(handle, embeddings)
+    with replaced(file) as unfinished:
+        write_array(embeddings, unfinished)
 
 
 def check_model(folder: str | Path, fingerprint: Fingerprint) -> None:
@@ -77,7 +78,7 @@ def check_model(folder: str | Path, fingerprint: Fingerprint) -> None:
     file = Path(folder) / _MODEL
     if not file.is_file():
         raise ValueError(f"{folder} has no {_MODEL}, so nobody knows which model its embeddings come from.")
-    stored = Fingerprint.from_dict(json.loads(file.read_text())["model"])
+    stored, _ = _read_model(file)
     stored.check_same(fingerprint, f"the embeddings in {folder}", "the queries")
 
 
@@ -87,7 +88,7 @@ def _claim(folder: Path, fingerprint: Fingerprint, paths: Sequence[Path], per_fi
     file = folder / _MODEL
     if file.is_file():
         check_model(folder, fingerprint)
-        known = json.loads(file.read_text())["images"]
+        _, known = _read_model(file)
         if known != images:
             raise ValueError(
                 f"{folder} holds embeddings of other images, {known}, expected {images}: choose a new one."
@@ -95,6 +96,15 @@ def _claim(folder: Path, fingerprint: Fingerprint, paths: Sequence[Path], per_fi
         return
     with replaced(file) as unfinished:
         unfinished.write_text(json.dumps({"model": fingerprint.to_dict(), "images": images}, indent=1))
+
+
+def _read_model(file: Path) -> tuple[Fingerprint, Any]:
+    """Model and images that the embeddings beside ``file`` are of."""
+    try:
+        content = json.loads(file.read_text())
+        return Fingerprint.from_dict(content["model"]), content["images"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged ({type(error).__name__}: {error}).") from error
 
 
 def _stored_files(source: str | Path) -> list[Path]:
@@ -106,10 +116,7 @@ def _stored_files(source: str | Path) -> list[Path]:
 
 
 def _open(file: Path) -> NDArray[np.floating[Any]]:
-    try:
-        matrix = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{file} cannot be read as a matrix of embeddings: {error}") from error
+    matrix = read_array(file, mmap=True)
     if matrix.ndim != 2 or matrix.dtype.kind != "f":
         raise ValueError(f"{file} holds {matrix.dtype} of shape {matrix.shape}, expected floats of shape (rows, dim).")
     return matrix

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from oml_vit_ext.common.arrays import Ids
+from oml_vit_ext.common.arrays import Ids, whole_numbers
+from oml_vit_ext.common.checks import check_whole
 
 
 class Level(NamedTuple):
@@ -69,8 +70,8 @@ def evaluate_revisited(
 
 def scores_of_ranks(ranks: Ranks, kappas: Sequence[int] = (1, 5, 10)) -> dict[str, dict[str, float]]:
     """:func:`evaluate_revisited` from the rank of each labelled image, which is all that the measures need."""
-    if any(k < 1 for k in kappas):
-        raise ValueError(f"kappas is {list(kappas)}, expected positive numbers.")
+    for k in kappas:
+        check_whole("A number in kappas", k, 1)
     return {
         level: {
             "map": _mean([average_precision(*part) for part in parts]),
@@ -83,7 +84,7 @@ def scores_of_ranks(ranks: Ranks, kappas: Sequence[int] = (1, 5, 10)) -> dict[st
 def ranks_of(retrieved_ids: Sequence[ArrayLike], ground_truth: GroundTruth) -> list[dict[str, Ids]]:
     """The rank from 0 of each labelled image of each query, ``NOT_FOUND`` where the ranking lacks it."""
     return [
-        _ranks_of_one(np.asarray(ids, dtype=np.int64).reshape(-1), images, query)
+        _ranks_of_one(whole_numbers(ids, f"The images in the ranking of query {query}").reshape(-1), images, query)
         for query, (ids, images) in enumerate(zip(retrieved_ids, labelled_images(ground_truth), strict=True))
     ]
 
@@ -102,7 +103,10 @@ def labelled_images(ground_truth: GroundTruth) -> list[dict[str, Ids]]:
                 f"Query {query} of the ground truth has no {missing[0]!r} but {sorted(map(str, given))}: expected "
                 f"easy, hard and junk, as in the revisited annotation."
             )
-        images = {kind: np.unique(np.asarray(given[kind]).astype(np.int64).reshape(-1)) for kind in KINDS}
+        images = {
+            kind: np.unique(whole_numbers(given[kind], f"The images {kind!r} of query {query}").reshape(-1))
+            for kind in KINDS
+        }
         everything = np.concatenate(list(images.values()))
         values, counts = np.unique(everything, return_counts=True)
         if (counts > 1).any():

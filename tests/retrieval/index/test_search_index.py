@@ -16,6 +16,7 @@ from torch import nn
 
 from helpers import TINY_PLAIN
 from helpers.embedders import make_embedder, paths_of
+from helpers.random_index import random_index, random_rows
 from oml_vit_ext.retrieval import Embedder, SearchIndex, list_images, search_shards
 
 TRANSFORMS = {"name": "norm_resize_irt", "args": {"im_size": 32, "crop_size": 32}}
@@ -237,3 +238,10 @@ def test_links_are_followed_once(photos: Path, embedder: Embedder, tmp_path: Pat
     (root / "linked").symlink_to(photos)
     (photos / "back").symlink_to(root)
     assert len(list_images(root, root)) == 12
+
+
+@pytest.mark.parametrize("factory", ["Flat", "HNSW8", "IVF2,Flat"])
+def test_asking_for_a_billion_hits_takes_no_memory_for_them(tmp_path: Path, factory: str) -> None:
+    index = random_index(tmp_path, factory)
+    (hits,) = index.search(random_rows(np.arange(1)), k=10**9, search_params="nprobe=2" if "IVF" in factory else "")
+    assert 30 < len(hits) <= 40 and hits[0].path == "000000.png"  # HNSW does not reach every image

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.limits import file_size_limit
+from helpers.random_index import add_random, random_index, random_rows
 from oml_vit_ext.common import files as common_files
 from oml_vit_ext.retrieval import Embedder, SearchIndex, locked
 from oml_vit_ext.retrieval.index.storage import LOCK
@@ -138,3 +143,68 @@ def test_files_of_the_user_survive_every_save(photos: Path, kept: Path, embedder
 def test_the_manifest_can_be_read_by_people(kept: Path, photos: Path) -> None:
     content = json.loads((kept / "manifest.json").read_text())["content"]
     assert content["root"] == str(photos) and content["n_images"] == 12 and content["model"]["model"] == "IRTExtractor"
+
+
+@pytest.mark.parametrize("factory", ["Flat", "HNSW8", "IVF4,Flat"])
+def test_a_disk_without_room_leaves_the_last_state(tmp_path: Path, factory: str) -> None:
+    """Neither numpy nor faiss tells that the last bytes of a file found no room."""
+    random_index(tmp_path, factory, 400).save(tmp_path / "index")
+    index = SearchIndex.load(tmp_path / "index")
+    add_random(index, 400)
+    index.save(tmp_path / "roomy")
+    n_failed = 0
+    for size in sorted({path.stat().st_size for path in (tmp_path / "roomy").iterdir()})[1:]:
+        for n_bytes in (size - 3_000, size - 100, size - 1):
+            index = SearchIndex.load(tmp_path / "index")
+            add_random(index, 400)
+            try:
+                with file_size_limit(n_bytes):
+                    index.save()
+            except OSError:
+                n_failed += 1
+                assert len(SearchIndex.load(tmp_path / "index")) == 400
+                assert not [path.name for path in (tmp_path / "index").iterdir() if ".partial" in path.name]
+            else:  # its new part is shorter than what ``roomy`` has in one
+                assert len(SearchIndex.load(tmp_path / "index")) == 800
+                index = random_index(tmp_path, factory, 400)
+                shutil.rmtree(tmp_path / "index")
+                index.save(tmp_path / "index")
+    assert n_failed >= 3
+
+
+def test_a_save_elsewhere_that_fails_changes_nothing(tmp_path: Path) -> None:
+    random_index(tmp_path, "HNSW8", 30).save(tmp_path / "a")
+    index = SearchIndex.load(tmp_path / "a")
+    add_random(index, 30)
+    with file_size_limit(1_500), pytest.raises(OSError):
+        index.save(tmp_path / "b")
+    index.save()
+    assert len(SearchIndex.load(tmp_path / "a")) == 60
+    index.save(tmp_path / "b")
+    add_random(index, 5)
+    index.save()
+    assert len(SearchIndex.load(tmp_path / "a")) == 60 and len(SearchIndex.load(tmp_path / "b")) == 65
+
+
+@pytest.mark.parametrize(("factory", "mmap"), [("Flat", False), ("Flat", True), ("HNSW8", False)])
+def test_loads_while_somebody_saves(tmp_path: Path, factory: str, mmap: bool) -> None:
+    index = random_index(tmp_path, factory, 20)
+    index.save(tmp_path / "index")
+
+    def keep_saving() -> None:
+        for _ in range(60):
+            add_random(index, 1)
+            index.save()
+
+    saver = threading.Thread(target=keep_saving)
+    saver.start()
+    n_loads = 0
+    while saver.is_alive() or n_loads == 0:
+        loaded = SearchIndex.load(tmp_path / "index", mmap=mmap)
+        numbers = loaded.images.path.str[:6].astype(int).to_numpy()
+        assert sorted(numbers) == list(range(len(loaded)))
+        np.testing.assert_array_equal(loaded._table.rows().block(0, len(loaded)), random_rows(numbers))
+        assert loaded._faiss.index is None or loaded._faiss.index.ntotal == len(loaded)
+        n_loads += 1
+    saver.join()
+    assert len(SearchIndex.load(tmp_path / "index")) == 80

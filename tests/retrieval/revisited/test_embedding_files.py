@@ -103,5 +103,14 @@ def test_bad_files_are_named(tmp_path: Path):
         list(stored_chunks(tmp_path / "flat.npy"))
     store(embeddings_of(), tmp_path / "cut.npy")
     (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:500])
-    with pytest.raises(ValueError, match=r"cut.npy cannot be read"):
+    with pytest.raises(ValueError, match=r"cut.npy' cannot be read"):
         list(stored_chunks(tmp_path / "cut.npy"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"model": {}}', '{"model": {"probe": 3}, "images": 1}', "[" * 50_000]
+)
+def test_a_damaged_note_of_the_model_is_named(data: Path, embedder: Embedder, tmp_path: Path, text: str):
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(ValueError, match=r"model\.json is damaged"):
+        check_model(tmp_path, embedder.fingerprint)

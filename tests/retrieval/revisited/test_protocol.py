@@ -168,3 +168,26 @@ def test_bad_input_is_named(rankings: list, truth: list, message: str):
 def test_kappas_are_positive():
     with pytest.raises(ValueError, match="kappas"):
         evaluate_revisited([[0]], [{"easy": [0], "hard": [], "junk": []}], kappas=(0,))
+
+
+TRUTH = [{"easy": [0, 1], "hard": [2], "junk": [3]}]
+
+
+@pytest.mark.parametrize(
+    "ranking", [[1.7, 0.0], [0.9], [float("nan"), 1.0], [True, False, True, True], np.ones(4, bool)]
+)
+def test_rankings_of_something_else_than_ids_are_refused(ranking) -> None:
+    with pytest.raises(ValueError, match=r"in the ranking of query 0 are .*, expected whole numbers"):
+        evaluate_revisited([ranking], TRUTH)
+
+
+@pytest.mark.parametrize("ids", [[1.7], [float("nan")], [True, False], None, "text"])
+def test_ground_truth_of_something_else_than_ids_is_refused(ids) -> None:
+    with pytest.raises(ValueError, match=r"The images 'hard' of query 0 are .*, expected whole numbers"):
+        evaluate_revisited([[0, 1]], [{**TRUTH[0], "hard": ids}])
+
+
+@pytest.mark.parametrize("kappas", [(2.5,), (0,), (True,), (1, float("nan"))])
+def test_kappas_are_whole(kappas) -> None:
+    with pytest.raises(ValueError, match=r"kappas is .*, expected a whole number of at least 1"):
+        evaluate_revisited([[0, 1]], TRUTH, kappas)
