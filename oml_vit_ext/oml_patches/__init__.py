@@ -10,9 +10,11 @@ from typing import Any
 
 from oml_vit_ext.oml_patches.embedding_loader import validate_on_embeddings
 from oml_vit_ext.oml_patches.freezing import freeze_in_training
-from oml_vit_ext.oml_patches.image_reader import read_upright_where_asked
+from oml_vit_ext.oml_patches.image_reader import read_all_upright, read_upright_where_asked
 from oml_vit_ext.oml_patches.sampler_epochs import introduce_samplers
 from oml_vit_ext.oml_patches.strict_arguments import build_losses_strictly, build_samplers_strictly
+
+__all__ = ["apply", "read_all_upright"]
 
 
 def apply(
