@@ -28,7 +28,8 @@ def check_listing(name: str, listing: Listing, *, with_counts: bool) -> None:
             set is not as large as its papers say.
     """
     paths = [str(path) for path in listing.frame[PATHS_COLUMN]]
-    suspects = [path for path in paths if ".." in path or "\\" in path or path.startswith("/")]
+    annotated = listing.source.is_file()  # else the paths are those of files that were found
+    suspects = [p for p in paths if annotated and (".." in p or "\\" in p or p.startswith("/"))]
     outside = [p for p in suspects if PurePosixPath(p).is_absolute() or ".." in PurePosixPath(p).parts or "\\" in p]
     if outside:
         raise ValueError(f"{listing.source} lists {outside[0]!r}, expected paths below {listing.root}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +80,8 @@ def convert(
             from the papers', or no image can be read.
     """
     listing = read_listing(name, root, **options)
+    if listing.root.resolve() != Path(root).resolve():
+        warnings.warn(f"{name} lies in {listing.root}: that is its dataset_root.", stacklevel=2)
     check_listing(name, listing, with_counts=check)
     listing, sizes = _looked_at(listing, decode=decode, n_threads=n_threads, verbose=verbose)
     if check:

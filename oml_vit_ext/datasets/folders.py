@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ from oml_vit_ext.datasets.splits import looks_like_split, side_of, split_level
 from oml_vit_ext.images.folders import image_files
 
 LABEL_NAME = "label_name"  # column: the folder of the class
+_MISSING = {"na", "n/a", "nan", "null", "none", "<na>", "#na", "#n/a", "-nan"}
 
 
 def folders(root: Path, train_labels: int | None = None) -> Listing:
@@ -31,13 +33,13 @@ def folders(root: Path, train_labels: int | None = None) -> Listing:
         train_labels: The first that many classes, in the order of their names, are for training; -1: all.
 
     Warns:
-        Of folders that look like splits but are not taken for them, of images beside the splits, which are left out,
-        and of classes with one image.
+        Of files whose names a CSV file cannot hold and of images beside the splits, which are left out; of folders that
+        look like splits but are not taken for them, and of classes with one image.
 
     Raises:
         ValueError: There are no images, some lie in no class, or there are not that many classes.
     """
-    files = [path.relative_to(root) for path in image_files(root)]
+    files = _with_names_of_text(root, [path.relative_to(root) for path in image_files(root)])
     if not files:
         raise ValueError(f"{root} holds no images: expected a folder for each class.")
     level = split_level([path.parent.parts for path in files])
@@ -48,7 +50,7 @@ def folders(root: Path, train_labels: int | None = None) -> Listing:
     astray = [path for path, parts in zip(files, classes, strict=True) if not parts]
     if astray:
         raise ValueError(f"{root / astray[0]} lies in no class: expected images in a folder for each class only.")
-    names = np.array(["/".join(parts) for parts in classes], dtype=object)
+    names = np.array([_readable("/".join(parts)) for parts in classes], dtype=object)
     labels, of_label = pd.factorize(names, sort=True)
     if level is not None:
         if train_labels is not None:
@@ -62,9 +64,34 @@ def folders(root: Path, train_labels: int | None = None) -> Listing:
     _tell_single_images(root, names)
     columns = {LABEL_NAME: names}
     if all(len(parts) > 1 for parts in classes):
-        columns["category"] = np.array([parts[0] for parts in classes], dtype=object)
+        columns["category"] = np.array([_readable(parts[0]) for parts in classes], dtype=object)
     paths = np.array([path.as_posix() for path in files], dtype=object)
     return Listing(root, make_frame(labels, paths, is_train, **columns), Counts(), root)
+
+
+def _with_names_of_text(root: Path, files: list[Path]) -> list[Path]:
+    """Without the files whose names do not come back from a CSV file as they went in."""
+    others = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in files if not _is_text(path)]
+    if others:
+        warnings.warn(
+            f"{root}: left out. a CSV file cannot hold the name, which is not UTF-8 or has a carriage return "
+            f"({len(others)}): {some(others)}.",
+            stacklevel=4,
+        )
+    return [path for path in files if _is_text(path)]
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return "\r" not in str(path)
+
+
+def _readable(name: str) -> str:
+    """The name, with a stroke behind it where pandas would read it as a missing value."""
+    return f"{name}_" if name.lower() in _MISSING else name
 
 
 def _without(parts: tuple[str, ...], level: int | None) -> tuple[str, ...]:

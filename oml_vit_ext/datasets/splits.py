@@ -54,7 +54,7 @@ def split_level(folders: Sequence[tuple[str, ...]]) -> int | None:
         if {"train", "validation"} <= sides:
             alone = None not in sides
             top = len({parts[:level] for parts in folders}) == 1
-            in_classes = all(len(parts) > level + 1 for parts in folders if side_of(parts[level]))
+            in_classes = all(len(parts) > level + 1 for parts in folders if parts[level:] and side_of(parts[level]))
             return level if alone or (top and in_classes) else None
         if len(names) > 1 and None in names:
             return None

@@ -11,6 +11,7 @@ from typing import Any
 from oml_vit_ext.oml_patches.embedding_loader import validate_on_embeddings
 from oml_vit_ext.oml_patches.freezing import freeze_in_training
 from oml_vit_ext.oml_patches.image_reader import read_all_upright, read_upright_where_asked
+from oml_vit_ext.oml_patches.lonely_queries import warn_of_lonely_queries
 from oml_vit_ext.oml_patches.sampler_epochs import introduce_samplers
 from oml_vit_ext.oml_patches.strict_arguments import build_losses_strictly, build_samplers_strictly
 
@@ -26,4 +27,5 @@ def apply(
     freeze_in_training()
     introduce_samplers()
     read_upright_where_asked()
+    warn_of_lonely_queries()
     validate_on_embeddings(our_postprocessors)
