@@ -11,6 +11,7 @@ import pandas as pd
 from oml.const import BBOXES_COLUMNS, IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 
 from oml_vit_ext.common.messages import by_reason, some
+from oml_vit_ext.common.queries import lonely_queries
 from oml_vit_ext.datasets.boxes import out_of_square, with_whole_boxes
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION, Listing
 from oml_vit_ext.images.folders import image_files
@@ -138,19 +139,13 @@ def without_single_labels(frame: pd.DataFrame) -> pd.DataFrame:
 
 def without_lonely_queries(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Without the queries whose label no gallery image has, which OML refuses, and how many they are."""
-    is_query, is_gallery = (frame[flag] == True for flag in (IS_QUERY_COLUMN, IS_GALLERY_COLUMN))  # noqa: E712
-    lonely = is_query & ~frame[LABELS_COLUMN].isin(frame[LABELS_COLUMN][is_gallery])
+    lonely = lonely_queries(frame) & (frame[IS_GALLERY_COLUMN] != True)  # noqa: E712
     return frame[~lonely].reset_index(drop=True), int(lonely.sum())
 
 
 def without_single_questions(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Queries that are themselves the only gallery image of their label are queries no more; and which they are.
-
-    Nothing can be found for them: OML counts 0, or NaN, for such a query.
-    """
-    is_query, is_gallery = (frame[flag] == True for flag in (IS_QUERY_COLUMN, IS_GALLERY_COLUMN))  # noqa: E712
-    in_gallery = frame[LABELS_COLUMN].map(frame[LABELS_COLUMN][is_gallery].value_counts()).fillna(0)
-    single = is_query & is_gallery & (in_gallery == 1)
+    """Queries that are themselves the only gallery image of their label are queries no more; and which they are."""
+    single = lonely_queries(frame)
     frame = frame.copy()
     frame.loc[single, IS_QUERY_COLUMN] = False
     return frame, [str(path) for path in frame[PATHS_COLUMN][single]]

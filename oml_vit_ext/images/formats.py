@@ -5,8 +5,6 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from PIL import features
-
 EXTENSIONS = (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _HEIC = (".heic", ".heif", ".hif")
 
@@ -46,7 +44,7 @@ def why_not_read(name: str) -> str | None:
     ending = Path(name).suffix.lower()
     if ending in _HEIC and not reads_heic():
         return "HEIC is not read without pillow-heif: pip install 'oml-vit-ext[heic]', or convert them to JPEG"
-    if ending == ".avif" and not ("avif" in features.modules and features.check("avif")):
+    if ending == ".avif" and not _reads_avif():
         return "AVIF is not read by this Pillow: install Pillow 11.3 or later, or convert them to JPEG"
     return next((reason for endings, reason in _UNREADABLE.items() if ending in endings), None)
 
@@ -54,3 +52,9 @@ def why_not_read(name: str) -> str | None:
 def reads_heic() -> bool:
     """Whether pillow-heif is installed, the extra ``heic`` of this package."""
     return find_spec("pillow_heif") is not None
+
+
+def _reads_avif() -> bool:
+    from PIL import features  # here, because importing this package should cost little
+
+    return "avif" in features.modules and bool(features.check("avif"))

@@ -6,12 +6,11 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from oml.const import IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS_COLUMN, PATHS_COLUMN, SEQUENCE_COLUMN
+from oml.const import PATHS_COLUMN
 from oml.datasets.dataframe import DFQueryGalleryLabeledDataset
 
 from oml_vit_ext.common.messages import some
+from oml_vit_ext.common.queries import lonely_queries
 from oml_vit_ext.oml_patches.replacing import replace
 
 
@@ -34,14 +33,3 @@ def warn_of_lonely_queries() -> None:
         return init_and_look
 
     replace(DFQueryGalleryLabeledDataset, "__init__", wrap, "data sets warn of queries that nothing can be found for")
-
-
-def lonely_queries(df: pd.DataFrame) -> pd.Series:
-    """Whether each row ``(N,)`` is a query whose label no gallery image has but itself, or its own sequence."""
-    is_query, is_gallery = df[IS_QUERY_COLUMN].astype(bool), df[IS_GALLERY_COLUMN].astype(bool)
-    weights = is_gallery.astype(np.int64)
-    of_label = weights.groupby(df[LABELS_COLUMN]).transform("sum")
-    own = weights
-    if SEQUENCE_COLUMN in df:
-        own = weights.groupby([df[LABELS_COLUMN], df[SEQUENCE_COLUMN]]).transform("sum").fillna(weights)
-    return is_query & (of_label - own == 0)

@@ -9,7 +9,7 @@ import pytest
 from oml.datasets.dataframe import DFQueryGalleryLabeledDataset
 from oml.interfaces.datasets import IBaseDataset
 
-from oml_vit_ext.oml_patches.lonely_queries import lonely_queries
+from oml_vit_ext.common.queries import lonely_queries
 
 
 class _Items(IBaseDataset):
