@@ -15,6 +15,7 @@ from oml.registry.models import get_extractor_by_cfg
 from oml.registry.postprocessors import get_postprocessor_by_cfg
 from oml.retrieval.retrieval_results import RetrievalResults
 
+from oml_vit_ext.oml_patches import read_all_upright
 from oml_vit_ext.pictures import cross_attention, draw_budget_curve, draw_cross_attention, draw_strips
 from oml_vit_ext.reranking import budget_curve
 from tools.absolute_paths import with_absolute_paths
@@ -24,6 +25,7 @@ from tools.retrieved_images import RetrievedImages, device_of, right_ones, sprea
 
 @hydra.main(config_path="../configs", config_name="stir/validate_reranker_demo", version_base=HYDRA_BEHAVIOUR)
 def main(cfg: DictConfig) -> None:
+    read_all_upright()
     check_checkpoints(cfg)
     show(with_absolute_paths(cfg))
 

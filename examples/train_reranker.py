@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from oml.const import HYDRA_BEHAVIOUR
 from oml.lightning.pipelines.train_postprocessor import postprocessor_training_pipeline
 
+from oml_vit_ext.oml_patches import read_all_upright
 from tools.absolute_paths import with_absolute_paths
 from tools.before_and_after import validate_and_compare
 from tools.reranker_config import check_checkpoints, validation_of
@@ -18,6 +19,7 @@ from tools.reranker_config import check_checkpoints, validation_of
 
 @hydra.main(config_path="../configs", config_name="stir/train_reranker_demo", version_base=HYDRA_BEHAVIOUR)
 def main(cfg: DictConfig) -> None:
+    read_all_upright()
     check_checkpoints(cfg)
     cfg = with_absolute_paths(cfg)
     postprocessor_training_pipeline(cfg)

@@ -7,6 +7,7 @@ import hydra
 from omegaconf import DictConfig
 from oml.const import HYDRA_BEHAVIOUR
 
+from oml_vit_ext.oml_patches import read_all_upright
 from tools.absolute_paths import with_absolute_paths
 from tools.before_and_after import validate_and_compare
 from tools.reranker_config import check_checkpoints
@@ -14,6 +15,7 @@ from tools.reranker_config import check_checkpoints
 
 @hydra.main(config_path="../configs", config_name="stir/validate_reranker_demo", version_base=HYDRA_BEHAVIOUR)
 def main(cfg: DictConfig) -> None:
+    read_all_upright()
     check_checkpoints(cfg)
     validate_and_compare(with_absolute_paths(cfg))
 

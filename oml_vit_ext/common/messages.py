@@ -35,3 +35,16 @@ def some(items: Sequence[str]) -> str:
     """
     more = f"; and {len(items) - 3} more" if len(items) > 3 else ""
     return "; ".join(items[:3]) + more
+
+
+def by_reason(items: Sequence[str]) -> str:
+    """Items of the form ``"name: reason"`` counted by their reasons, the first of each named.
+
+    >>> by_reason(["a.jpg: missing", "b.jpg: not an image", "c.jpg: missing"])
+    'missing (2): a.jpg; c.jpg. not an image (1): b.jpg'
+    """
+    names: dict[str, list[str]] = {}
+    for item in items:
+        name, _, reason = item.partition(": ")
+        names.setdefault(reason, []).append(name)
+    return ". ".join(f"{reason} ({len(those)}): {some(those)}" for reason, those in names.items())

@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="drop training labels with one image; default: for inshop only, as OML's converter does",
     )
-    one.add_argument("--boxes", action="store_true", help="with bounding boxes: cub, inshop, cars")
+    one.add_argument("--boxes", action="store_true", help="with bounding boxes: cub, inshop, cars, nc_clean")
     one.add_argument(
         "--official-split", action="store_true", help="all classes on both sides, not the papers' halves: cub, cars"
     )

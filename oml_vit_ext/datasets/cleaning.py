@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 from oml.const import BBOXES_COLUMNS, IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 
-from oml_vit_ext.common.messages import some
+from oml_vit_ext.common.messages import by_reason, some
+from oml_vit_ext.common.queries import lonely_queries
+from oml_vit_ext.datasets.boxes import out_of_square, with_whole_boxes
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION, Listing
 from oml_vit_ext.images.folders import image_files
 from oml_vit_ext.images.reading import MISSING
@@ -27,7 +29,8 @@ def check_listing(name: str, listing: Listing, *, with_counts: bool) -> None:
             set is not as large as its papers say.
     """
     paths = [str(path) for path in listing.frame[PATHS_COLUMN]]
-    suspects = [path for path in paths if ".." in path or "\\" in path or path.startswith("/")]
+    annotated = listing.source.is_file()  # else the paths are those of files that were found
+    suspects = [p for p in paths if annotated and (".." in p or "\\" in p or p.startswith("/"))]
     outside = [p for p in suspects if PurePosixPath(p).is_absolute() or ".." in PurePosixPath(p).parts or "\\" in p]
     if outside:
         raise ValueError(f"{listing.source} lists {outside[0]!r}, expected paths below {listing.root}.")
@@ -55,7 +58,7 @@ def check_files(name: str, listing: Listing, sizes: Sizes) -> None:
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of the {len(sizes)} images that {listing.source} lists are missing below {listing.root}: "
-            f"{some(missing)}.{unlisted}"
+            f"{some(missing)}. check=False (--no-check) takes those that are there.{unlisted}"
         )
     if unlisted:
         warnings.warn(f"{name}:{unlisted}", stacklevel=3)
@@ -70,19 +73,29 @@ def cleaned(name: str, listing: Listing, sizes: Sizes, *, drop_single: bool) -> 
     Raises:
         ValueError: No image is left.
     """
-    frame, left_out = with_sizes(listing.frame, sizes)
+    frame, left_out = with_sizes(listing.frame, sizes, listing.square_of_boxes)
     frame = without_single_labels(frame) if drop_single else frame
     frame, n_lonely = without_lonely_queries(frame)
+    frame, not_asked = without_single_questions(frame)
     if frame.empty:
         raise ValueError(
             f"None of the {len(sizes)} images of {name} below {listing.root} can be read: {some(left_out)}."
         )
     if left_out:
-        warnings.warn(f"{name}: {len(left_out)} images are left out: {some(left_out)}.", stacklevel=3)
+        warnings.warn(f"{name}: {len(left_out)} images are left out: {by_reason(left_out)}.", stacklevel=3)
     if n_lonely:
         warnings.warn(
             f"{name}: {n_lonely} queries are left out: the gallery has no image of their labels.", stacklevel=3
         )
+    if not_asked:
+        warnings.warn(
+            f"{name}: {len(not_asked)} validation images are the only ones of their labels, so they are no queries but "
+            f"stay in the gallery: {some(not_asked)}.",
+            stacklevel=3,
+        )
+    validation = frame[frame[SPLIT_COLUMN] == VALIDATION]
+    if len(validation) and not (validation[IS_QUERY_COLUMN] == True).any():  # noqa: E712
+        warnings.warn(f"{name}: the validation set has no query, so no metric can be computed on it.", stacklevel=3)
     shared = shared_labels(frame)
     if shared:
         warnings.warn(
@@ -93,8 +106,14 @@ def cleaned(name: str, listing: Listing, sizes: Sizes, *, drop_single: bool) -> 
     return frame, left_out
 
 
-def with_sizes(frame: pd.DataFrame, sizes: Sizes) -> tuple[pd.DataFrame, list[str]]:
-    """The frame with the sizes, without the images that have none; and what was left out, with reasons."""
+def with_sizes(frame: pd.DataFrame, sizes: Sizes, square: int | None = None) -> tuple[pd.DataFrame, list[str]]:
+    """The frame with the sizes, without the images that have none; and what was left out, with reasons.
+
+    Args:
+        frame: Images of a data set.
+        sizes: Of each.
+        square: See ``Listing.square_of_boxes``.
+    """
     good = np.array([isinstance(size, Size) for size in sizes], dtype=bool)
     left_out = [
         f"{path}: {size}" for path, size in zip(frame[PATHS_COLUMN], sizes, strict=True) if isinstance(size, str)
@@ -105,19 +124,10 @@ def with_sizes(frame: pd.DataFrame, sizes: Sizes) -> tuple[pd.DataFrame, list[st
         frame[column] = values
     if not known or not set(BBOXES_COLUMNS) <= set(frame):
         return frame, left_out
-    frame = with_whole_boxes(frame)
+    frame = with_whole_boxes(frame if square is None else out_of_square(frame, square))
     empty = (frame["x_1"] >= frame["x_2"]) | (frame["y_1"] >= frame["y_2"])
     left_out += [f"{path}: its box is empty or outside of the image" for path in frame[PATHS_COLUMN][empty]]
     return frame[~empty].reset_index(drop=True), left_out
-
-
-def with_whole_boxes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Boxes cut at the borders of the images; rows without one get the whole image: OML expects all or none."""
-    frame = frame.copy()
-    for low, high, side in (("x_1", "x_2", "width"), ("y_1", "y_2", "height")):
-        frame[low] = frame[low].fillna(0).clip(lower=0).astype(np.int64)
-        frame[high] = np.minimum(frame[high].fillna(frame[side]), frame[side]).astype(np.int64)
-    return frame
 
 
 def without_single_labels(frame: pd.DataFrame) -> pd.DataFrame:
@@ -129,9 +139,16 @@ def without_single_labels(frame: pd.DataFrame) -> pd.DataFrame:
 
 def without_lonely_queries(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Without the queries whose label no gallery image has, which OML refuses, and how many they are."""
-    is_query, is_gallery = (frame[flag] == True for flag in (IS_QUERY_COLUMN, IS_GALLERY_COLUMN))  # noqa: E712
-    lonely = is_query & ~frame[LABELS_COLUMN].isin(frame[LABELS_COLUMN][is_gallery])
+    lonely = lonely_queries(frame) & (frame[IS_GALLERY_COLUMN] != True)  # noqa: E712
     return frame[~lonely].reset_index(drop=True), int(lonely.sum())
+
+
+def without_single_questions(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Queries that are themselves the only gallery image of their label are queries no more; and which they are."""
+    single = lonely_queries(frame)
+    frame = frame.copy()
+    frame.loc[single, IS_QUERY_COLUMN] = False
+    return frame, [str(path) for path in frame[PATHS_COLUMN][single]]
 
 
 def shared_labels(frame: pd.DataFrame) -> list[int]:

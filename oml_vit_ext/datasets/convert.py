@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,13 @@ from oml_vit_ext.common.files import write_frame, write_lines
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.datasets.cleaning import check_files, check_listing, cleaned
 from oml_vit_ext.datasets.folders import folders
-from oml_vit_ext.datasets.landmarks import gldv2_clean, gldv2_noisy, nc_clean, roxford5k, rparis6k, sfm120k
+from oml_vit_ext.datasets.landmarks import gldv2_clean, gldv2_noisy, roxford5k, rparis6k, sfm120k
 from oml_vit_ext.datasets.listing import TRAIN, Listing
+from oml_vit_ext.datasets.nc_clean import nc_clean
 from oml_vit_ext.datasets.products import cars, cub, inshop, sop
-from oml_vit_ext.images.sizes import look_at_images
+from oml_vit_ext.datasets.whereabouts import found_elsewhere
+from oml_vit_ext.images.reading import MISSING
+from oml_vit_ext.images.sizes import Size, look_at_images
 
 DATASETS: dict[str, Callable[..., Listing]] = {
     "sop": sop,
@@ -75,9 +80,10 @@ def convert(
             from the papers', or no image can be read.
     """
     listing = read_listing(name, root, **options)
+    if listing.root.resolve() != Path(root).resolve():
+        warnings.warn(f"{name} lies in {listing.root}: that is its dataset_root.", stacklevel=2)
     check_listing(name, listing, with_counts=check)
-    paths = listing.frame[PATHS_COLUMN].tolist()
-    sizes = look_at_images(listing.root, paths, decode=decode, n_threads=n_threads, verbose=verbose)
+    listing, sizes = _looked_at(listing, decode=decode, n_threads=n_threads, verbose=verbose)
     if check:
         check_files(name, listing, sizes)
     drop_single = listing.drop_single if drop_single is None else drop_single
@@ -90,6 +96,22 @@ def convert(
         both_left = listing.pairs[["anchor", "positive"]].isin(set(frame[PATHS_COLUMN])).all(axis=1)
         write_frame(listing.pairs[both_left], output.with_name(f"{output.stem}.pairs.csv"))
     return frame
+
+
+def _looked_at(listing: Listing, **how: Any) -> tuple[Listing, list[Size | str]]:
+    """The sizes of the images; and the listing with the places of those that lie elsewhere than it says."""
+    paths = listing.frame[PATHS_COLUMN].tolist()
+    sizes = look_at_images(listing.root, paths, **how)
+    moved = found_elsewhere(listing.root, [p for p, size in zip(paths, sizes, strict=True) if size == MISSING])
+    if not moved:
+        return listing, sizes
+    again = dict(zip(moved, look_at_images(listing.root, list(moved.values()), **how), strict=True))
+    sizes = [again.get(path, size) for path, size in zip(paths, sizes, strict=True)]
+    pairs = listing.pairs
+    if pairs is not None:
+        pairs = pairs.assign(**{end: [moved.get(p, p) for p in pairs[end]] for end in ("anchor", "positive")})
+    frame = listing.frame.assign(**{PATHS_COLUMN: [moved.get(path, path) for path in paths]})
+    return replace(listing, frame=frame, pairs=pairs), sizes
 
 
 def _default_name(listing: Listing) -> str:

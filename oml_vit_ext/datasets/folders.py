@@ -2,52 +2,129 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from oml_vit_ext.common.messages import some
 from oml_vit_ext.datasets.listing import Counts, Listing, make_frame
+from oml_vit_ext.datasets.splits import looks_like_split, side_of, split_level
 from oml_vit_ext.images.folders import image_files
 
-_TRAIN = ("train",)
-_VALIDATION = ("validation", "val", "valid", "test")
+LABEL_NAME = "label_name"  # column: the folder of the class
+_MISSING = {"na", "n/a", "nan", "null", "none", "<na>", "#na", "#n/a", "-nan"}
 
 
 def folders(root: Path, train_labels: int | None = None) -> Listing:
     """A folder for each class, at any depth: the label is the folder that holds the image.
 
-    With folders ``train`` and ``validation`` (or ``val``, ``valid``, ``test``) at the top, these are the splits, and
-    the classes are what lies below. Without them all images are for validation, unless ``train_labels`` says otherwise.
-    Where classes lie in folders of their own, the topmost one is the category.
+    With folders for training and for validation (``train``, ``Training``, ``val``, ``Test`` and the like), these are
+    the splits, and the classes are what is left of the path: a class in both is one label. Without them all images are
+    for validation, unless ``train_labels`` says otherwise. Where classes lie in folders of their own, the topmost one
+    is the category. The column ``label_name`` keeps the names of the classes.
 
     Args:
         root: The folder of the tree.
         train_labels: The first that many classes, in the order of their names, are for training; -1: all.
 
+    Warns:
+        Of files whose names a CSV file cannot hold and of images beside the splits, which are left out; of folders that
+        look like splits but are not taken for them, and of classes with one image.
+
     Raises:
         ValueError: There are no images, some lie in no class, or there are not that many classes.
     """
-    files = [path.relative_to(root) for path in image_files(root)]
+    files = _with_names_of_text(root, [path.relative_to(root) for path in image_files(root)])
     if not files:
         raise ValueError(f"{root} holds no images: expected a folder for each class.")
-    tops = {path.parts[0] for path in files}
-    in_splits = bool(tops & {*_TRAIN}) and bool(tops & {*_VALIDATION}) and tops <= {*_TRAIN, *_VALIDATION}
-    classes = [path.parent.parts[1:] if in_splits else path.parent.parts for path in files]
+    level = split_level([path.parent.parts for path in files])
+    if level is not None:
+        files = _inside_splits(root, files, level)
+    _tell_what_is_no_split(root, files, level)
+    classes = [_without(path.parent.parts, level) for path in files]
     astray = [path for path, parts in zip(files, classes, strict=True) if not parts]
     if astray:
         raise ValueError(f"{root / astray[0]} lies in no class: expected images in a folder for each class only.")
-    labels, names = pd.factorize(np.array(["/".join(parts) for parts in classes]), sort=True)
-    if in_splits:
+    names = np.array([_readable("/".join(parts)) for parts in classes], dtype=object)
+    labels, of_label = pd.factorize(names, sort=True)
+    if level is not None:
         if train_labels is not None:
             raise ValueError(f"train_labels is {train_labels}, but the folders of {root} are splits already.")
-        is_train = np.array([path.parts[0] in _TRAIN for path in files])
+        is_train = np.array([side_of(path.parts[level]) == "train" for path in files])
     else:
-        n_train = len(names) if train_labels == -1 else train_labels or 0
-        if not 0 <= n_train <= len(names):
-            raise ValueError(f"train_labels is {train_labels}, but {root} has {len(names)} classes.")
+        n_train = len(of_label) if train_labels == -1 else train_labels or 0
+        if not 0 <= n_train <= len(of_label):
+            raise ValueError(f"train_labels is {train_labels}, but {root} has {len(of_label)} classes.")
         is_train = labels < n_train
-    deep = all(len(parts) > 1 for parts in classes)
-    category = {"category": [parts[0] for parts in classes]} if deep else {}
-    paths = [path.as_posix() for path in files]
-    return Listing(root, make_frame(labels, paths, is_train, **category), Counts(), root)
+    _tell_single_images(root, names)
+    columns = {LABEL_NAME: names}
+    if all(len(parts) > 1 for parts in classes):
+        columns["category"] = np.array([_readable(parts[0]) for parts in classes], dtype=object)
+    paths = np.array([path.as_posix() for path in files], dtype=object)
+    return Listing(root, make_frame(labels, paths, is_train, **columns), Counts(), root)
+
+
+def _with_names_of_text(root: Path, files: list[Path]) -> list[Path]:
+    """Without the files whose names do not come back from a CSV file as they went in."""
+    others = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in files if not _is_text(path)]
+    if others:
+        warnings.warn(
+            f"{root}: left out. a CSV file cannot hold the name, which is not UTF-8 or has a carriage return "
+            f"({len(others)}): {some(others)}.",
+            stacklevel=4,
+        )
+    return [path for path in files if _is_text(path)]
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return "\r" not in str(path)
+
+
+def _readable(name: str) -> str:
+    """The name, with a stroke behind it where pandas would read it as a missing value."""
+    return f"{name}_" if name.lower() in _MISSING else name
+
+
+def _without(parts: tuple[str, ...], level: int | None) -> tuple[str, ...]:
+    return parts if level is None else (*parts[:level], *parts[level + 1 :])
+
+
+def _inside_splits(root: Path, files: list[Path], level: int) -> list[Path]:
+    inside = [path for path in files if len(path.parts) > level + 1 and side_of(path.parts[level])]
+    beside = sorted(Counter("/".join(path.parts[: level + 1]) for path in set(files) - set(inside)).items())
+    if beside:
+        told = some([f"{name} ({count} images)" for name, count in beside])
+        warnings.warn(f"{root}: left out, because it lies beside the folders of the splits: {told}.", stacklevel=4)
+    return inside
+
+
+def _tell_what_is_no_split(root: Path, files: list[Path], level: int | None) -> None:
+    if level is not None:
+        return
+    suspects = {
+        "/".join(path.parts[: depth + 1])
+        for path in files
+        for depth, name in enumerate(path.parent.parts)
+        if looks_like_split(name)
+    }
+    if suspects:
+        warnings.warn(
+            f"{root}: {some(sorted(suspects))} looks like a split, but is taken for a class: expected folders for "
+            f"training and for validation side by side, e.g. train and test, with a folder for each class in them.",
+            stacklevel=4,
+        )
+
+
+def _tell_single_images(root: Path, names: NDArray[np.object_]) -> None:
+    single = [str(name) for name, count in sorted(Counter(names).items()) if count == 1]
+    if single:
+        warnings.warn(f"{root}: {len(single)} classes have one image: {some(single)}.", stacklevel=4)

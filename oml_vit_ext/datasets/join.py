@@ -9,7 +9,7 @@ import pandas as pd
 from oml.const import BBOXES_COLUMNS, IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 
 from oml_vit_ext.common.files import write_frame
-from oml_vit_ext.datasets.cleaning import with_whole_boxes
+from oml_vit_ext.datasets.boxes import with_whole_boxes
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION
 
 _FLAGS = (IS_QUERY_COLUMN, IS_GALLERY_COLUMN)

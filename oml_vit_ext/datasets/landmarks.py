@@ -1,4 +1,4 @@
-"""Landmark sets: SfM-120k, NC-clean, GLDv2, and Revisited Oxford and Paris."""
+"""Landmark sets: SfM-120k, GLDv2, and Revisited Oxford and Paris."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from oml_vit_ext.common.safe_pickle import read_pickle
-from oml_vit_ext.datasets.folders import folders
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION, Counts, Listing, find_file, find_folder, make_frame
 from oml_vit_ext.datasets.revisited import load_revisited
+from oml_vit_ext.datasets.whereabouts import find_root
 
 _SFM = "retrieval-SfM-120k"
 
@@ -28,7 +28,8 @@ def sfm120k(root: Path, train_on_all: bool = False) -> Listing:
         train_on_all: Put all 713 models into the training set, for classification as in DToP; the models of the
             validation set are then in both.
     """
-    source = find_file(root, f"{_SFM}.pkl", f"train/{_SFM}/{_SFM}.pkl", f"{_SFM}/{_SFM}.pkl")
+    places = (f"{_SFM}.pkl", f"train/{_SFM}/{_SFM}.pkl", f"{_SFM}/{_SFM}.pkl")
+    source = find_file(find_root(root, *places), *places)
     content = read_pickle(source)
     parts = {mode: _sfm_part(content, mode, source) for mode in ("train", "val")}
     train, val = parts["train"], parts["val"]
@@ -65,30 +66,11 @@ def sfm120k(root: Path, train_on_all: bool = False) -> Listing:
     )
 
 
-def nc_clean(root: Path) -> Listing:
-    """NC-clean, the cleaned Neural Codes landmarks: all images are for training.
-
-    Either ``annotations/annotation_clean_{train,val}.txt`` with lines of path and label, or a folder for each label.
-    """
-    counts = Counts(train_images=27_965, train_labels=581)
-    lists = [root / "annotations" / f"annotation_clean_{part}.txt" for part in ("train", "val")]
-    lists = [file for file in lists if file.is_file()]
-    if not lists:
-        tree = folders(root, train_labels=-1)
-        return Listing(root, tree.frame, counts, tree.source, tree.image_folders)
-    lines = [line.rsplit(maxsplit=1) for file in lists for line in file.read_text().splitlines() if line.strip()]
-    wrong = [line for line in lines if len(line) != 2 or "://" in line[0]]
-    if wrong:
-        raise ValueError(
-            f"{lists[0].parent} lists {' '.join(wrong[0])!r}, expected the path of a downloaded image and its label."
-        )
-    paths, names = zip(*lines, strict=True)
-    return Listing(root, make_frame(pd.factorize(np.array(names), sort=True)[0], list(paths), True), counts, lists[0])
-
-
 def gldv2_clean(root: Path) -> Listing:
     """GLDv2-clean: ``train_clean.csv`` and images ``train/a/b/c/abc....jpg``; all are for training."""
-    source = find_file(root, "train_clean.csv", "train/train_clean.csv", "metadata/train_clean.csv")
+    places = ("train_clean.csv", "train/train_clean.csv", "metadata/train_clean.csv")
+    root = find_root(root, *places)
+    source = find_file(root, *places)
     table = pd.read_csv(source, dtype={"images": str})
     if list(table.columns[:2]) != ["landmark_id", "images"]:
         raise ValueError(f"{source} has the columns {', '.join(table.columns)}, expected landmark_id and images.")
@@ -98,7 +80,9 @@ def gldv2_clean(root: Path) -> Listing:
 
 def gldv2_noisy(root: Path) -> Listing:
     """The whole training set of GLDv2: ``train.csv`` and images ``train/a/b/c/abc....jpg``."""
-    source = find_file(root, "train.csv", "train/train.csv", "metadata/train.csv")
+    places = ("train.csv", "train/train.csv", "metadata/train.csv")
+    root = find_root(root, *places)
+    source = find_file(root, *places)
     table = pd.read_csv(source, usecols=["id", "landmark_id"], dtype={"id": str})
     return _gldv2(root, source, table, Counts(train_images=4_132_914, train_labels=203_094))
 
@@ -150,7 +134,7 @@ def _gldv2(root: Path, source: Path, table: pd.DataFrame, counts: Counts) -> Lis
     if len(short):
         raise ValueError(f"{source} lists the image {short.iloc[0]!r}, expected an id of at least three letters.")
     below = ids.str[0] + "/" + ids.str[1] + "/" + ids.str[2] + "/" + ids + ".jpg"
-    folder = find_folder(root, ("train", "images", "."), below.iloc[0])
+    folder = find_folder(root, ("train", "images", "."), below)
     paths = below if folder == "." else folder + "/" + below
     return Listing(root, make_frame(table["landmark_id"], paths, True), counts, source)
 

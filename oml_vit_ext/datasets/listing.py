@@ -51,6 +51,7 @@ class Listing:
     image_folders: tuple[str, ...] = ()  # below root: all image files here should be listed
     pairs: pd.DataFrame | None = None  # anchor and positive: paths of images that show the same thing, for tuples
     drop_single: bool = False  # whether OML's converter drops training labels with one image
+    square_of_boxes: int | None = None  # boxes are those of the images fitted into a square of that side in pixels
 
 
 def counts_of(frame: pd.DataFrame) -> Counts:
@@ -108,6 +109,10 @@ def find_file(root: Path, *candidates: str) -> Path:
     raise FileNotFoundError(f"{root} has no {' nor '.join(candidates)}: is it the folder of this data set?")
 
 
-def find_folder(root: Path, candidates: tuple[str, ...], sample: str) -> str:
-    """The first of the candidates below ``root`` that holds the file ``sample``; the first one if none does."""
-    return next((name for name in candidates if (root / name / sample).is_file()), candidates[0])
+def find_folder(root: Path, candidates: tuple[str, ...], paths: pd.Series) -> str:
+    """The first of the candidates below ``root`` that holds one of ``paths``; the first one if none does.
+
+    One file is not enough to tell, as it may be in an archive that is not unpacked; twenty thousand are.
+    """
+    samples = paths.iloc[:: max(1, len(paths) // 20_000)].tolist()
+    return next((name for name in candidates if any((root / name / s).is_file() for s in samples)), candidates[0])

@@ -10,10 +10,14 @@ import pandas as pd
 
 from oml_vit_ext.common.mat_file import read_struct
 from oml_vit_ext.datasets.listing import Counts, Listing, find_file, find_folder, make_frame
+from oml_vit_ext.datasets.whereabouts import find_root
+
+_INSHOP_SQUARE = 256  # px
 
 
 def sop(root: Path) -> Listing:
     """Stanford Online Products: ``Ebay_train.txt``, ``Ebay_test.txt`` and a folder for each category."""
+    root = find_root(root, "Ebay_train.txt")
     files = [find_file(root, name) for name in ("Ebay_train.txt", "Ebay_test.txt")]
     train, test = (_table(file, ["class_id", "path"], sep=" ") for file in files)
     both = pd.concat([train, test], ignore_index=True)
@@ -33,6 +37,7 @@ def cub(root: Path, boxes: bool = False, official_split: bool = False) -> Listin
     The papers train on the first 100 classes and test on the others. The split that comes with the data, which OML's
      converter takes, has all 200 classes on both sides: it is for classification.
     """
+    root = find_root(root, "images.txt")
     source = find_file(root, "images.txt")
     table = _space_separated(source, ["image", "path"])
     parts = [("image_class_labels.txt", ["label"])]
@@ -59,7 +64,10 @@ def inshop(root: Path, boxes: bool = False) -> Listing:
     """DeepFashion In-Shop: ``list_eval_partition.txt``, with boxes ``list_bbox_inshop.txt``, and ``img_highres/``.
 
     The lists may lie in ``Eval`` and ``Anno`` as in the download; without ``img_highres`` the small ``img`` is taken.
+    The boxes of the list are those of ``img``, whose images stand in the middle of squares of 256 px; for
+    ``img_highres`` they are scaled.
     """
+    root = find_root(root, "list_eval_partition.txt", "Eval/list_eval_partition.txt")
     source = find_file(root, "list_eval_partition.txt", "Eval/list_eval_partition.txt")
     table = _counted_table(source, ["image_name", "item_id", "evaluation_status"])
     columns: dict[str, Any] = {}
@@ -69,8 +77,10 @@ def inshop(root: Path, boxes: bool = False) -> Listing:
         table = table.merge(_counted_table(box_file, ["image_name", *sides]), on="image_name", validate="1:1")
         columns = _whole({side: table[side].astype(float) for side in sides})
     below = table["image_name"].str.removeprefix("img/")
-    folder = find_folder(root, ("img_highres", "Img/img_highres", "img", "Img/img"), below.iloc[0])
+    folder = find_folder(root, ("img_highres", "Img/img_highres", "img", "Img/img"), below)
     status = table["evaluation_status"]
+    # A list with larger coordinates was scaled by someone already.
+    scaled = boxes and folder.endswith("highres") and max(map(max, columns.values())) <= _INSHOP_SQUARE
     return Listing(
         root=root,
         frame=make_frame(
@@ -86,6 +96,7 @@ def inshop(root: Path, boxes: bool = False) -> Listing:
         source=source,
         image_folders=(folder,),
         drop_single=True,
+        square_of_boxes=_INSHOP_SQUARE if scaled else None,
     )
 
 
@@ -94,6 +105,7 @@ def cars(root: Path, boxes: bool = False, official_split: bool = False) -> Listi
 
     The papers train on the first 98 classes and test on the others; for ``official_split`` see :func:`cub`.
     """
+    root = find_root(root, "cars_annos.mat", "devkit/cars_train_annos.mat", "cars_train_annos.mat")
     if (root / "cars_annos.mat").is_file():
         source = root / "cars_annos.mat"
         table = _annotations(source)

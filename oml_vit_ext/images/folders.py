@@ -11,8 +11,8 @@ from oml_vit_ext.common.messages import some
 from oml_vit_ext.images.formats import has_image_extension, is_litter, why_not_read
 
 
-def image_files(folder: Path) -> Iterator[Path]:
-    """All image files below ``folder``, in the order of their names.
+def image_files(folder: Path, *, any_ending: bool = False) -> Iterator[Path]:
+    """All image files below ``folder``, in the order of their names; with ``any_ending`` all files.
 
     Links to folders are followed, each folder once, so that a link back does no harm. Hidden files and folders (a name
     that begins with a dot) and what systems leave behind are left out.
@@ -40,12 +40,13 @@ def image_files(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not is_litter(name))
         for name in sorted(name for name in files if not is_litter(name)):
             path = os.path.join(parent, name)
-            if reason := why_not_read(name):
+            if not any_ending and (reason := why_not_read(name)):
                 skip(reason, path)
-            elif has_image_extension(name) and not os.path.exists(path):
-                skip("the link leads nowhere", path)
-            elif has_image_extension(name):
-                yield Path(parent) / name
+            elif any_ending or has_image_extension(name):
+                if os.path.exists(path):
+                    yield Path(parent) / name
+                else:
+                    skip("the link leads nowhere", path)
     if skipped:
         told = ". ".join(f"{reason} ({len(paths)}): {some(paths)}" for reason, paths in skipped.items())
         warnings.warn(f"{folder}: left out. {told}.", stacklevel=2)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 EXTENSIONS = (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_HEIC = (".heic", ".heif", ".hif")
 
 # Photos that Pillow cannot read: worth a word where they are left out, as they look like images to their owner.
 _UNREADABLE = {
-    (".heic", ".heif"): "HEIC is not read: convert them to JPEG",
     (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"): "raw photos are not read: convert them to JPEG",
     (".jp2", ".jxl", ".psd", ".svg"): "this format is not read: convert them to PNG",
 }
@@ -22,7 +23,7 @@ def has_image_extension(name: str) -> bool:
     >>> has_image_extension("IMG_1.JPG"), has_image_extension("notes.txt")
     (True, False)
     """
-    return name.lower().endswith(EXTENSIONS)
+    return name.lower().endswith((*EXTENSIONS, *_HEIC)) and why_not_read(name) is None
 
 
 def is_litter(name: str) -> bool:
@@ -37,8 +38,23 @@ def is_litter(name: str) -> bool:
 def why_not_read(name: str) -> str | None:
     """Why a photo of this name is not read; ``None`` for images that are, and for what is no photo.
 
-    >>> why_not_read("IMG_1.HEIC")
-    'HEIC is not read: convert them to JPEG'
+    >>> why_not_read("IMG_1.CR2")
+    'raw photos are not read: convert them to JPEG'
     """
     ending = Path(name).suffix.lower()
+    if ending in _HEIC and not reads_heic():
+        return "HEIC is not read without pillow-heif: pip install 'oml-vit-ext[heic]', or convert them to JPEG"
+    if ending == ".avif" and not _reads_avif():
+        return "AVIF is not read by this Pillow: install Pillow 11.3 or later, or convert them to JPEG"
     return next((reason for endings, reason in _UNREADABLE.items() if ending in endings), None)
+
+
+def reads_heic() -> bool:
+    """Whether pillow-heif is installed, the extra ``heic`` of this package."""
+    return find_spec("pillow_heif") is not None
+
+
+def _reads_avif() -> bool:
+    from PIL import features  # here, because importing this package should cost little
+
+    return "avif" in features.modules and bool(features.check("avif"))

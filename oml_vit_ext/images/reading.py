@@ -6,12 +6,16 @@ import io
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
+
+from oml_vit_ext.images.formats import reads_heic
 
 MAX_PIXELS = 178_956_970  # where Pillow, too, takes a file for a decompression bomb: 537 MB in RGB
 MAX_RATIO = 200  # of the longer side to the shorter one: lines and rulers of web pages, not panoramas
 
 MISSING = "missing"
+FULL_SIZE = "full_size"  # key in ``info`` of what ``read_image`` returns: width and height, which a crop remembers
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -28,7 +32,7 @@ def read_image(source: str | Path | bytes) -> Image.Image:
     """The picture as a viewer shows it: upright by its EXIF orientation, in RGB.
 
     Damaged EXIF data are ignored. Transparent parts are white. Grey of 16 or 32 bits is scaled to 8, see
-    :func:`grey_to_8_bits`. Of animated files it is the first frame.
+    :func:`grey_to_8_bits`. Of animated files it is the first frame. The picture's ``info`` holds ``FULL_SIZE`` alone.
 
     Args:
         source: A file, or its content.
@@ -39,7 +43,14 @@ def read_image(source: str | Path | bytes) -> Image.Image:
         ValueError: It has too many pixels, or is too long and narrow.
     """
     with open_image(source) as image:
-        return upright(_to_rgb(image), orientation(image))
+        picture = upright(_to_rgb(image), orientation(image))
+    picture.info[FULL_SIZE] = picture.size
+    return picture
+
+
+def read_array(source: str | Path | bytes) -> NDArray[np.uint8]:
+    """:func:`read_image` as ``(height, width, 3)``, for albumentations."""
+    return np.array(read_image(source))
 
 
 def open_image(source: str | Path | bytes) -> Image.Image:
@@ -48,7 +59,7 @@ def open_image(source: str | Path | bytes) -> Image.Image:
     Raises:
         As :func:`read_image`.
     """
-    image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    image = _open(source)
     width, height = image.size
     reason = ""
     if width * height > MAX_PIXELS:
@@ -59,6 +70,18 @@ def open_image(source: str | Path | bytes) -> Image.Image:
         image.close()
         raise ValueError(f"the size is {width} x {height} px, expected {reason}")
     return image
+
+
+def _open(source: str | Path | bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except UnidentifiedImageError:
+        if "HEIF" in Image.OPEN or not reads_heic():
+            raise
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()  # here, because processes that load images are started afresh
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
 def orientation(image: Image.Image) -> int:

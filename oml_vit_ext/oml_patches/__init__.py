@@ -13,10 +13,14 @@ from typing import Any
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.oml_patches.embedding_loader import validate_on_embeddings
 from oml_vit_ext.oml_patches.freezing import freeze_in_training
+from oml_vit_ext.oml_patches.image_reader import read_all_upright, read_upright_where_asked
+from oml_vit_ext.oml_patches.lonely_queries import warn_of_lonely_queries
 from oml_vit_ext.oml_patches.sampler_epochs import introduce_samplers
 from oml_vit_ext.oml_patches.strict_arguments import build_losses_strictly, build_samplers_strictly
 
 WITHOUT = "OML_VIT_EXT_WITHOUT"
+
+__all__ = ["apply", "read_all_upright"]
 
 
 def apply(
@@ -36,6 +40,8 @@ def apply(
         "strict_arguments": strict_arguments,
         "freezing": freeze_in_training,
         "sampler_epochs": introduce_samplers,
+        "image_reader": read_upright_where_asked,
+        "lonely_queries": warn_of_lonely_queries,
         "embedding_loader": lambda: validate_on_embeddings(our_postprocessors),
     }
     unwanted = {name.strip() for name in os.environ.get(WITHOUT, "").split(",")} - {""}

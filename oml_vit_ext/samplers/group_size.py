@@ -43,8 +43,8 @@ class GroupSizeSampler(EpochBatchSampler):
     A group with fewer images than half a batch is left out, and the log says so: most of its batch would be copies.
     Take its size out of ``sizes``, here and in the transform, and its images join the group of the nearest shape.
 
-    Sizes are those after the dataframe's bounding boxes and the EXIF orientation. They come from its columns ``width``
-    and ``height`` (and ``turned``), which ``oml_vit_ext.datasets`` writes, or are read from the images once.
+    Sizes are those of the upright images, or of the dataframe's bounding boxes in them. They come from its columns
+    ``width`` and ``height`` (and ``turned``), which ``oml_vit_ext.datasets`` writes, or are read from the images once.
 
     Args:
         labels: Label of each training row; passed by OML's pipeline.
@@ -162,15 +162,14 @@ def _upright_sizes(
     rows: pd.DataFrame, root: Path, cache: Path, verbose: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Width and height ``(N,)`` of the images as the transform will see them."""
-    has_boxes = set(BBOXES_COLUMNS) <= set(rows.columns)
-    if {"width", "height"} <= set(rows.columns) and not has_boxes:
+    if set(BBOXES_COLUMNS) <= set(rows.columns):
+        x1, x2, y1, y2 = (rows[column].to_numpy(dtype=np.int64) for column in BBOXES_COLUMNS)
+        return x2 - x1, y2 - y1
+    if {"width", "height"} <= set(rows.columns):
         turned = rows["turned"].to_numpy(dtype=bool) if "turned" in rows else np.zeros(len(rows), dtype=bool)
         return ImageSizes(rows["width"].to_numpy(np.int64), rows["height"].to_numpy(np.int64), turned).upright()
     paths = [str(path) for path in rows[PATHS_COLUMN]]
     stored = read_image_sizes(paths, root, cache=cache, verbose=verbose)
-    if has_boxes:  # OML cuts them out before the transform turns the image
-        x1, x2, y1, y2 = (rows[column].to_numpy(dtype=np.int64) for column in BBOXES_COLUMNS)
-        stored = stored._replace(width=x2 - x1, height=y2 - y1)
     return stored.upright()
 
 

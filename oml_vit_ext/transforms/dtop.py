@@ -11,8 +11,12 @@ from PIL import Image
 from torch import nn
 
 from oml_vit_ext.common.checks import check_whole
-from oml_vit_ext.images.reading import orientation, upright
+from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.images.reading import FULL_SIZE
 from oml_vit_ext.transforms.size_groups import GROUP_SIZES, checked_sizes, group_of
+from oml_vit_ext.transforms.upright import Upright
+
+_BOXES = ("scale_of_image", "full")
 
 
 def get_augs_dtop(
@@ -43,8 +47,10 @@ def get_augs_dtop(
     )
 
 
-def get_norm_resize_dtop(im_size: int = 512, mean: TNormParam = MEAN, std: TNormParam = STD) -> t.Compose:
-    """Test: the longer side to ``im_size`` pixels, the aspect ratio kept.
+def get_norm_resize_dtop(
+    im_size: int = 512, mean: TNormParam = MEAN, std: TNormParam = STD, boxes: str = "scale_of_image"
+) -> t.Compose:
+    """Test: the longer side of the image to ``im_size`` pixels, the aspect ratio kept.
 
     Images of different shapes cannot be in one batch: validate and predict with batches of one (``bs_val: 1``, ``bs:
     1``), or of more where all images have the same shape.
@@ -52,17 +58,20 @@ def get_norm_resize_dtop(im_size: int = 512, mean: TNormParam = MEAN, std: TNorm
     Args:
         im_size: Longer side in pixels. The paper does not give it; 512 is our choice.
         mean, std: As for training.
+        boxes: What becomes of an image that is cut to its box. ``scale_of_image``: it keeps the scale of its image, so
+            its longer side has ``im_size * longer side of the box / longer side of the image`` pixels, as in the
+            reference code of Revisited Oxford and Paris. ``full``: its longer side has ``im_size`` pixels.
 
     Returns:
         A transform from a picture to ``(3, height, width)``.
 
     Raises:
-        ValueError: ``im_size`` is not a whole number of at least 1.
+        ValueError: ``im_size`` is not a whole number of at least 1, or ``boxes`` is not one of the two.
 
     >>> get_norm_resize_dtop(512)(Image.new("RGB", (1000, 500))).shape
     torch.Size([3, 256, 512])
     """
-    return t.Compose([Upright(), LongerSide(im_size), t.ToTensor(), t.Normalize(mean, std)])
+    return t.Compose([Upright(), LongerSide(im_size, boxes), t.ToTensor(), t.Normalize(mean, std)])
 
 
 def random_crop(size: tuple[int, int], ratio: float, scale: tuple[float, float]) -> tuple[int, int, int, int]:
@@ -80,13 +89,6 @@ def random_crop(size: tuple[int, int], ratio: float, scale: tuple[float, float])
     width = min(size[0], max(1, round(largest * side)))
     height = min(size[1], max(1, round(largest * side / ratio)))
     return round(x * (size[0] - width)), round(y * (size[1] - height)), width, height
-
-
-class Upright(nn.Module):
-    """Turns a photo as its EXIF orientation says, which OML's reader does not; damaged EXIF data are ignored."""
-
-    def forward(self, image: Image.Image) -> Image.Image:
-        return upright(image, orientation(image))
 
 
 class GroupSizeCrop(nn.Module):
@@ -112,18 +114,25 @@ class GroupSizeCrop(nn.Module):
 class LongerSide(nn.Module):
     """Resizes so that the longer side has a given number of pixels and the shorter side at least one.
 
+    The part of an image that was cut out of what :func:`images.reading.read_image` returns keeps the scale of its
+    image, unless ``boxes`` is ``full``. It must be the first step that changes the size.
+
     ``torchvision.transforms.v2.Resize(None, max_size=im_size)`` cuts the shorter side off instead of rounding it, down
     to no pixel at all for lines.
     """
 
-    def __init__(self, im_size: int) -> None:
+    def __init__(self, im_size: int, boxes: str = "scale_of_image") -> None:
         super().__init__()
+        if boxes not in _BOXES:
+            raise ValueError(unknown_name("boxes", boxes, _BOXES))
+        self.boxes = boxes
         self.im_size = check_whole("im_size", im_size, 1, why="pixels of the longer side")
 
     def forward(self, image: Image.Image) -> Image.Image:
-        longer = max(image.size)
+        full_size = image.info.get(FULL_SIZE, image.size) if self.boxes == "scale_of_image" else image.size
+        longer = max(full_size)
         width, height = (max(1, round(side * self.im_size / longer)) for side in image.size)
         return image.resize((width, height), Image.Resampling.BICUBIC)
 
     def extra_repr(self) -> str:
-        return f"im_size={self.im_size}"
+        return f"im_size={self.im_size}" + ("" if self.boxes == "scale_of_image" else f", boxes={self.boxes!r}")

@@ -7,6 +7,7 @@ from oml.const import MEAN, STD, TNormParam
 from torchvision.transforms import InterpolationMode
 
 from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.transforms.upright import Upright
 
 
 def get_augs_irt(im_size: int = 256, crop_size: int = 224, mean: TNormParam = MEAN, std: TNormParam = STD) -> t.Compose:
@@ -26,6 +27,7 @@ def get_augs_irt(im_size: int = 256, crop_size: int = 224, mean: TNormParam = ME
     _check_crop(im_size, crop_size)
     return t.Compose(
         [
+            Upright(),
             t.Resize((im_size, im_size), interpolation=InterpolationMode.BICUBIC),
             t.RandomCrop(crop_size),
             t.RandomHorizontalFlip(),
@@ -52,6 +54,7 @@ def get_norm_resize_irt(
     _check_crop(im_size, crop_size)
     return t.Compose(
         [
+            Upright(),
             t.Resize(im_size, interpolation=InterpolationMode.BICUBIC),
             t.CenterCrop(crop_size),
             t.ToTensor(),

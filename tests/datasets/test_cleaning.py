@@ -14,6 +14,7 @@ from oml_vit_ext.datasets.cleaning import (
     with_whole_boxes,
     without_lonely_queries,
     without_single_labels,
+    without_single_questions,
 )
 from oml_vit_ext.datasets.listing import Counts, Listing, make_frame
 from oml_vit_ext.images.sizes import Size
@@ -50,6 +51,14 @@ def test_queries_without_a_gallery_go():
     flags = {"is_query": [True, False, True], "is_gallery": [False, True, False]}
     frame, n_lonely = without_lonely_queries(_frame([1, 1, 2], False, **flags))
     assert frame.label.tolist() == [1, 1] and n_lonely == 1
+
+
+def test_the_only_gallery_image_of_a_label_is_no_query():
+    frame, not_asked = without_single_questions(_frame([1, 1, 2], False))
+    assert frame.is_query.tolist() == [True, True, False] and frame.is_gallery.all() and not_asked == ["2.jpg"]
+    flags = {"is_query": [True, True, True], "is_gallery": [True, False, False]}
+    frame, not_asked = without_single_questions(_frame([1, 1, 1], False, **flags))
+    assert frame.is_query.tolist() == [False, True, True] and not_asked == ["0.jpg"]
 
 
 def test_labels_on_both_sides():

@@ -70,10 +70,10 @@ def inshop(root: Path, *, as_downloaded: bool = False) -> None:
     )
     (boxes / "list_bbox_inshop.txt").write_text(
         f"{len(rows)}\nimage_name clothes_type pose_type x_1 y_1 x_2 y_2\n"
-        + "".join(f"{name}  1  2  001 002 011 007\n" for name, _, _ in rows)
+        + "".join(f"{name}  1  2  021 085 235 192\n" for name, _, _ in rows)
     )
-    for name, _, _ in rows:
-        image(images / name.removeprefix("img/"))
+    for name, _, _ in rows:  # the small images are squares, which the boxes are of
+        image(images / name.removeprefix("img/"), size=(256, 256) if as_downloaded else SIZE)
 
 
 _CARS = [(1, 0), (1, 1), (98, 0), (99, 0), (196, 1)]  # class, test

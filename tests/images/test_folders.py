@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from oml_vit_ext.images import formats
 from oml_vit_ext.images.folders import image_files
 
 
@@ -54,13 +55,16 @@ def test_links_are_followed_once(tmp_path: Path):
         assert _names(root) == ["cat/1.jpg", "cat/one.jpg", "dog/1.jpg"]
 
 
-def test_what_is_left_out_is_counted_and_named(tmp_path: Path):
+def test_what_is_left_out_is_counted_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(formats, "reads_heic", lambda: False)
     _touch(*(tmp_path / f"a/IMG_{i}.HEIC" for i in range(5)), tmp_path / "a/1.jpg", tmp_path / "b/photo.dng")
     (tmp_path / "b/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     with pytest.warns(UserWarning) as caught:
         assert _names(tmp_path) == ["a/1.jpg"]
     (told,) = (str(warning.message) for warning in caught)
-    assert "HEIC is not read: convert them to JPEG (5): a/IMG_0.HEIC; a/IMG_1.HEIC; a/IMG_2.HEIC; and 2 more." in told
+    assert (
+        "oml-vit-ext[heic]', or convert them to JPEG (5): a/IMG_0.HEIC; a/IMG_1.HEIC; a/IMG_2.HEIC; and 2 more." in told
+    )
     assert "raw photos are not read: convert them to JPEG (1): b/photo.dng" in told
     assert "the link leads nowhere (1): b/gone.jpg" in told
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from PIL import Image
+from PIL import Image, features
 
+from oml_vit_ext.images import formats
 from oml_vit_ext.images.formats import EXTENSIONS, has_image_extension, is_litter, why_not_read
 
 
@@ -31,5 +32,16 @@ def test_litter(name: str):
 @pytest.mark.parametrize(
     ("name", "word"), [("IMG_1.HEIC", "HEIC"), ("a.heif", "HEIC"), ("b.NEF", "raw"), ("c.svg", "PNG")]
 )
-def test_photos_that_are_not_read_have_a_reason(name: str, word: str):
+def test_photos_that_are_not_read_have_a_reason(name: str, word: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(formats, "reads_heic", lambda: False)
     assert word in str(why_not_read(name)) and not has_image_extension(name)
+
+
+def test_heic_is_read_where_pillow_heif_is_installed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(formats, "reads_heic", lambda: True)
+    assert has_image_extension("IMG_1.HEIC") and why_not_read("IMG_1.HEIC") is None
+
+
+def test_avif_has_a_reason_where_pillow_does_not_read_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(features.modules, "avif", raising=False)  # as in Pillow 10
+    assert "Pillow 11.3" in str(why_not_read("a.avif")) and not has_image_extension("a.avif")

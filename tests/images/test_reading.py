@@ -12,7 +12,9 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from oml_vit_ext.images import reading
+from oml_vit_ext.images.formats import has_image_extension, reads_heic
 from oml_vit_ext.images.reading import MISSING, open_image, read_image, why_unreadable
+from oml_vit_ext.images.sizes import read_image_sizes
 
 
 def _gradient(width: int = 48, height: int = 32) -> Image.Image:
@@ -40,6 +42,42 @@ def test_photos_stand_upright_in_every_format(tmp_path: Path, suffix: str, orien
         image = read_image(source)
         assert _close(image, expected)
         assert ImageOps.exif_transpose(image).size == image.size, "nobody turns it again"
+
+
+NEEDS_AVIF = pytest.mark.skipif(not has_image_extension("x.avif"), reason="this Pillow does not read AVIF")
+NEEDS_HEIC = pytest.mark.skipif(not reads_heic(), reason="pillow-heif is not installed")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [pytest.param("avif", marks=NEEDS_AVIF), pytest.param("heic", marks=NEEDS_HEIC)])
+def test_avif_and_heic_stand_upright(tmp_path: Path, suffix: str, orientation: int):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    large = _gradient().resize((96, 64))
+    if suffix == "heic":
+        _save_heic(large, tmp_path / "x.heic", exif)
+    else:
+        large.save(tmp_path / f"x.{suffix}", exif=exif, quality=90)
+    large.getexif()[ExifTags.Base.Orientation] = orientation
+    expected = ImageOps.exif_transpose(large)
+    assert _close(read_image((tmp_path / f"x.{suffix}").read_bytes()), expected)
+    width, height = read_image_sizes([f"x.{suffix}"], tmp_path, verbose=False).upright()
+    assert (width[0], height[0]) == expected.size
+
+
+def _save_heic(image: Image.Image, file: Path, exif: Image.Exif) -> None:
+    """As phones do: the turn stands in the file's own header, too."""
+    heic = pytest.importorskip("pillow_heif").from_pillow(image)
+    heic.info["exif"] = exif.tobytes()
+    heic.save(file)
+
+
+@NEEDS_HEIC
+def test_heic_needs_no_call_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _save_heic(_gradient().resize((96, 64)), tmp_path / "IMG_1.HEIC", Image.Exif())
+    monkeypatch.setattr(Image, "OPEN", {name: opener for name, opener in Image.OPEN.items() if name != "HEIF"})
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+    assert read_image(tmp_path / "IMG_1.HEIC").size == (96, 64)
 
 
 @pytest.mark.parametrize(

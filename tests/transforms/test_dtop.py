@@ -12,6 +12,7 @@ from oml.utils.images.images import imread_pillow
 from PIL import ExifTags, Image
 
 from oml_vit_ext import transforms
+from oml_vit_ext.images.reading import read_image
 from oml_vit_ext.transforms.dtop import GroupSizeCrop, get_augs_dtop, get_norm_resize_dtop, random_crop
 from oml_vit_ext.transforms.size_groups import GROUP_SIZES, group_of
 
@@ -72,10 +73,38 @@ def test_the_test_image_keeps_its_shape(size: tuple[int, int], expected: tuple[i
     assert get_norm_resize_dtop(512)(_picture(*size)).shape == (3, *expected)
 
 
+def _cut(box: tuple[int, int, int, int], size: tuple[int, int]) -> Image.Image:
+    stored = BytesIO()
+    _picture(*size).save(stored, format="PNG")
+    return read_image(stored.getvalue()).crop(box)
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "expected"),
+    [
+        ((800, 600), (100, 100, 300, 200), (64, 128)),  # 512 * 200 / 800
+        ((600, 800), (0, 0, 100, 400), (256, 64)),
+        ((400, 400), (0, 0, 400, 400), (512, 512)),
+        ((1000, 100), (3, 3, 4, 4), (1, 1)),
+    ],
+)
+def test_a_box_keeps_the_scale_of_its_image(size: tuple, box: tuple, expected: tuple):
+    longer = 512 * max(box[2] - box[0], box[3] - box[1]) / max(size)
+    seen = get_norm_resize_dtop(512)(_cut(box, size)).shape
+    assert seen == (3, *expected) and max(seen[1:]) == max(1, round(longer))
+
+
+def test_a_box_in_full_size_is_an_option():
+    cut = _cut((100, 100, 300, 200), (800, 600))
+    assert get_norm_resize_dtop(512, boxes="full")(cut).shape == (3, 256, 512)
+    with pytest.raises(ValueError, match=r"boxes 'ful': did you mean 'full'\?"):
+        get_norm_resize_dtop(512, boxes="ful")
+
+
 @pytest.mark.parametrize("transform", [get_augs_dtop([[60, 30], [30, 60]], (1, 1)), get_norm_resize_dtop(60)])
 @pytest.mark.parametrize("suffix", ["JPEG", "PNG"])
 def test_photos_stand_upright(transform, suffix: str):
-    """As OML reads them: decoded, turned to RGB, cropped by their box, and never turned upright."""
+    """Also as OML reads them: decoded, turned to RGB, cropped by their box, and never turned upright."""
     exif, stored = Image.Exif(), BytesIO()
     exif[ExifTags.Base.Orientation] = 6  # a quarter to the right
     _picture(120, 60).save(stored, format=suffix, exif=exif)

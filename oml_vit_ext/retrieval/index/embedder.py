@@ -21,6 +21,7 @@ from oml_vit_ext.common.arrays import Box, Floats
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.model_config import with_absolute_files
 from oml_vit_ext.retrieval.old_names import OldBatchNames, OldEmbedderNames
+from oml_vit_ext.transforms.upright import reader_for
 
 _Item = tuple[int, Tensor | None, str]
 
@@ -81,11 +82,17 @@ class Embedder(OldEmbedderNames):
     def embed(
         self, paths: Sequence[Path], boxes: Sequence[Box | None] | None = None, *, verbose: bool = False
     ) -> Iterator[Embedded]:
-        """Embeddings of image files, or of the parts of them inside ``boxes`` (px), batch by batch, in order.
+        """Embeddings of image files, or of the parts of them inside ``boxes`` (px of the upright image), in order.
 
-        An image that cannot be read, or whose embedding is not finite or all zeros, is reported with the reason.
+        They come batch by batch. An image that cannot be read, or whose embedding is not finite or all zeros, is
+        reported with the reason.
         """
-        images = ImageBaseDataset(list(paths), bboxes=None if boxes is None else list(boxes), transform=self.transform)
+        images = ImageBaseDataset(
+            list(paths),
+            bboxes=None if boxes is None else list(boxes),
+            transform=self.transform,
+            f_imread=reader_for(self.transform),
+        )
         loader: DataLoader[_Item] = DataLoader(
             _Readable(images), batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=list
         )

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from oml.transforms.images.utils import get_im_reader_for_transforms
 from PIL import Image
 from torch import Tensor, nn
 
 from oml_vit_ext.common.evaluating import evaluating
 from oml_vit_ext.common.hashing import hash_state
+from oml_vit_ext.transforms.upright import reader_for
 
 # Another device or another version of a library moves an embedding by well under a percent of its length.
 _TOLERANCE = 0.02
@@ -106,8 +106,7 @@ def _probe(extractor: nn.Module, transform: Any) -> Tensor:
     coarse = np.random.RandomState(0).randint(0, 256, (12, 16, 3)).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(coarse).resize((160, 120), Image.Resampling.BILINEAR).save(buffer, format="PNG")
-    read: Callable[[bytes], Any] = get_im_reader_for_transforms(transform)
-    picture = read(buffer.getvalue())
+    picture = reader_for(transform)(buffer.getvalue())
     tensor = transform(image=picture)["image"] if isinstance(picture, np.ndarray) else transform(picture)
     device = next((p.device for p in extractor.parameters()), torch.device("cpu"))
     with evaluating(extractor), torch.no_grad():

@@ -15,6 +15,7 @@ from torch import LongTensor
 
 from oml_vit_ext.retrieval.index.image_index import Hit
 from oml_vit_ext.retrieval.index.image_list import parse_box
+from oml_vit_ext.transforms.upright import reader_for
 
 
 def rerank_hits(
@@ -49,6 +50,7 @@ class _OneQuery(ImageBaseDataset, IQueryGalleryDataset):
             paths=[query, *(root / hit.path for hit in hits)],
             bboxes=[None, *(parse_box(hit.box) for hit in hits)],
             transform=transform,
+            f_imread=reader_for(transform),
         )
 
     def get_query_ids(self) -> LongTensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from oml_vit_ext.retrieval import evaluate_revisited
+from oml_vit_ext.retrieval import evaluate_revisited, load_revisited
 from oml_vit_ext.retrieval.revisited.protocol import average_precision, precision_at
 
 
@@ -191,3 +193,21 @@ def test_ground_truth_of_something_else_than_ids_is_refused(ids) -> None:
 def test_kappas_are_whole(kappas) -> None:
     with pytest.raises(ValueError, match=r"kappas is .*, expected a whole number of at least 1"):
         evaluate_revisited([[0, 1]], TRUTH, kappas)
+
+
+@pytest.mark.skipif("OML_VIT_EXT_DATA" not in os.environ, reason="OML_VIT_EXT_DATA names no folder with revisited")
+@pytest.mark.parametrize(("name", "n_database"), [("roxford5k", 4_993), ("rparis6k", 6_322)])
+def test_the_official_ground_truth(name: str, n_database: int, tmp_path: Path):
+    """The annotation as it was published: its counts, the best ranking, and rankings at random against plain loops."""
+    folder = Path(os.environ["OML_VIT_EXT_DATA"]) / "data/revisited"
+    data = load_revisited(folder, name)
+    assert len(data.query_paths) == 70 and len(data.database_paths) == n_database
+    best = [np.concatenate([g["easy"], g["hard"]]).astype(int) for g in data.ground_truth]
+    scores = evaluate_revisited(best, data.ground_truth)
+    assert all(score == pytest.approx(1) for level in scores.values() for score in level.values())
+    rng = np.random.default_rng(0)
+    rankings = [rng.permutation(n_database) for _ in data.ground_truth]
+    some = slice(0, 70, 10)  # the loops take their time
+    found, expected = (f(rankings[some], data.ground_truth[some]) for f in (evaluate_revisited, plainly_all))
+    for level, of_level in expected.items():
+        assert found[level] == pytest.approx(of_level, abs=1e-12)
