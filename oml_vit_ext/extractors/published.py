@@ -1,4 +1,4 @@
-"""Which part of a file is the image transformer, and its publisher's names in timm's: timm's own readers, found by arch."""
+"""Which part of a file is the image transformer, and timm's names for it: by timm's own readers."""
 
 from __future__ import annotations
 

@@ -120,10 +120,12 @@ def fit_weights(backbone: nn.Module, state: Mapping[str, Tensor], path: Path, *,
 
 
 def _load_npz(backbone: nn.Module, path: Path, arch: str) -> None:
-    """timm copies Google's arrays one by one and skips what it has no use for, so what it did not touch is looked for."""
+    """timm copies Google's arrays one by one, so what it did not touch is looked for afterwards."""
     model = cast(Any, backbone)
     if not hasattr(model, "load_pretrained"):
-        raise RuntimeError(f"weights {str(path)!r} are arrays of a JAX model, expected a file of torch for arch {arch!r}.")
+        raise RuntimeError(
+            f"weights {str(path)!r} are arrays of a JAX model, expected a file of torch for arch {arch!r}."
+        )
     for parameter in backbone.parameters():
         nn.init.constant_(parameter, math.nan)
     try:
