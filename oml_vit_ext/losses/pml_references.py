@@ -168,16 +168,17 @@ class DistanceWeightedMiner(distance_weighted_miner.DistanceWeightedMiner):
 
 
 class PerAnchorReducer(per_anchor_reducer.PerAnchorReducer):
-    """There may be more references than anchors."""
+    """There may be more references than anchors; and a pair that comes several times has its gradient once."""
 
     def tuple_reduction_helper(self, losses: Tensor, loss_indices: Tuples, embeddings: Tensor, labels: Tensor) -> Any:
         anchors, others = loss_indices
         width = max(len(embeddings), int(others.max()) + 1 if len(others) else 0)
-        values = losses.new_zeros(len(embeddings), width)
-        given = torch.zeros_like(values, dtype=torch.bool)
-        values[anchors, others] = losses.flatten()  # some losses are a column
-        given[anchors, others] = True
-        of_anchors = self.aggregation_func(values, given.sum(dim=1))
+        flat = losses.flatten()  # some losses are a column
+        sums, times = (
+            flat.new_zeros(len(embeddings), width).index_put((anchors, others), value, accumulate=True)
+            for value in (flat, torch.ones_like(flat))
+        )
+        of_anchors = self.aggregation_func(sums / times.clamp(min=1), (times > 0).sum(dim=1))
         return self.element_reduction(
             of_anchors, torch.arange(len(embeddings), device=losses.device), embeddings, labels
         )

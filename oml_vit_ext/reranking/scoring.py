@@ -77,8 +77,8 @@ def score_pairs(
         num_workers: Processes that decode.
         memory_mb: The most that kept images may take, in MB (1e6 bytes), on the model's device. Images on their way
             from the workers, ``2 * num_workers`` batches of 32, come on top.
-        half: Autocast, float16 on a GPU and bfloat16 on a CPU, where it pays (``precision.pays``). Distances are float32
-            in any case.
+        half: Autocast, float16 on a GPU and bfloat16 on a CPU, where it pays (``precision.pays``). Distances are
+            float32 in any case.
         verbose: Show a progress bar.
         on_scores: Called with positions in ``pairs`` and their scores, chunk by chunk, as soon as they are computed.
 
