@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oml_vit_ext.common.messages import unknown_name
-from oml_vit_ext.extractors.checkpoints import StateDict, read_state_dict
-from oml_vit_ext.extractors.weights import fit_weights, resolve_weights
+from oml_vit_ext.extractors.checkpoints import StateDict
+from oml_vit_ext.extractors.weights import load_backbone, resolve_weights
 
 # The timm modules whose models are plain or hybrid vision transformers: one width, a grid of patch tokens behind
 # prefix tokens, position embeddings that follow the input size.
@@ -42,7 +42,7 @@ def build_backbone(
     Args:
         arch: Name of a timm ViT, DeiT, EVA or hybrid model, e.g. ``deit_small_patch16_224``.
         weights: ``None`` (random), a timm pretrained tag of the same architecture
-            (``deit_small_patch16_224.fb_in1k``) or a local file, see ``fit_weights`` in ``weights.py``.
+            (``deit_small_patch16_224.fb_in1k``) or a local file, see ``load_backbone`` in ``weights.py``.
         timm_args: More arguments for ``timm.create_model``, e.g. ``{"drop_path_rate": 0.1, "img_size": 64}``.
         allow_pickle: Read ``weights`` files that hold more than tensors. Such a file can run any code: only for files
             that you trust.
@@ -58,11 +58,10 @@ def build_backbone(
         backbone = _create_pretrained(source.tag, timm_args or {})
     else:
         backbone = _create(arch, timm_args or {})
-        if source.path is not None:
-            state = read_state_dict(source.path, allow_pickle=allow_pickle)
-            fit_weights(backbone, choose(state, source.path) if choose else state, source.path, arch=arch)
     if getattr(backbone, "attn_pool", None) is not None:
         setattr(backbone, "attn_pool", None)  # noqa: B010  (never called here; DDP would wait for its gradients)
+    if source.path is not None:
+        load_backbone(backbone, source.path, arch=arch, allow_pickle=allow_pickle, choose=choose)
     return backbone
 
 

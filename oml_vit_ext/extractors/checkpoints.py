@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
 import pathlib
 import pickle
 import re
@@ -17,11 +19,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from oml_vit_ext.extractors.matching import some
+from oml_vit_ext.extractors.names import plain_name
+
+logger = logging.getLogger(__name__)
 
 StateDict: TypeAlias = dict[str, Tensor]
 
-# Where checkpoints keep their state dict: Lightning and OML, DeiT, DINO, timm's EMA.
-_NESTED_IN = ("state_dict", "model", "teacher", "state_dict_ema", "model_ema")
+# Where checkpoints keep their state dict, and which counts first. timm's order: moving averages, then Lightning, OML
+# and timm itself, DeiT, DeiT III and MAE; besides, DINO and DINOv2, BEiT v2, I-JEPA.
+_NESTED_IN = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher", "module", "encoder")
 
 # torch keeps the classes that a file may hold in one list for the process: a thread would take away another's.
 _READING = threading.Lock()
@@ -52,16 +58,19 @@ def read_safetensors(path: Path, what: str = "weights") -> StateDict:
         RuntimeError: The file is truncated or something else; the sentence begins with ``what``.
     """
     try:
-        return load_file(path)
+        state = load_file(path)
     except (SafetensorError, ValueError, KeyError, TypeError, MemoryError, RuntimeError) as error:
         raise RuntimeError(f"{what} {str(path)!r} is not a whole safetensors file ({error}).") from error
+    return _plain_names(state, path)
 
 
 def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
-    """All tensors of a file, keys as they are in it.
+    """All tensors of a file, under the names of the model as it was before anything wrapped it.
 
-    ``torch.save`` files are read with ``weights_only=True``. OML's checkpoints hold one path object (the folder
-    of the checkpoint callback), so exactly the path classes are allowed besides.
+    Where a file holds several state dicts, the one that timm takes is taken, a moving average first, and the log says
+    which. ``torch.save`` files are read with ``weights_only=True``. OML's checkpoints hold one path object (the folder
+    of the checkpoint callback), those of timm, DeiT and DINO their parsed arguments, so exactly the path classes and
+    ``argparse.Namespace`` are allowed besides.
 
     Args:
         path: ``.safetensors``, or anything that ``torch.save`` wrote.
@@ -79,7 +88,7 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
             stacklevel=2,
         )
     try:
-        with _READING, torch.serialization.safe_globals(_path_classes()):
+        with _READING, torch.serialization.safe_globals([argparse.Namespace, *_path_classes()]):
             content = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
     except pickle.UnpicklingError as error:
         if "weights_only" not in str(error).lower():
@@ -92,7 +101,7 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
         raise RuntimeError(
             f"weights {str(path)!r} cannot be read, is it truncated or damaged? ({type(error).__name__}: {error})"
         ) from error
-    return _find_tensors(content, path)
+    return _plain_names(_find_tensors(content, path), path)
 
 
 def _torch_version() -> tuple[int, int]:
@@ -115,9 +124,12 @@ def _find_tensors(content: Any, path: Path) -> StateDict:
     if isinstance(content, nn.Module):
         return dict(content.state_dict())
     if isinstance(content, Mapping):
-        for key in _NESTED_IN:
-            if isinstance(content.get(key), (Mapping, nn.Module)):
-                return _find_tensors(content[key], path)
+        holding = [key for key in _NESTED_IN if isinstance(content.get(key), (Mapping, nn.Module)) and content[key]]
+        if holding:
+            also = [str(key) for key in content if key != holding[0] and _holds_tensors(content[key])]
+            if also:
+                logger.info("weights %s: %r is used; beside it the file holds %s", path, holding[0], some(also))
+            return _find_tensors(content[holding[0]], path)
         tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
         if tensors:
             return tensors
@@ -126,3 +138,20 @@ def _find_tensors(content: Any, path: Path) -> StateDict:
         f"weights {str(path)!r} hold no state dict: expected tensors by name, or a dict with one of "
         f"{', '.join(map(repr, _NESTED_IN))}; found {found}."
     )
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, nn.Module) or (
+        isinstance(value, Mapping) and any(isinstance(inner, Tensor) for inner in value.values())
+    )
+
+
+def _plain_names(state: StateDict, path: Path) -> StateDict:
+    plain: StateDict = {}
+    for name, tensor in state.items():
+        if plain_name(name) in plain:
+            raise RuntimeError(
+                f"weights {str(path)!r} hold {plain_name(name)!r} twice, wrapped (as {name!r}) and not, expected once."
+            )
+        plain[plain_name(name)] = tensor
+    return plain

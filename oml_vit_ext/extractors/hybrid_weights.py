@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
 from oml_vit_ext.extractors.checkpoints import StateDict, read_state_dict
-from oml_vit_ext.extractors.matching import check_match, under_prefix
+from oml_vit_ext.extractors.matching import check_match, some, under_prefix
 from oml_vit_ext.extractors.momentum_weights import without_average
-from oml_vit_ext.extractors.weights import backbone_prefix, fit_weights
+from oml_vit_ext.extractors.weights import fit_weights, load_backbone
 
 logger = logging.getLogger(__name__)
 
 _BACKBONE = "backbone."
-# What stands beside the backbone; every hybrid_vit has the last.
+# What stands beside the backbone.
 _PARTS = ("global_branch", "local_branch", "descriptor_head")
+_OF_PART = re.compile(rf"(?P<outer>(?:[^.]+\.)*?)(?P<part>{'|'.join(_PARTS)})\.")
 
 
 def load_hybrid_weights(extractor: nn.Module, path: Path, *, arch: str, allow_pickle: bool = False) -> None:
     """Copy the weights of a file into a ``hybrid_vit``: all of them, or the transformer's if it holds no more.
 
     The extractor, or the transformer, may stand under any prefix in the file. Position embeddings of another grid are
-    resampled.
+    resampled. The log warns if the branches are not in the file: they start at random.
 
     Raises:
         RuntimeError: The file is broken, needs ``allow_pickle``, or does not fit; the sentence lists what is missing
             and what is not expected.
     """
-    state = without_average(read_state_dict(path, allow_pickle=allow_pickle), path)
     backbone = cast(nn.Module, extractor.backbone)
-    if not _parts_in(state, path):
-        fit_weights(backbone, state, path, arch=arch)
-        logger.info("weights %s: a transformer alone; the branches start at random", path)
+    if path.suffix == ".npz":
+        load_backbone(backbone, path, arch=arch)
+        _warn_of_random_branches(path)
         return
-    state = under_prefix(state, backbone_prefix(state, path).removesuffix(_BACKBONE), path, "the extractor")
+    state = without_average(read_state_dict(path, allow_pickle=allow_pickle), path)
+    parts = _parts_in(state, path)
+    if parts is None:
+        fit_weights(backbone, state, path, arch=arch)
+        _warn_of_random_branches(path)
+        return
+    state = under_prefix(state, parts.outer, path, "the extractor")
     found, expected = _of_parts(state), _of_parts(extractor.state_dict())
     kinds = f"the file holds {_in_words(found)}, expected {_in_words(expected)}"
     hint = "To start from its transformer only, save that part on its own."
@@ -49,26 +56,41 @@ def load_hybrid_weights(extractor: nn.Module, path: Path, *, arch: str, allow_pi
 def without_branches(state: StateDict, path: Path) -> StateDict:
     """The tensors of a file without those beside the transformer, if it is a ``hybrid_vit``; the log warns then."""
     parts = _parts_in(state, path)
-    if not parts:
+    if parts is None:
         return state
     logger.warning(
         "weights %s: a whole hybrid_vit (backbone, %s); only its backbone is used. "
         "Its embeddings need the extractor hybrid_vit.",
         path,
-        ", ".join(parts),
+        ", ".join(parts.names),
     )
-    prefix = backbone_prefix(state, path)
-    return {key: tensor for key, tensor in state.items() if key.startswith(prefix)}
+    return {key: tensor for key, tensor in state.items() if key.startswith(parts.outer + _BACKBONE)}
 
 
-def _parts_in(state: Mapping[str, Tensor], path: Path) -> list[str]:
-    """The parts that stand beside the transformer of a file; none if it is no ``hybrid_vit``."""
-    prefix = backbone_prefix(state, path)
-    if not prefix.endswith(_BACKBONE):
-        return []
-    outer = prefix.removesuffix(_BACKBONE)
-    beside = {key[len(outer) :].split(".")[0] for key in state if key.startswith(outer)}
-    return [part for part in _PARTS if part in beside] if _PARTS[-1] in beside else []
+class _Parts(NamedTuple):
+    """Which parts stand beside a transformer, and what stands before their names."""
+
+    outer: str
+    names: list[str]
+
+
+def _parts_in(state: Mapping[str, Tensor], path: Path) -> _Parts | None:
+    """The parts that stand beside the transformer of a file; ``None`` if it is no ``hybrid_vit``."""
+    found = {(match["outer"], match["part"]) for match in map(_OF_PART.match, state) if match}
+    if not found:
+        return None
+    outers = {outer for outer, _ in found}
+    if len(outers) > 1:
+        raise RuntimeError(
+            f"weights {str(path)!r} hold {len(outers)} hybrid_vit, under {some(outers)}: expected one. "
+            f"Save the part that you want on its own."
+        )
+    (outer,) = outers
+    return _Parts(outer, [part for part in _PARTS if (outer, part) in found])
+
+
+def _warn_of_random_branches(path: Path) -> None:
+    logger.warning("weights %s: a transformer alone; the branches start at random", path)
 
 
 def _of_parts(state: Mapping[str, Tensor]) -> StateDict:

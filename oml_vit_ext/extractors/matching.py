@@ -6,7 +6,9 @@ import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from oml_vit_ext.extractors.names import plain_name
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,25 @@ def check_match(
             f"weights {str(path)!r} do not fit {model}{f': {kinds}' if kinds else ''}. Missing: {some(missing)}; "
             f"unexpected: {some(unexpected)}; of another shape: {some(other_shape)}.{f' {hint}' if hint else ''}"
         )
+
+
+def load_all(module: nn.Module, found: Mapping[str, Tensor], path: Path, model: str, *, hint: str = "") -> None:
+    """Copy the tensors of a file into a module, all of them into all of it.
+
+    Args:
+        module: Its own names may have the parts of wrappers in them.
+        found: Tensors of the file, under plain names (``read_state_dict``).
+        path: The file, for the message.
+        model: What the tensors are for, in words.
+        hint: One more sentence for the user.
+
+    Raises:
+        RuntimeError: See ``check_match``.
+    """
+    own = module.state_dict()
+    names = {plain_name(name): name for name in own}
+    check_match(found, {plain: own[name] for plain, name in names.items()}, path, model, hint=hint)
+    module.load_state_dict({names[plain]: tensor for plain, tensor in found.items()})
 
 
 def under_prefix(state: Mapping[str, Tensor], prefix: str, path: Path, what: str) -> dict[str, Tensor]:

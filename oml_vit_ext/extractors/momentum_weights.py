@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from oml_vit_ext.extractors.checkpoints import StateDict, existing_file, read_state_dict
-from oml_vit_ext.extractors.matching import check_match, under_prefix
+from oml_vit_ext.extractors.matching import load_all, under_prefix
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,7 @@ def load_both(model: nn.Module, weights: str | Path, *, allow_pickle: bool = Fal
     state = under_prefix(state, prefix, path, "the extractor and its moving average")
     state = {key: tensor for key, tensor in state.items() if key.startswith((_TRAINED, _AVERAGE))}
     hint = "Was it trained with another architecture?"
-    check_match(state, model.state_dict(), path, "this extractor and its moving average", hint=hint)
-    model.load_state_dict(state)
+    load_all(model, state, path, "this extractor and its moving average", hint=hint)
 
 
 def without_average(state: StateDict, path: Path) -> StateDict:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from oml_vit_ext.common.messages import unknown_name
-from oml_vit_ext.extractors.checkpoints import StateDict, existing_file
-from oml_vit_ext.extractors.matching import check_match, some, under_prefix
+from oml_vit_ext.extractors.checkpoints import StateDict, existing_file, read_state_dict
+from oml_vit_ext.extractors.matching import check_match, some
+from oml_vit_ext.extractors.published import image_tower, to_timm_names
 
 logger = logging.getLogger(__name__)
 
-# Parts of published checkpoints that an extractor has no use for: classifiers, DINO's projection and mask token.
-_NOT_NEEDED = re.compile(r"^(head|head_dist|pre_logits|fc|classifier|projector|predictor)\.|^mask_token$")
-_ANCHOR = "blocks.0.attn.qkv.weight"
+# Parts of published checkpoints that an extractor has no use for: classifiers, CLIP's projection, the attention pooling
+# of SigLIP, the projections of DINO, the decoder of MAE, mask tokens.
+_NOT_NEEDED = re.compile(
+    r"^(head|head_dist|lm_head|pre_logits|fc|classifier|projectors?|predictor|attn_pool)\.|"
+    r"^decoder_(blocks|embed|norm|pred)\.|^(mask_token|decoder_pos_embed)$"
+)
 
 
 @dataclass(frozen=True)
@@ -52,29 +58,57 @@ def resolve_weights(weights: str | Path | None, arch: str) -> WeightsSource:
         return WeightsSource(tag=name)
     if path.is_dir():
         raise ValueError(f"weights {name!r} is a folder, expected a file (.safetensors, .pth, .pt, .ckpt).")
-    if path.suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin") or len(path.parts) > 1:
+    if path.suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".npz") or len(path.parts) > 1:
         existing_file(name)
     known = [f"{arch}.{tag.split('.', 1)[1]}" for tag in list_pretrained(f"{arch}.*")] or list_pretrained()
     raise ValueError(unknown_name("weights (neither a file nor a timm pretrained tag):", name, known))
 
 
+def load_backbone(
+    backbone: nn.Module,
+    path: Path,
+    *,
+    arch: str,
+    allow_pickle: bool = False,
+    choose: Callable[[StateDict, Path], StateDict] | None = None,
+) -> None:
+    """Copy the one transformer of a file into ``backbone``, whoever published it.
+
+    Args:
+        backbone: A timm vision transformer.
+        path: Any file that ``read_state_dict`` reads, or the ``.npz`` of Google's JAX models.
+        arch: timm's name of ``backbone``.
+        allow_pickle: Read a file that holds more than tensors; only one that you trust.
+        choose: Of the file's tensors those that count.
+
+    Raises:
+        RuntimeError: The file is broken, needs ``allow_pickle``, or does not fit ``arch``.
+    """
+    if path.suffix == ".npz":
+        _load_npz(backbone, path, arch)
+        return
+    state = read_state_dict(path, allow_pickle=allow_pickle)
+    fit_weights(backbone, choose(state, path) if choose else state, path, arch=arch)
+
+
 def fit_weights(backbone: nn.Module, state: Mapping[str, Tensor], path: Path, *, arch: str) -> None:
     """Copy the one transformer among the tensors of a file into ``backbone``.
 
-    It may stand under any prefix. Position embeddings of another grid are resampled (bicubic). Classifiers, criteria
-    and the like are left out, and the log says so.
+    It may stand under any prefix, in timm's names or in its publisher's, see ``published.py``. Position embeddings of
+    another grid are resampled (bicubic). Classifiers, decoders, criteria and the like are left out, and the log says
+    so. Every parameter of ``backbone`` comes from the file.
 
     Args:
         backbone: A timm vision transformer.
         state: Tensors of the file, see ``read_state_dict``.
         path: The file, for messages.
-        arch: timm's name of ``backbone``, for messages.
+        arch: timm's name of ``backbone``.
 
     Raises:
         RuntimeError: There is no transformer or more than one, or it does not fit ``arch``; the sentence says what was
             found and what was expected.
     """
-    state = _to_timm(under_prefix(state, backbone_prefix(state, path), path, "the backbone"), backbone)
+    state = to_timm_names(image_tower(state, path), backbone, path, arch=arch)
     expected = backbone.state_dict()
     not_needed = [name for name in state if name not in expected and _NOT_NEEDED.search(name)]
     state = {name: tensor for name, tensor in state.items() if name not in not_needed}
@@ -85,51 +119,28 @@ def fit_weights(backbone: nn.Module, state: Mapping[str, Tensor], path: Path, *,
     backbone.load_state_dict(state, strict=True)
 
 
-def backbone_prefix(state: Mapping[str, Tensor], path: Path) -> str:
-    """What stands before the names of the one transformer in the file, e.g. ``model.backbone.``.
-
-    Raises:
-        RuntimeError: There is no transformer, or more than one.
-    """
-    prefixes = sorted(key[: -len(_ANCHOR)] for key in state if key.endswith(_ANCHOR))
-    if not prefixes:
+def _load_npz(backbone: nn.Module, path: Path, arch: str) -> None:
+    """timm copies Google's arrays one by one, so what it did not touch is looked for afterwards."""
+    model = cast(Any, backbone)
+    if not hasattr(model, "load_pretrained"):
         raise RuntimeError(
-            f"weights {str(path)!r} hold no vision transformer (no key ends in {_ANCHOR!r}); found {some(state)}."
+            f"weights {str(path)!r} are arrays of a JAX model, expected a file of torch for arch {arch!r}."
         )
-    if len(prefixes) > 1:
-        raise RuntimeError(
-            f"weights {str(path)!r} hold {len(prefixes)} vision transformers, under {some(prefixes)}: "
-            f"expected one. Save the part that you want on its own."
-        )
-    return prefixes[0]
-
-
-def _to_timm(state: StateDict, backbone: nn.Module) -> StateDict:
-    """timm's names and the backbone's own position grid."""
-    from timm.layers.pos_embed import resample_abs_pos_embed
-    from timm.models.vision_transformer import checkpoint_filter_fn
-
-    if "register_tokens" in state or "mask_token" in state:  # DINOv2 as its authors publish it
-        state = dict(checkpoint_filter_fn(dict(state), backbone))  # type: ignore[arg-type]
-    theirs, ours = state.get("pos_embed"), getattr(backbone, "pos_embed", None)
-    if theirs is None or ours is None or theirs.ndim != 3 or theirs.shape[1:] == ours.shape[1:]:
-        return state
-    prefix_tokens = ours.shape[1] - backbone.patch_embed.num_patches  # type: ignore[union-attr]
-    side = round((theirs.shape[1] - prefix_tokens) ** 0.5)
-    if side * side + prefix_tokens != theirs.shape[1] or theirs.shape[2] != ours.shape[2]:
-        return state  # not a grid of this model: the comparison of shapes says so
-    grid = tuple(backbone.patch_embed.grid_size)  # type: ignore[union-attr,arg-type]
-    resampled = resample_abs_pos_embed(
-        theirs.float(), new_size=list(grid), old_size=[side, side], num_prefix_tokens=prefix_tokens
-    )
-    logger.info("position embeddings resampled from %dx%d to %dx%d", side, side, *grid)
-    return {**state, "pos_embed": resampled.to(theirs.dtype)}
+    for parameter in backbone.parameters():
+        nn.init.constant_(parameter, math.nan)
+    try:
+        model.load_pretrained(str(path))
+    except Exception as error:  # whatever the arrays lack
+        raise RuntimeError(f"weights {str(path)!r} do not fit arch {arch!r}: {error}.") from error
+    left = [name for name, parameter in backbone.named_parameters() if parameter.isnan().any()]
+    if left:
+        raise RuntimeError(f"weights {str(path)!r} do not fit arch {arch!r}. Missing: {some(left)}.")
 
 
 def _in_words(state: Mapping[str, Tensor]) -> str:
     """What kind of transformer a state dict is, in the words of the field."""
     depth = len({m.group(1) for m in (re.match(r"blocks\.(\d+)\.", k) for k in state) if m})
-    width = state[_ANCHOR].shape[1] if _ANCHOR in state else "unknown"
+    width = state["blocks.0.norm1.weight"].shape[0] if "blocks.0.norm1.weight" in state else "unknown"
     patch = state["patch_embed.proj.weight"].shape[-1] if "patch_embed.proj.weight" in state else "unknown"
     words = f"a ViT of width {width}, depth {depth}, patch {patch}"
     if any(k.startswith("patch_embed.backbone.") for k in state):

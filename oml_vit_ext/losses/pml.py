@@ -5,6 +5,7 @@ Only building a ``PMLLoss`` imports that library, which takes a second: nobody e
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,9 +28,10 @@ class PMLLoss(nn.Module):
     written the same way. Parameters of the loss (ArcFace's class centres) are parameters of this module.
 
     The memory does what the library's ``CrossBatchMemory`` does: the batch is compared with itself, as constants, and
-    with the ``memory_size`` embeddings before it; unlike there it is saved whole, filled in training mode only, and
-    works on several processes. Of ``ExtractorWithMomentum`` it stores the moving average's embeddings; the log tells
-    once which it stores. The loss, its gradient and the memory are those of the concatenated batch.
+    with the ``memory_size`` embeddings before it. Unlike there it is saved whole, is filled in training mode only,
+    works on several processes, and no image is its own positive (``pml_references.py`` says where that matters). Of
+    ``ExtractorWithMomentum`` it stores the moving average's embeddings; the log tells once which it stores. The loss,
+    its gradient and the memory are those of the concatenated batch.
 
     Args:
         loss: For example ``{"name": "MultiSimilarityLoss", "args": {"alpha": 2}}``.
@@ -41,7 +43,8 @@ class PMLLoss(nn.Module):
 
     Raises:
         ValueError: An unknown name or argument of a part, with the nearest valid ones; values that a part refuses; or
-            a memory for a loss that does not compare embeddings with one another.
+            a memory for a loss that does not compare embeddings with one another, or for parts that cannot work
+            together.
 
     Source: arXiv 2008.09164 (the library), arXiv 1912.06798 (the memory).
 
@@ -81,6 +84,9 @@ class PMLLoss(nn.Module):
                 f"memory_size is {memory_size}, expected 0 for {name}, which does not compare with other embeddings; "
                 f"losses that take a memory: {', '.join(names_with_memory())}."
             )
+        if memory_size > 0:
+            chosen = [part["name"] for part in (loss, distance, reducer, miner) if part is not None]
+            self._try_with_references(", ".join(chosen))
         # The library's own attribute of this name is a statistic, zero in some of its losses.
         self._n_classes: int | None = (loss.get("args") or {}).get("num_classes")
         self._memory_source = MemorySource(f"{type(self).__name__} ({name})")
@@ -123,19 +129,35 @@ class PMLLoss(nn.Module):
             self._log_mined(mined)
             loss: Tensor = self.loss(features, labels, mined)
             return loss
+        from oml_vit_ext.losses.pml_references import all_pairs, other_images
+
         past, past_labels = self.memory.entries(features)
-        references = torch.cat([past, features.detach()])
-        reference_labels = torch.cat([past_labels, labels])
+        references = torch.cat([features.detach(), past])  # the batch first: see pml_references.py
+        reference_labels = torch.cat([labels, past_labels])
         if self.miner is None:
-            same = labels[:, None] == reference_labels
-            mined = (*torch.where(same), *torch.where(~same))
+            mined = all_pairs(labels, reference_labels)
         else:
-            mined = self.miner(features, labels, references, reference_labels)
-        own = torch.arange(len(past), len(references), device=features.device)
-        mined = without_self(mined, own)
-        self._log_mined(mined if self.miner is not None else None)
+            mined = other_images(self.miner(features, labels, references, reference_labels))
+            self._log_mined(mined)
         loss = self.loss(features, labels, mined, references, reference_labels)
         return loss
+
+    def _try_with_references(self, chosen: str) -> None:
+        """A combination that cannot be computed is refused now, not when the miner finds its first tuple."""
+        from oml_vit_ext.losses.pml_references import all_pairs
+
+        features, labels = torch.arange(48.0).sin().reshape(6, 8), torch.tensor([0, 0, 1, 1, 0, 1])
+        loss, miner = copy.deepcopy(self.loss), copy.deepcopy(self.miner)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            try:
+                if miner is not None:
+                    miner(features[:4], labels[:4], features, labels)
+                loss(features[:4], labels[:4], all_pairs(labels[:4], labels), features, labels)
+            except Exception as error:  # the library has no one kind for this
+                raise ValueError(
+                    f"memory_size is {self.memory.size}, expected 0 for {chosen}: together they cannot compute a loss "
+                    f"({type(error).__name__}: {error})."
+                ) from error
 
     def _log_mined(self, mined: Sequence[Tensor] | None) -> None:
         if mined is not None:
@@ -160,23 +182,3 @@ def _own_histogram(loss: nn.Module) -> None:
     if isinstance(histogram, Tensor):
         del loss.hist_
         loss.register_buffer("hist_", histogram)
-
-
-def without_self(mined: Sequence[Tensor], own: Tensor) -> tuple[Tensor, ...]:
-    """Drops pairs and triplets whose positive is the anchor itself.
-
-    Args:
-        mined: Indices (anchors, positives, negatives), or (anchors, positives, anchors, negatives).
-        own: (B,) ``own[i]`` is the reference index of anchor i.
-
-    Returns:
-        What is left, in the same form.
-
-    >>> anchors, references, negatives = torch.tensor([0, 0]), torch.tensor([5, 6]), torch.tensor([7, 7])
-    >>> without_self((anchors, references, negatives), own=torch.tensor([5]))
-    (tensor([0]), tensor([6]), tensor([7]))
-    """
-    keep = own[mined[0]] != mined[1]
-    if len(mined) == 3:
-        return tuple(index[keep] for index in mined)
-    return mined[0][keep], mined[1][keep], mined[2], mined[3]

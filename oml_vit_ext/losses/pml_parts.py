@@ -13,6 +13,7 @@ from pytorch_metric_learning.losses.cross_batch_memory import CrossBatchMemory
 from torch import nn
 
 from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.losses.pml_references import PUT_RIGHT
 
 _MODULES: dict[str, ModuleType] = {
     "loss": losses,
@@ -52,6 +53,13 @@ _NOT_OFFERED = {
     "BaseRegularizer",
 }
 
+_ONE_VIEW = "but OML's pipelines give one view of an image and its label"
+_REFUSED = {
+    "SelfSupervisedLoss": f"which compares two views of each image, {_ONE_VIEW}",
+    "VICRegLoss": f"which compares two views of each image, {_ONE_VIEW}",
+    "ManifoldLoss": "which takes no labels, but OML's pipelines give an image and its label",
+}
+
 _OF_WEIGHTS = {"CenterInvariantRegularizer", "RegularFaceRegularizer", "SparseCentersRegularizer"}
 
 
@@ -59,7 +67,7 @@ def offered(kind: str) -> dict[str, type[nn.Module]]:
     """Class by name: all parts of a kind (loss, distance, reducer, miner, regularizer) that can be asked for."""
     found = vars(_MODULES[kind]).items()
     classes = {name: part for name, part in found if inspect.isclass(part) and issubclass(part, nn.Module)}
-    return {name: part for name, part in classes.items() if name not in _NOT_OFFERED}
+    return {name: PUT_RIGHT.get(name, part) for name, part in classes.items() if name not in _NOT_OFFERED}
 
 
 def names_with_memory() -> list[str]:
@@ -94,6 +102,10 @@ def build(kind: str, config: Mapping[str, Any], more_args: Mapping[str, Any] | N
         raise ValueError(f"{kind} is {config!r}, expected the form {{name: ..., args: {{...}}}}.")
     constructors = offered(kind)
     name = config["name"]
+    if name in _REFUSED:
+        raise ValueError(
+            f"{kind} is {name!r}, {_REFUSED[name]}: expected a loss of embeddings and labels, e.g. 'SupConLoss'."
+        )
     if name not in constructors:
         raise ValueError(unknown_name(f"pytorch-metric-learning {kind}", name, constructors))
     constructor = constructors[name]

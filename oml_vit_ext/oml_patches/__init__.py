@@ -15,6 +15,7 @@ from oml_vit_ext.oml_patches.embedding_loader import validate_on_embeddings
 from oml_vit_ext.oml_patches.freezing import freeze_in_training
 from oml_vit_ext.oml_patches.image_reader import read_all_upright, read_upright_where_asked
 from oml_vit_ext.oml_patches.lonely_queries import warn_of_lonely_queries
+from oml_vit_ext.oml_patches.new_transforms import take_new_transforms
 from oml_vit_ext.oml_patches.sampler_epochs import introduce_samplers
 from oml_vit_ext.oml_patches.strict_arguments import build_losses_strictly, build_samplers_strictly
 
@@ -42,6 +43,7 @@ def apply(
         "sampler_epochs": introduce_samplers,
         "image_reader": read_upright_where_asked,
         "lonely_queries": warn_of_lonely_queries,
+        "new_transforms": take_new_transforms,
         "embedding_loader": lambda: validate_on_embeddings(our_postprocessors),
     }
     unwanted = {name.strip() for name in os.environ.get(WITHOUT, "").split(",")} - {""}

@@ -19,8 +19,9 @@ from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.distributed import rank_and_world, run_share
 from oml_vit_ext.reranking.budget import queries_to_rerank
 from oml_vit_ext.reranking.pair_order import Pairs
+from oml_vit_ext.reranking.precision import pays
 from oml_vit_ext.reranking.score_file import SharedScoreFile
-from oml_vit_ext.reranking.scoring import ScoringStats, score_pairs
+from oml_vit_ext.reranking.scoring import ScoringStats, device_of, score_pairs
 from oml_vit_ext.reranking.siamese import STIRSiamese
 
 
@@ -42,7 +43,8 @@ class STIRReranker(PairwiseReranker):
         num_workers: Processes that decode images.
         batch_size: At most so many pairs in one forward pass.
         verbose: Show a progress bar.
-        use_fp16: Autocast: float16 on a GPU, bfloat16 on a CPU.
+        use_fp16: Autocast: float16 on a GPU, bfloat16 on a CPU; on a CPU without units for bfloat16, float32 is faster
+            and used, and the log says so once.
         memory_mb: The most that kept images may take, in MB (1e6 bytes) on the model's device. Less costs more decodes.
         budget: Re-rank only this share of the queries, from 0 to 1: those whose first two distances are closest.
         margin: Or re-rank only queries whose first two distances differ by less than this.
@@ -139,7 +141,8 @@ class STIRReranker(PairwiseReranker):
         file = None
         known = np.full(len(distinct), np.nan, dtype=np.float32)
         if self.scores_file is not None:
-            file = SharedScoreFile(self.scores_file, self.model, dataset, self.use_fp16)
+            half = pays(self.use_fp16, device_of(self.model))
+            file = SharedScoreFile(self.scores_file, self.model, dataset, half)
             known = file.known(distinct)
         left = np.flatnonzero(np.isnan(known))
         mine = np.array_split(left, world)[rank]

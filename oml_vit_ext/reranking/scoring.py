@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from oml_vit_ext.common.evaluating import evaluating
 from oml_vit_ext.images.loading import image_name, load_images
 from oml_vit_ext.reranking.pair_order import Pairs, Step, order_for_reuse, plan_steps
+from oml_vit_ext.reranking.precision import pays
 from oml_vit_ext.reranking.siamese import STIRSiamese
 
 # Images that are decoded together: enough for the part of the model that runs per image, small beside the cache.
@@ -76,7 +77,8 @@ def score_pairs(
         num_workers: Processes that decode.
         memory_mb: The most that kept images may take, in MB (1e6 bytes), on the model's device. Images on their way
             from the workers, ``2 * num_workers`` batches of 32, come on top.
-        half: Autocast, float16 on a GPU and bfloat16 on a CPU. Distances are float32 in any case.
+        half: Autocast, float16 on a GPU and bfloat16 on a CPU, where it pays (``precision.pays``). Distances are
+            float32 in any case.
         verbose: Show a progress bar.
         on_scores: Called with positions in ``pairs`` and their scores, chunk by chunk, as soon as they are computed.
 
@@ -119,7 +121,7 @@ class _Cache:
 
     def __init__(self, model: IPairwiseModel, dataset: Any) -> None:
         self.dataset = dataset
-        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.device = device_of(model)
         self.encode: Callable[[Tensor], Tensor] = lambda images: images
         self.distance: Callable[[Tensor, Tensor], Tensor] = model.predict
         if isinstance(model, STIRSiamese):
@@ -176,10 +178,16 @@ def _check_finite(scores: Tensor, pairs: Pairs, dataset: Any) -> None:
         )
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's parameters are; the CPU for a model without any."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
 @contextmanager
 def _inference(model: nn.Module, half: bool) -> Iterator[None]:
     """Evaluation mode, no gradients, half precision if asked for."""
-    device = next((p.device.type for p in model.parameters()), "cpu")
-    dtype = torch.bfloat16 if device == "cpu" else torch.float16
-    with evaluating(model), torch.inference_mode(), torch.autocast(device, dtype=dtype, enabled=half):
+    device = device_of(model)
+    dtype = torch.bfloat16 if device.type == "cpu" else torch.float16
+    autocast = torch.autocast(device.type, dtype=dtype, enabled=pays(half, device))
+    with evaluating(model), torch.inference_mode(), autocast:
         yield

@@ -7,8 +7,9 @@ from pathlib import Path
 from oml.interfaces.models import IExtractor
 from torch import nn
 
-from oml_vit_ext.extractors.checkpoints import StateDict, read_state_dict
+from oml_vit_ext.extractors.checkpoints import StateDict, existing_file, read_state_dict
 from oml_vit_ext.extractors.irt import IRTExtractor
+from oml_vit_ext.extractors.matching import check_match, load_all
 from oml_vit_ext.extractors.weights import fit_weights
 
 _HEAD, _EXTRACTOR, _TRAINED_K = "head.", "extractor.", "trained_join_layer"
@@ -30,15 +31,15 @@ def load_pairwise_weights(extractor: IExtractor, head: nn.Module, path: Path, *,
         FileNotFoundError: There is no such file.
         RuntimeError: It is broken, holds no pairwise model, or one of another architecture.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"weights {str(path)!r}: there is no such file (looked for {path.absolute()}).")
+    path = existing_file(path)
     state = _pairwise_part(read_state_dict(path, allow_pickle=allow_pickle), path)
     _load_head(head, state, path)
     extractor_state = {key: value for key, value in state.items() if key.startswith(_EXTRACTOR)}
     if isinstance(extractor, IRTExtractor):
         fit_weights(extractor.backbone, extractor_state, path, arch=extractor.arch)
     else:
-        _load_other_extractor(extractor, extractor_state, path)
+        plain = {key[len(_EXTRACTOR) :]: value for key, value in extractor_state.items()}
+        load_all(extractor, plain, path, f"the extractor {type(extractor).__name__}")
     return int(state[_TRAINED_K]) if _TRAINED_K in state else 0
 
 
@@ -59,21 +60,10 @@ def _pairwise_part(state: StateDict, path: Path) -> StateDict:
 def _load_head(head: nn.Module, state: StateDict, path: Path) -> None:
     expected = {_HEAD + key: value for key, value in head.state_dict().items()}
     given = {key: value for key, value in state.items() if key.startswith(_HEAD)}
-    if {k: v.shape for k, v in given.items()} != {k: v.shape for k, v in expected.items()}:
-        raise RuntimeError(
-            f"weights {str(path)!r} do not fit: their head is {_widths(given)}, expected {_widths(expected)}. "
-            f"Was it trained with another arch or other mlp_hidden_dims?"
-        )
+    kinds = f"their head is {_widths(given)}, expected {_widths(expected)}"
+    hint = "Was it trained with another arch or other mlp_hidden_dims?"
+    check_match(given, expected, path, "this pairwise model", kinds=kinds, hint=hint)
     head.load_state_dict({key[len(_HEAD) :]: value for key, value in given.items()})
-
-
-def _load_other_extractor(extractor: IExtractor, state: StateDict, path: Path) -> None:
-    try:
-        extractor.load_state_dict({k[len(_EXTRACTOR) :]: v for k, v in state.items()}, strict=True)
-    except RuntimeError as error:
-        raise RuntimeError(
-            f"weights {str(path)!r} do not fit the extractor {type(extractor).__name__}: {error}"
-        ) from error
 
 
 def _widths(head: StateDict) -> str:

@@ -119,3 +119,47 @@ def test_a_file_that_holds_something_else(tmp_path: Path):
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
     with pytest.raises(RuntimeError, match=r"hold no vision transformer .* found bias, weight"):
         build(tmp_path / "linear.pth")
+
+
+PARTS = ["backbone", "local_branch", "descriptor_head", "backbone.blocks.0"]
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "module", "_fsdp_wrapped_module"])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_was_wrapped(trained_hybrid: HybridViTExtractor, tmp_path: Path, part: str, wrapper: str, caplog):
+    old, new = f"{part}.", f"{part}.{wrapper}."
+    state = {k.replace(old, new, 1) if k.startswith(old) else k: v for k, v in trained_hybrid.state_dict().items()}
+    torch.save({"state_dict": prefixed(state, "model.module.")}, tmp_path / "wrapped.ckpt")
+    loaded = build(tmp_path / "wrapped.ckpt").eval()
+    torch.testing.assert_close(loaded(IMAGES), trained_hybrid(IMAGES))
+    assert not caplog.records
+
+
+def test_random_branches_are_a_warning(trained_hybrid: HybridViTExtractor, tmp_path: Path, caplog):
+    torch.save(trained_hybrid.backbone.state_dict(), tmp_path / "vit.pth")
+    with caplog.at_level(logging.WARNING):
+        build(tmp_path / "vit.pth")
+    assert "a transformer alone; the branches start at random" in caplog.text
+
+
+@pytest.mark.parametrize("left", ["global_branch", "descriptor_head"])
+def test_branches_without_their_transformer_are_refused(trained_hybrid: HybridViTExtractor, tmp_path: Path, left: str):
+    state = {k: v for k, v in trained_hybrid.state_dict().items() if k.startswith(left)}
+    torch.save({**state, **prefixed(trained_hybrid.backbone.state_dict(), "encoder.")}, tmp_path / "odd.pth")
+    with pytest.raises(RuntimeError, match="Missing: "):
+        build(tmp_path / "odd.pth")
+
+
+def test_two_whole_extractors_in_a_file(trained_hybrid: HybridViTExtractor, tmp_path: Path):
+    state = trained_hybrid.state_dict()
+    torch.save({**prefixed(state, "one."), **prefixed(state, "two.")}, tmp_path / "two.pth")
+    with pytest.raises(RuntimeError, match=r"hold 2 hybrid_vit, under one\., two\.: expected one"):
+        build(tmp_path / "two.pth")
+
+
+def test_the_momentum_extractor_reads_wrapped_parts(tmp_path: Path):
+    trained = ExtractorWithMomentum(IRTExtractor(None, **TINY_PLAIN))
+    state = {k.replace("backbone.", "backbone._orig_mod."): v for k, v in trained.state_dict().items()}
+    torch.save({"state_dict": prefixed(state, "model.module.")}, tmp_path / "momentum.ckpt")
+    loaded = ExtractorWithMomentum(IRTExtractor(None, **TINY_PLAIN), weights=tmp_path / "momentum.ckpt")
+    torch.testing.assert_close(loaded.state_dict(), trained.state_dict())

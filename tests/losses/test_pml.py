@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_metric_learning import losses, miners
 from pytorch_metric_learning.losses import CrossBatchMemory
 from torch import Tensor, nn
 
 import oml_vit_ext
 from oml_vit_ext.common.momentum_embeddings import attach
 from oml_vit_ext.losses import PMLLoss
-from oml_vit_ext.losses.pml_parts import build
 
 CLASSES = {"num_classes": 4, "embedding_size": 8}
 N_PAIRS = torch.arange(4).repeat_interleave(4)
@@ -111,8 +111,8 @@ def test_the_memory_does_what_the_librarys_own_does(name: str, memory_size: int)
     """There the memory includes the current batch, so it must be one batch larger."""
     loss, miner = WITH_MEMORY[name]
     criterion = PMLLoss(loss, miner=miner, memory_size=memory_size)
-    peer_miner = None if miner is None else build("miner", miner)
-    peer = CrossBatchMemory(build("loss", loss), 6, memory_size + 8, miner=peer_miner)
+    peer_miner = None if miner is None else getattr(miners, miner["name"])(**miner["args"])
+    peer = CrossBatchMemory(getattr(losses, loss["name"])(**loss["args"]), 6, memory_size + 8, miner=peer_miner)
     for features, labels in batches(7):
         ours, expected = criterion(features, labels), peer(features, labels)
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)

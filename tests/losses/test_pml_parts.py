@@ -37,6 +37,9 @@ def test_class_weights_come_as_a_list() -> None:
     [
         ("loss", {"name": "ArcFace"}, "Unknown pytorch-metric-learning loss 'ArcFace': did you mean 'ArcFaceLoss'"),
         ("loss", {"name": "CrossBatchMemory"}, "Unknown pytorch-metric-learning loss 'CrossBatchMemory'"),
+        ("loss", {"name": "VICRegLoss"}, "loss is 'VICRegLoss', which compares two views of each image, but OML's"),
+        ("loss", {"name": "SelfSupervisedLoss"}, "expected a loss of embeddings and labels, e.g. 'SupConLoss'."),
+        ("loss", {"name": "ManifoldLoss"}, "loss is 'ManifoldLoss', which takes no labels"),
         ("miner", {"name": "HardMiner"}, "did you mean"),
         ("distance", {"name": "Cosine"}, "did you mean 'CosineSimilarity'"),
         ("reducer", {"name": "Mean"}, "did you mean 'MeanReducer'"),

@@ -59,3 +59,19 @@ def test_a_missing_or_broken_file(tmp_path):
     broken.write_bytes(save(nn.Linear(9, 9).state_dict(), tmp_path / "whole.ckpt").read_bytes()[:300])
     with pytest.raises(RuntimeError, match=r"broken\.ckpt"):
         STIRSiamese(IRTExtractor(None, **ARGS), weights=broken)
+
+
+@pytest.mark.parametrize("wrap", ["head._orig_mod.", "extractor._orig_mod.", "extractor.backbone._orig_mod."])
+def test_a_part_that_was_compiled(tmp_path, wrap: str):
+    trained = small_model()
+    plain = wrap.replace("_orig_mod.", "")
+    state = {k.replace(plain, wrap, 1) if k.startswith(plain) else k: v for k, v in trained.state_dict().items()}
+    assert state.keys() != trained.state_dict().keys()
+    loaded = STIRSiamese(IRTExtractor(None, **ARGS), [16], weights=save(state, tmp_path / "best.ckpt", "model.module."))
+    torch.testing.assert_close(loaded.state_dict(), trained.state_dict())
+
+
+def test_a_head_without_one_of_its_parts(tmp_path):
+    state = {k: v for k, v in small_model().state_dict().items() if k != "head.0.bias"}
+    with pytest.raises(RuntimeError, match=r"do not fit this pairwise model.*Missing: head\.0\.bias"):
+        STIRSiamese(IRTExtractor(None, **ARGS), [16], weights=save(state, tmp_path / "best.ckpt"))

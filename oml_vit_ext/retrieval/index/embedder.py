@@ -21,6 +21,7 @@ from oml_vit_ext.common.arrays import Box, Floats
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.model_config import with_absolute_files
 from oml_vit_ext.retrieval.old_names import OldBatchNames, OldEmbedderNames
+from oml_vit_ext.transforms.compose import as_known_compose
 from oml_vit_ext.transforms.upright import reader_for
 
 _Item = tuple[int, Tensor | None, str]
@@ -40,7 +41,7 @@ class Embedder(OldEmbedderNames):
 
     Args:
         extractor: Maps ``(B, 3, H, W)`` to ``(B, dim)``. It is put into evaluation mode.
-        transform: A ``Compose`` of torchvision or albumentations, as for OML's datasets.
+        transform: A ``Compose`` of torchvision (v1 or v2) or albumentations, as for OML's datasets.
         config: How to build both again, ``{"extractor": {name, args}, "transforms": {name, args}}``; an index keeps it.
         batch_size: Images at once.
         num_workers: Processes that read images; 0 reads them in this one.
@@ -59,7 +60,7 @@ class Embedder(OldEmbedderNames):
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.extractor = extractor.to(self.device).eval()
-        self.transform = transform
+        self.transform = as_known_compose(transform)
         self.config = None if config is None else dict(config)
         self.batch_size = batch_size
         self.num_workers = num_workers

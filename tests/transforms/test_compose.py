@@ -1,0 +1,66 @@
+"""``torchvision.transforms.v2`` wherever v1 works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import albumentations as albu
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torchvision.transforms as v1
+from oml.datasets.images import ImageBaseDataset, ImageLabeledDataset, ImageQueryGalleryLabeledDataset
+from oml.transforms.images.torchvision import get_normalisation_resize_torch
+from oml.utils.images.images import imread_cv2
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from helpers import TINY_PLAIN
+from oml_vit_ext.extractors import IRTExtractor
+from oml_vit_ext.retrieval import Embedder
+from oml_vit_ext.transforms.compose import as_known_compose
+
+OLD = v1.Compose([v1.ToTensor(), v1.Normalize((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))])
+STEPS = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))]
+NEW = v2.Compose(STEPS)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    rng = np.random.default_rng(0)
+    names = [tmp_path / f"{i}.png" for i in range(4)]
+    for name in names:
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(name)
+    return names
+
+
+def test_other_transforms_stay_what_they_are() -> None:
+    for transform in (OLD, albu.Compose([]), get_normalisation_resize_torch(32), None):
+        assert as_known_compose(transform) is transform
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_data_sets_of_oml(paths: list[Path], num_workers: int) -> None:
+    boxes = [(1, 2, 20, 30), None, (0, 0, 32, 32), None]
+    expected = [ImageBaseDataset(paths, bboxes=boxes, transform=OLD)[i]["input_tensors"] for i in range(4)]
+    plain = ImageBaseDataset(paths, bboxes=boxes, transform=NEW)
+    by_position = ImageBaseDataset(paths, None, boxes, None, NEW, imread_cv2)
+    frame = pd.DataFrame({"path": [str(path) for path in paths], "label": range(4), "split": "train"})
+    whole = [(0, 0, 32, 32) if box is None else box for box in boxes]
+    frame[["x_1", "y_1", "x_2", "y_2"]] = whole
+    labelled: Any = ImageLabeledDataset(frame, transform=NEW)
+    frame = frame.assign(split="validation", is_query=True, is_gallery=True)
+    asked: Any = ImageQueryGalleryLabeledDataset(frame, transform=NEW)
+    for dataset in (plain, by_position, labelled, asked):
+        loader = DataLoader(dataset, batch_size=None, num_workers=num_workers)
+        for item, wanted in zip(loader, expected, strict=True):
+            torch.testing.assert_close(torch.as_tensor(item["input_tensors"]).as_subclass(torch.Tensor), wanted)
+
+
+def test_an_embedder(paths: list[Path]) -> None:
+    extractor = IRTExtractor(None, **TINY_PLAIN)
+    old, new = (Embedder(extractor, transform, device="cpu") for transform in (OLD, NEW))
+    np.testing.assert_allclose(new.embed_all(paths), old.embed_all(paths), atol=1e-5)
