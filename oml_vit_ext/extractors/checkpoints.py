@@ -66,7 +66,7 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     try:
-        with torch.serialization.safe_globals(_path_classes()):
+        with torch.serialization.safe_globals(path_classes()):
             content = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
     except pickle.UnpicklingError as error:
         if "weights_only" not in str(error).lower():
@@ -80,7 +80,8 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
     return _find_tensors(content, path)
 
 
-def _path_classes() -> list[Any]:
+def path_classes() -> list[Any]:
+    """What OML's checkpoints hold beyond plain data, for ``torch.serialization.safe_globals``."""
     classes: list[Any] = [pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath]
     # pathlib is a package since Python 3.13, and files written there name the classes by their new home.
     return classes + [(cls, f"pathlib._local.{cls.__name__}") for cls in classes]

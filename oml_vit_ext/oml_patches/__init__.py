@@ -10,6 +10,7 @@ from typing import Any
 
 from oml_vit_ext.oml_patches.embedding_loader import validate_on_embeddings
 from oml_vit_ext.oml_patches.freezing import freeze_in_training
+from oml_vit_ext.oml_patches.resume import resume_trainings
 from oml_vit_ext.oml_patches.sampler_epochs import introduce_samplers
 from oml_vit_ext.oml_patches.strict_arguments import build_losses_strictly, build_samplers_strictly
 
@@ -23,3 +24,4 @@ def apply(
     freeze_in_training()
     introduce_samplers()
     validate_on_embeddings(our_postprocessors)
+    resume_trainings()
