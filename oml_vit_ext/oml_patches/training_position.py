@@ -80,7 +80,8 @@ def go_on_from(trainer: Any, position: Position) -> None:
         progress = epoch_loop.batch_progress.current
         for counter in vars(progress):
             setattr(progress, counter, position.batches)
-        set_random_states(position.of_this_process("now"))
+        if position.batches > 0:  # else they are those from before the loader was started
+            set_random_states(position.of_this_process("now"))
         advance(fetcher)
 
     epoch_loop.advance = pass_over_and_advance
