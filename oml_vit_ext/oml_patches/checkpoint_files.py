@@ -52,7 +52,7 @@ def read_checkpoint(path: Path, **options: Any) -> dict[str, Any]:
         with torch.serialization.safe_globals(path_classes()):
             return torch.load(path, weights_only=True, **options)
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        others = sorted(p.name for p in path.parent.glob("*.ckpt") if p != path)
+        others = sorted(p.name for p in path.parent.glob("[!.]*.ckpt") if p != path)
         advice = f"beside it: {', '.join(others)}" if others else "there is no other one beside it"
         raise RuntimeError(
             f"Checkpoint {str(path)!r} is damaged or no checkpoint ({_first_line(error)}); {advice}."

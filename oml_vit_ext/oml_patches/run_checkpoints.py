@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from oml_vit_ext.common.files import UNFINISHED
 from oml_vit_ext.common.random_states import RandomStates, random_states, set_random_states
 from oml_vit_ext.oml_patches.checkpoint_files import CheckpointFiles
 from oml_vit_ext.oml_patches.training_position import Position, go_on_from, place_loops, position_of
@@ -67,6 +69,8 @@ class RunCheckpoints(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = CheckpointFiles()
+        if self._resumes_here and trainer.is_global_zero:
+            self._remove_unfinished()
 
     def on_train_batch_end(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
         super().on_train_batch_end(trainer, *args, **kwargs)
@@ -111,6 +115,12 @@ class RunCheckpoints(ModelCheckpoint):
         trainer.save_checkpoint(file)
         self._now = None
         self._step_of_last = trainer.global_step
+
+    def _remove_unfinished(self) -> None:
+        """What the run was writing when it was killed."""
+        for file in self._folder.iterdir():
+            if re.fullmatch(UNFINISHED.format(f"({self.filename}|{Path(LAST).stem})"), file.name):
+                file.unlink(missing_ok=True)
 
     def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
         self._set_aside(trainer, Path(filepath))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterator
+import signal
+import time
+from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -90,11 +92,38 @@ def train(cfg: dict[str, Any], folder: Path) -> Path:
     return folder / "checkpoints" / "last.ckpt"
 
 
-def started(cfg: dict[str, Any], folder: Path) -> BaseProcess:
-    """The same in a process of its own, which may be killed."""
-    process = _SERVER.Process(target=_train_alone, args=(cfg, folder))
+def started(
+    cfg: dict[str, Any], folder: Path, rank: int = 0, world: int = 1, kill_at: int | None = None
+) -> BaseProcess:
+    """The same in a process of its own; returns when it has imported what it needs and begins.
+
+    Args:
+        cfg, folder: As for ``train``.
+        rank, world: Of several processes that the caller starts, as ``torchrun`` would.
+        kill_at: Number of steps after which the process kills itself.
+    """
+    begun = folder / f"begun-{rank}"
+    folder.mkdir(exist_ok=True)
+    begun.unlink(missing_ok=True)
+    process = _SERVER.Process(target=_train_alone, args=(cfg, folder, begun, rank, world, kill_at))
     process.start()
+    while not begun.exists() and process.exitcode is None:
+        time.sleep(0.01)
     return process
+
+
+def cut_at(step: int, cut: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
+    """Call ``cut`` when this many steps are done, before the next one."""
+    from pytorch_lightning import LightningModule
+
+    step_of = LightningModule.optimizer_step
+
+    def optimizer_step(self: Any, *args: Any, **kwargs: Any) -> None:
+        if self.trainer.global_step == step:
+            cut()
+        step_of(self, *args, **kwargs)
+
+    patch.setattr(LightningModule, "optimizer_step", optimizer_step)
 
 
 def content(checkpoint: Path) -> dict[str, Any]:
@@ -133,11 +162,19 @@ def best_score(checkpoint: dict[str, Any]) -> float:
     return float(state["best_model_score"])
 
 
-def _train_alone(cfg: dict[str, Any], folder: Path) -> None:
+def _train_alone(cfg: dict[str, Any], folder: Path, begun: Path, rank: int, world: int, kill_at: int | None) -> None:
     import oml_vit_ext  # noqa: F401
 
     torch.set_num_threads(1)
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+    if world > 1:
+        ranks = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+        os.environ.update({name: str(value) for name, value in ranks.items()})
+        os.environ.update(TORCHELASTIC_RUN_ID="test", MASTER_ADDR="127.0.0.1", MASTER_PORT=cfg["port"])
+    patch = pytest.MonkeyPatch()
+    if kill_at is not None:
+        cut_at(kill_at, lambda: os.kill(os.getpid(), signal.SIGKILL), patch)
+    begun.touch()
+    with open(folder / f"printed-{rank}", "w") as file, contextlib.redirect_stderr(file):
         train(cfg, folder)
 
 
