@@ -73,7 +73,7 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
             raise RuntimeError(f"weights {str(path)!r} is not a checkpoint of torch ({error}).") from error
         raise RuntimeError(
             f"weights {str(path)!r} hold more than tensors, so reading them could run any code. If you trust the "
-            f"file, pass allow_pickle=True (in YAML: allow_pickle: true). Reason: {_first_reason(error)}"
+            f"file, pass allow_pickle=True (in YAML: allow_pickle: true). Reason: {first_reason(error)}"
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise RuntimeError(f"weights {str(path)!r} cannot be read, is it truncated? ({error})") from error
@@ -87,7 +87,8 @@ def path_classes() -> list[Any]:
     return classes + [(cls, f"pathlib._local.{cls.__name__}") for cls in classes]
 
 
-def _first_reason(error: Exception) -> str:
+def first_reason(error: Exception) -> str:
+    """What ``torch.load(weights_only=True)`` refused."""
     found = re.search(r"GLOBAL ([\w.]+)|WeightsUnpickler error: ([^\n]+)", str(error))
     return next((g for g in found.groups() if g), "unknown") if found else "unknown"
 

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from oml_vit_ext.common.files import replaced
-from oml_vit_ext.extractors.checkpoints import path_classes
+from oml_vit_ext.extractors.checkpoints import first_reason, path_classes
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -52,11 +52,13 @@ def read_checkpoint(path: Path, **options: Any) -> dict[str, Any]:
         with torch.serialization.safe_globals(path_classes()):
             return torch.load(path, weights_only=True, **options)
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        if "weights_only" in str(error):
+            reason = f"holds more than tensors and plain data ({first_reason(error)}): reading it could run any code"
+        else:
+            reason = f"is damaged or no checkpoint ({_first_line(error)})"
         others = sorted(p.name for p in path.parent.glob("[!.]*.ckpt") if p != path)
         advice = f"beside it: {', '.join(others)}" if others else "there is no other one beside it"
-        raise RuntimeError(
-            f"Checkpoint {str(path)!r} is damaged or no checkpoint ({_first_line(error)}); {advice}."
-        ) from error
+        raise RuntimeError(f"Checkpoint {str(path)!r} {reason}; {advice}.") from error
 
 
 def _first_line(error: BaseException) -> str:

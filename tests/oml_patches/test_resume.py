@@ -89,7 +89,7 @@ class Bite:
 
 def test_code_in_a_checkpoint_does_not_run(run: Path, in_tmp_path: Path):
     torch.save({**content(run / "checkpoints" / "last.ckpt"), "more": Bite()}, "evil.ckpt")
-    assert "mkdir" in refused("evil.ckpt") or not Path("bitten").exists()
+    assert "holds more than tensors and plain data (posix.mkdir)" in refused("evil.ckpt")
     with pytest.raises(Exception, match="mkdir"):
         pl.Trainer(logger=False, accelerator="cpu").strategy.checkpoint_io.load_checkpoint("evil.ckpt")
     assert not Path("bitten").exists()

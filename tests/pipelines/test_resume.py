@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 
+from helpers.scripts import run_script
 from helpers.trainings import (
     assert_same_training,
     content,
@@ -107,10 +108,8 @@ def test_samplers_that_follow_epochs_go_on_with_their_own_batches(name: str, dem
 
 def test_no_kill_leaves_a_torn_checkpoint_or_none(demo_slice: Path, tmp_path: Path):
     cfg = extractor_config(demo_slice, save_iterations=1, max_epochs=6)
-    whole = started(cfg, tmp_path / "whole")
     begin = time.perf_counter()
-    whole.join()
-    assert whole.exitcode == 0
+    whole = train(cfg, tmp_path / "whole")
     duration = time.perf_counter() - begin
     folder, moments = tmp_path / "killed", random.Random(os.environ.get("OML_VIT_EXT_SEED", "0"))
     last, step, n_kills = folder / "checkpoints" / "last.ckpt", 0, 0
@@ -127,7 +126,7 @@ def test_no_kill_leaves_a_torn_checkpoint_or_none(demo_slice: Path, tmp_path: Pa
     process = started({**cfg, "resume": "last"}, folder)
     process.join()
     assert process.exitcode == 0, (folder / "printed-0").read_text()[-2000:]
-    assert_same_training(last, tmp_path / "whole" / "checkpoints" / "last.ckpt")
+    assert_same_training(last, whole)
     assert {file.name for file in last.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
@@ -150,3 +149,10 @@ def test_two_processes_go_on_together(demo_slice: Path, tmp_path: Path):
     assert killed["global_step"] in (2, 3) and len(killed["oml_vit_ext_position"]["now"]) == 2
     assert run(tmp_path / "killed", resume="last") == [0, 0]
     assert_same_training(last, tmp_path / "whole" / "checkpoints" / "last.ckpt")
+
+
+def test_the_script_names_a_missing_file_as_seen_from_where_it_was_started(demo_slice: Path, tmp_path: Path):
+    done = run_script(
+        "train_extractor", tmp_path, f"dataset_root={demo_slice}", "resume=typo.ckpt", "hydra.run.dir=run"
+    )
+    assert done.returncode != 0 and f"there is no file {tmp_path / 'typo.ckpt'}" in done.stderr
