@@ -12,7 +12,7 @@ RandomStates: TypeAlias = dict[str, Any]
 
 
 def random_states() -> RandomStates:
-    """The states of Python's, numpy's and torch's global generators, and of every CUDA device in use."""
+    """The states of Python's, numpy's and torch's global generators, and of the current CUDA device."""
     version, numbers, next_gauss = random.getstate()
     name, keys, position, has_gauss, gauss = np.random.get_state()
     return {
@@ -25,7 +25,7 @@ def random_states() -> RandomStates:
             float(gauss),
         ],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
     }
 
 
@@ -36,6 +36,5 @@ def set_random_states(states: RandomStates) -> None:
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available():
-        for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(state, device)
+    if states["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])

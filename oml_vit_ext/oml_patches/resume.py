@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from wrapt import register_post_import_hook
 
@@ -20,16 +20,13 @@ from oml_vit_ext.oml_patches.replacing import replace
 
 logger = logging.getLogger(__name__)
 
-_PIPELINES = {
-    "oml.lightning.pipelines.train": "extractor_training_pipeline",
-    "oml.lightning.pipelines.train_postprocessor": "postprocessor_training_pipeline",
-}
+_PIPELINES = ("oml.lightning.pipelines.train", "oml.lightning.pipelines.train_postprocessor")
 
 
 def resume_trainings() -> None:
     """Apply the addition when OML's pipelines, and the repair when Lightning's reader of checkpoints, are imported."""
-    for module, name in _PIPELINES.items():
-        register_post_import_hook(lambda m, name=name: resume_in(m, name), module)  # type: ignore[misc]
+    for module in _PIPELINES:
+        register_post_import_hook(resume_in, module)
     register_post_import_hook(read_own_checkpoints, "lightning_fabric.plugins.io.torch_io")
 
 
@@ -50,17 +47,21 @@ def read_own_checkpoints(torch_io: ModuleType) -> None:
     replace(torch_io.TorchCheckpointIO, "load_checkpoint", wrap, effect)
 
 
-def resume_in(pipeline: ModuleType, name: str) -> None:
-    """Have a pipeline of OML understand ``resume`` and ``save_iterations``."""
+def resume_in(pipeline: ModuleType) -> None:
+    """Have a pipeline of OML understand ``resume`` and ``save_iterations``.
+
+    The function that people call is left as it is: a script may have imported it before this package is registered.
+    """
     import pytorch_lightning as pl
 
     from oml_vit_ext.oml_patches.run_checkpoints import RunCheckpoints
 
-    def check_before(train: Callable[[Mapping[str, Any]], None]) -> Callable[[Mapping[str, Any]], None]:
-        def train_or_resume(cfg: Mapping[str, Any]) -> None:
-            train(with_checkpoint(cfg) if is_resumable(cfg) else cfg)
+    def find_checkpoint(as_dict: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+        def config_with_checkpoint(cfg: Any) -> dict[str, Any]:
+            plain = as_dict(cfg)
+            return with_checkpoint(plain) if is_resumable(plain) else plain
 
-        return train_or_resume
+        return config_with_checkpoint
 
     def keep_last(parse: Callable[[Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any]], Any]:
         def parse_ckpt_callback(cfg: Mapping[str, Any]) -> Any:
@@ -79,7 +80,8 @@ def resume_in(pipeline: ModuleType, name: str) -> None:
 
         return fit_or_go_on
 
-    replace(pipeline, name, check_before, f"{name} understands resume and save_iterations")
+    # The first thing that a pipeline does with its config.
+    replace(pipeline, "dictconfig_to_dict", find_checkpoint, f"{pipeline.__name__} understands resume")
     replace(pipeline, "parse_ckpt_callback_from_config", keep_last, "with the key resume, runs keep last.ckpt")
     replace(pl.Trainer, "fit", go_on, "with the key resume, trainings go on from a checkpoint")
 
@@ -96,9 +98,6 @@ def with_checkpoint(cfg: Mapping[str, Any]) -> dict[str, Any]:
         FileNotFoundError: There is no such file. ``last`` may be missing: the training then starts afresh.
         RuntimeError: The file is damaged.
     """
-    from oml.utils.misc import dictconfig_to_dict
-
-    cfg = dictconfig_to_dict(cast(Any, cfg))
     if cfg.get("save_iterations") is not None:
         check_whole("save_iterations", cfg["save_iterations"], 1)
     file = _checkpoint_named(cfg["resume"]) if cfg.get("resume") else None

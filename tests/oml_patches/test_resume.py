@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from omegaconf import OmegaConf
 from oml.lightning.pipelines import train as pipeline
 from oml.lightning.pipelines.train import extractor_training_pipeline
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -61,7 +60,7 @@ def test_save_iterations_is_checked(value: Any):
 def test_without_a_last_checkpoint_the_training_starts_afresh_and_says_so(
     in_tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    assert with_checkpoint(OmegaConf.create({"resume": "last"}))["resume"] is None
+    assert with_checkpoint({"resume": "last"})["resume"] is None
     assert "starts afresh" in caplog.text and str(in_tmp_path / "checkpoints" / "last.ckpt") in caplog.text
 
 
