@@ -34,7 +34,8 @@ def train(variant: str, overrides: list[str], folder: Path) -> Path:
     cfg = with_absolute_paths(compose("irt/train_demo", [f"irt/variant={variant}", *overrides]))
     say(f"Training {variant.upper()}: {cfg.iterations} iterations")
     best = folder / "checkpoints" / "best.ckpt"
-    best.unlink(missing_ok=True)  # Lightning would keep it and write best-v1.ckpt
+    for of_an_earlier_demo in (best, best.with_name("last.ckpt")):  # they would be kept under other names
+        of_an_earlier_demo.unlink(missing_ok=True)
     with in_folder(folder), without_config_dump():
         extractor_training_pipeline(cfg)
     return best

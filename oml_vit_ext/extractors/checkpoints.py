@@ -88,14 +88,14 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
             stacklevel=2,
         )
     try:
-        with _READING, torch.serialization.safe_globals([argparse.Namespace, *_path_classes()]):
+        with _READING, torch.serialization.safe_globals([argparse.Namespace, *path_classes()]):
             content = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
     except pickle.UnpicklingError as error:
         if "weights_only" not in str(error).lower():
             raise RuntimeError(f"weights {str(path)!r} is not a checkpoint of torch ({error}).") from error
         raise RuntimeError(
             f"weights {str(path)!r} hold more than tensors, so reading them could run any code. If you trust the "
-            f"file, pass allow_pickle=True (in YAML: allow_pickle: true). Reason: {_first_reason(error)}"
+            f"file, pass allow_pickle=True (in YAML: allow_pickle: true). Reason: {first_reason(error)}"
         ) from error
     except Exception as error:  # a damaged file can fail in any way
         raise RuntimeError(
@@ -109,13 +109,15 @@ def _torch_version() -> tuple[int, int]:
     return int(major), int(re.match(r"\d+", minor)[0])  # type: ignore[index]
 
 
-def _path_classes() -> list[Any]:
+def path_classes() -> list[Any]:
+    """What OML's checkpoints hold beyond plain data, for ``torch.serialization.safe_globals``."""
     classes: list[Any] = [pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath]
     # pathlib is a package since Python 3.13, and files written there name the classes by their new home.
     return classes + [(cls, f"pathlib._local.{cls.__name__}") for cls in classes]
 
 
-def _first_reason(error: Exception) -> str:
+def first_reason(error: Exception) -> str:
+    """What ``torch.load(weights_only=True)`` refused."""
     found = re.search(r"GLOBAL ([\w.]+)|WeightsUnpickler error: ([^\n]+)", str(error))
     return next((g for g in found.groups() if g), "unknown") if found else "unknown"
 

@@ -16,6 +16,7 @@ from oml_vit_ext.oml_patches.freezing import freeze_in_training
 from oml_vit_ext.oml_patches.image_reader import read_all_upright, read_upright_where_asked
 from oml_vit_ext.oml_patches.lonely_queries import warn_of_lonely_queries
 from oml_vit_ext.oml_patches.new_transforms import take_new_transforms
+from oml_vit_ext.oml_patches.resume import resume_trainings
 from oml_vit_ext.oml_patches.sampler_epochs import introduce_samplers
 from oml_vit_ext.oml_patches.strict_arguments import build_losses_strictly, build_samplers_strictly
 
@@ -44,6 +45,7 @@ def apply(
         "image_reader": read_upright_where_asked,
         "lonely_queries": warn_of_lonely_queries,
         "new_transforms": take_new_transforms,
+        "resume": resume_trainings,
         "embedding_loader": lambda: validate_on_embeddings(our_postprocessors),
     }
     unwanted = {name.strip() for name in os.environ.get(WITHOUT, "").split(",")} - {""}

@@ -1,0 +1,65 @@
+"""Checkpoints of trainings on disk: written as a whole or not at all, read without running what is in them."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from oml_vit_ext.common.files import replaced
+from oml_vit_ext.extractors.checkpoints import first_reason, path_classes
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Lightning's way to read and write checkpoints, which by itself leaves half a file when it is interrupted."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write under a temporary name, flush, rename.
+
+        Raises:
+            OSError: It could not be written; what was there before is untouched.
+        """
+        path = Path(path)
+        try:
+            with replaced(path) as unfinished, open(unfinished, "wb") as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as RuntimeError
+            kept = "the one that was there before is whole" if path.is_file() else "nothing was there before"
+            raise OSError(f"Checkpoint {str(path)!r} could not be written, {kept}: {_first_line(error)}") from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = lambda storage, _: storage) -> dict[str, Any]:
+        return read_checkpoint(Path(path), map_location=map_location)
+
+
+def read_checkpoint(path: Path, **options: Any) -> dict[str, Any]:
+    """What a training has written, with ``torch.load(weights_only=True)``.
+
+    Args:
+        path: The file.
+        options: Of ``torch.load``. With ``mmap=True`` tensors stay on disk, so that a look is cheap.
+
+    Raises:
+        RuntimeError: The file is damaged, or holds more than tensors and plain data.
+    """
+    try:
+        with zipfile.ZipFile(path) as parts:  # torch writes check sums, but does not compare them
+            if damaged := parts.testzip():
+                raise RuntimeError(f"the check sum of its part {damaged!r} is wrong")
+        with torch.serialization.safe_globals(path_classes()):
+            return torch.load(path, weights_only=True, **options)
+    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        if "weights_only" in str(error):
+            reason = f"holds more than tensors and plain data ({first_reason(error)}): reading it could run any code"
+        else:
+            reason = f"is damaged or no checkpoint ({_first_line(error)})"
+        others = sorted(p.name for p in path.parent.glob("[!.]*.ckpt") if p != path)
+        advice = f"beside it: {', '.join(others)}" if others else "there is no other one beside it"
+        raise RuntimeError(f"Checkpoint {str(path)!r} {reason}; {advice}.") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
