@@ -52,7 +52,10 @@ def relative_to_root(path: Path | str, root: Path | str) -> str:
     base = os.path.abspath(root)
     full = os.path.abspath(os.path.join(base, path))
     if os.path.commonpath([base, full]) != base or full == base:
-        raise ValueError(f"The image {str(path)!r} lies outside the root {base!r} of the index: expected it below.")
+        raise ValueError(
+            f"The image {str(path)!r} lies outside the root {base!r} of the index, expected it below. "
+            f"If the images have moved, open the index with root=, the folder where they are now."
+        )
     return Path(os.path.relpath(full, base)).as_posix()
 
 
@@ -65,8 +68,8 @@ def parse_box(box: str) -> Box | None:
 
 
 def _from_frame(df: pd.DataFrame, root: Path) -> pd.DataFrame:
-    if list(df.columns) == COLUMNS:
-        return df.reset_index(drop=True)  # already listed
+    if set(COLUMNS) <= set(df.columns):
+        return df[COLUMNS].reset_index(drop=True)  # already listed
     if PATHS_COLUMN not in df:
         raise ValueError(f"The dataframe has the columns {list(map(str, df))}, expected {PATHS_COLUMN!r} among them.")
     given = [column for column in _BOX_COLUMNS if column in df]
@@ -85,7 +88,7 @@ def _from_frame(df: pd.DataFrame, root: Path) -> pd.DataFrame:
 
 
 def _table(paths: list[str], boxes: list[str], labels: list[str], root: Path) -> pd.DataFrame:
-    stamps = {path: _stamp(root / path) for path in paths}
+    stamps = {path: file_stamp(root / path) for path in paths}
     keys = [f"{path}#{box}" if box else path for path, box in zip(paths, boxes, strict=True)]
     # As objects: pandas' own strings cannot hold names of files that are no UTF-8.
     texts = pd.DataFrame({"key": keys, "path": paths, "box": boxes, "label": labels}, dtype=object)
@@ -99,7 +102,8 @@ def _table(paths: list[str], boxes: list[str], labels: list[str], root: Path) ->
     return table
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in ns; -1 for a file that does not exist."""
     try:
         stat = path.stat()
     except OSError:
