@@ -3,6 +3,9 @@
     python examples/search.py index photos --to photo_index           # the bundled model; again: only what is new
     python examples/search.py query cat.jpg --index photo_index -k 5  # a table, and a picture of the five nearest
 
+    python examples/search.py sync photos --index photo_index         # as the folder is now: what is gone leaves
+    python examples/search.py remove cat/1.jpg --index photo_index    # by name, as a query prints it
+
     # your own model, an approximate index for millions of images, one of 8 shards
     python examples/search.py index photos --to shard_0 --config-name irt/predict_sop checkpoint=best.ckpt \\
         --faiss IVF4096,PQ48np --shard 0/8 --device cuda --num-workers 16
@@ -44,6 +47,7 @@ from oml_vit_ext.retrieval import (
     rerank_hits,
     search_shards,
 )
+from oml_vit_ext.retrieval.engines import check_fillable
 from search_pictures import draw_hits
 from tools.absolute_paths import with_absolute_paths
 
@@ -62,12 +66,40 @@ def make_index(args: argparse.Namespace) -> None:
             embedder = embedder_of(args)
             index = SearchIndex(args.root or args.images, embedder.fingerprint, args.faiss, embedder.config)
         images = shard_of(list_images(args.images, index.root), args.shard)
+        if not args.predictions:
+            check_fillable(embedder.fingerprint.width, index.index, len(set(index.images.key) | set(images.key)))
         if args.predictions:
             report = add_predictions(index, args.predictions, embedder)
         else:
             report = add_in_parts(index, images, embedder, args.save_every, folder)
         index.save(folder)
     print(f"{report}\n{folder}: {len(index)} images, index {index.index}")
+    n_gone = sum(not (index.root / path).exists() for path in index.images.path)
+    if n_gone:
+        print(f"{n_gone} images of the index are gone: python examples/search.py sync --index {args.to}")
+
+
+def sync_index(args: argparse.Namespace) -> None:
+    """Make an index hold exactly what its folder of images holds now."""
+    folder = args.index.absolute()
+    with locked(folder):
+        index = SearchIndex.load(folder, root=args.root)
+        source = args.images or index.root
+        embedder = index.embedder(trust_weights=args.trust_weights, **model_settings(args))
+        shard = None if args.shard == "0/1" else shard_of(list_images(source, index.root), args.shard)
+        report = index.sync(source if shard is None else shard, embedder, verbose=True)
+        index.save(folder)
+    print(f"{report}\n{folder}: {len(index)} images, index {index.index}")
+
+
+def remove_images(args: argparse.Namespace) -> None:
+    """Take images out of an index by name; the files stay."""
+    folder = args.index.absolute()
+    with locked(folder):
+        index = SearchIndex.load(folder)
+        n_removed = index.remove(args.images)
+        index.save(folder)
+    print(f"{n_removed} removed\n{folder}: {len(index)} images, index {index.index}")
 
 
 def add_in_parts(index: SearchIndex, images: pd.DataFrame, embedder: Embedder, size: int, folder: Path) -> AddReport:
@@ -102,7 +134,7 @@ def answer(args: argparse.Namespace) -> None:
         raise SystemExit(f"--rerank is {args.rerank}, expected at least 2 hits, or 0 for none.")
     if args.rerank and not args.reranker:
         raise SystemExit("--rerank needs --reranker, a config with a postprocessor: e.g. stir/validate_reranker_sop.")
-    shards = [SearchIndex.load(folder, mmap=args.mmap) for folder in args.index]
+    shards = [SearchIndex.load(folder, root=args.root, mmap=args.mmap) for folder in args.index]
     embedder = shards[0].embedder(trust_weights=args.trust_weights, **model_settings(args))
     for shard in shards:
         shard.check_model(embedder.fingerprint, "the query")
@@ -176,13 +208,22 @@ def parse_args() -> argparse.Namespace:
     query = commands.add_parser("query", help="find the images nearest to others")
     query.add_argument("images", type=Path, nargs="+", help="image files")
     query.add_argument("--index", type=Path, nargs="+", required=True, help="folder of the index, or of all its shards")
+    query.add_argument("--root", type=Path, help="where the images of the index are now, if they have moved")
     query.add_argument("-k", type=int, default=5, help="hits per query (default: %(default)s)")
     query.add_argument("--search-params", default="", help="of an approximate index, e.g. nprobe=16 or efSearch=64")
     query.add_argument("--mmap", action="store_true", help="leave the index on disk")
     query.add_argument("--rerank", type=int, default=0, metavar="N", help="re-rank the first N hits")
     query.add_argument("--reranker", metavar="CONFIG", help="with a postprocessor, e.g. stir/validate_reranker_sop")
     query.add_argument("--picture", type=Path, default=Path("outputs/search.png"), help="default: %(default)s")
-    for command in (index, query):
+    sync = commands.add_parser("sync", help="bring an index up to date: new, changed, renamed and deleted images")
+    sync.add_argument("images", type=Path, nargs="?", help="folder of images (default: the root of the index)")
+    sync.add_argument("--index", type=Path, required=True, help="folder of the index")
+    sync.add_argument("--root", type=Path, help="where the images of the index are now, if they have moved")
+    sync.add_argument("--shard", default="0/1", help="i/n: the index holds only part i of n (default: all)")
+    remove = commands.add_parser("remove", help="take images out of an index by name; the files stay")
+    remove.add_argument("images", nargs="+", help="as a query prints them, below the root; or absolute")
+    remove.add_argument("--index", type=Path, required=True, help="folder of the index")
+    for command in (index, query, sync):
         command.add_argument("--device", help="cpu or cuda (default: the GPU if there is one)")
         command.add_argument("--batch-size", type=int, default=64, help="images at once (default: %(default)s)")
         command.add_argument("--num-workers", type=int, default=0, help="processes that read (default: %(default)s)")
@@ -200,7 +241,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     try:
-        {"index": make_index, "query": answer}[args.command](args)
+        {"index": make_index, "query": answer, "sync": sync_index, "remove": remove_images}[args.command](args)
     except (ValueError, RuntimeError, OSError, HydraException) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
 

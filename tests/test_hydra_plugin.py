@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers import ROOT
+
 OML_SCRIPT = """
 import hydra
 from oml.registry.losses import get_criterion_by_cfg
@@ -19,6 +21,33 @@ def main(cfg):
     print("built", *(type(part).__name__ for part in built))
 
 main()
+"""
+
+# OML only where it is needed: first a module that imports the registries in its middle, then workers that import it.
+LATE_SCRIPT = """
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+import sys
+import hydra
+from joblib import Parallel, delayed
+from omegaconf import OmegaConf
+
+def job(part):
+    early = "oml" in sys.modules
+    from oml.datasets.images import ImageBaseDataset
+    from oml.registry.losses import get_criterion_by_cfg
+    return early, type(get_criterion_by_cfg(part)).__name__
+
+@hydra.main(config_path=".", config_name="config", version_base="1.1")
+def main(cfg):
+    part = OmegaConf.to_container(cfg.criterion)
+    print("joblib", Parallel(2)(delayed(job)(part) for _ in range(2))[0])
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        print("spawn", pool.submit(job, part).result())
+    print("main", job(part))
+
+if __name__ == "__main__":
+    main()
 """
 
 OTHER_SCRIPT = """
@@ -74,8 +103,25 @@ def test_other_hydra_applications_import_nothing_of_ours(tmp_path: Path):
     assert "imported []" in _run(OTHER_SCRIPT, tmp_path)
 
 
+def test_names_and_configs_are_there_wherever_oml_is_imported_late(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text(
+        "defaults: [{criterion: irt}, _self_]\ncriterion: {args: {memory_size: 10}}\n"
+    )
+    printed = _run(LATE_SCRIPT, tmp_path)
+    for process in ("joblib", "spawn", "main"):
+        assert f"{process} (False, 'IRTLoss')" in printed
+
+
+def test_applications_without_oml_do_not_list_our_configs(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text("defaults: [optional criterion: none_of_them, _self_]\nseed: 1\n")
+    script = OTHER_SCRIPT.replace("config_path=None", 'config_path=".", config_name="config"')
+    printed = _run(script, tmp_path, "--help")
+    assert "seed: 1" in printed and "criterion" not in printed
+    assert "imported []" in _run(script, tmp_path)
+
+
 @pytest.mark.parametrize("already", [False, True])
-def test_the_search_path_grows_only_beside_oml(already: bool, monkeypatch: pytest.MonkeyPatch):
+def test_the_search_path_names_the_package_only_beside_oml(already: bool, monkeypatch: pytest.MonkeyPatch):
     from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 
     from hydra_plugins.oml_vit_ext import OMLViTExtSearchPath
@@ -84,4 +130,5 @@ def test_the_search_path_grows_only_beside_oml(already: bool, monkeypatch: pytes
         monkeypatch.delitem(sys.modules, "oml")
     search_path = ConfigSearchPathImpl()
     OMLViTExtSearchPath().manipulate_search_path(search_path)
-    assert [e.path for e in search_path.get_path()] == (["pkg://oml_vit_ext.configs"] if already else [])
+    (element,) = search_path.get_path()
+    assert element.path == ("pkg://oml_vit_ext.configs" if already else f"oml-vit-ext://{ROOT / 'configs'}")

@@ -63,7 +63,8 @@ def test_the_wheel_holds_configs_and_plugin_but_no_demo(built: Path):
 
 def test_every_module_is_in_the_wheel(built: Path):
     names = set(zipfile.ZipFile(next(built.glob("*.whl"))).namelist())
-    assert {str(p.relative_to(ROOT)) for p in (ROOT / "oml_vit_ext").rglob("*.py")} <= names
+    modules = [*(ROOT / "oml_vit_ext").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")]
+    assert {str(path.relative_to(ROOT)) for path in modules} <= names
 
 
 def test_the_sdist_holds_the_demo(built: Path):

@@ -155,6 +155,32 @@ def empty_index(dim: int, index: str) -> Any:
         ) from error
 
 
+def check_fillable(dim: int, index: str, n_rows: int | None = None) -> None:
+    """Try a factory string before the work that fills it.
+
+    Raises:
+        ValueError: As :func:`empty_index`; no rows can be added to such an index; or it needs more than the ``n_rows``
+            of the gallery to be trained.
+    """
+    built = empty_index(dim, index)
+    try:
+        if re.search(r"(^|,)IDMap", index):
+            raise RuntimeError("IDMap expects a number with each row, and here their order is their number")
+        if built.is_trained:
+            built.add(np.ones((1, dim), dtype=np.float32))
+    except RuntimeError as error:
+        raise ValueError(
+            f"index {index!r} cannot be filled: {reason(error)}. Expected a faiss factory string, e.g. {_EXAMPLES}."
+        ) from error
+    bits = [int(found or 8) for found in re.findall(r"PQ\d+(?:x(\d+))?", index)]
+    least = 0 if built.is_trained else max([_n_lists(built), *(2**b for b in bits)])
+    if n_rows is not None and n_rows < least:
+        raise ValueError(
+            f"index {index!r} cannot be trained on a gallery of {n_rows} rows of dimension {dim}, expected at least "
+            f"{least}. Use a smaller index, or 'Flat'."
+        )
+
+
 def train_index(index: Any, gallery: Rows, name: str, *, verbose: bool) -> None:
     """Train on all rows of the gallery, or on a random sample as large as faiss makes use of."""
     if index.is_trained:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from helpers import ROOT
 from oml_vit_ext.extractors import IRTExtractor
 from oml_vit_ext.reranking import STIRSiamese
-from oml_vit_ext.retrieval import Hit, rerank_hits
+from oml_vit_ext.retrieval import Hit, SearchIndex, rerank_hits
 
 
 def _search(*arguments: str) -> str:
@@ -101,6 +102,27 @@ def test_hits_are_reranked_by_stir(
     assert paths(plain) != paths(reranked)  # a random re-ranker
 
 
+def test_an_index_is_synced_and_images_removed(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(folder / "photos/noto", photos)
+    names = sorted(path.name for path in photos.iterdir())
+    monkeypatch.chdir(tmp_path)
+    _search("index", "photos", "--to", "kept", "--device", "cpu")
+    (photos / names[0]).rename(photos / "renamed.jpg")
+    (photos / names[1]).unlink()
+    assert "2 images of the index are gone" in _search("index", "photos", "--to", "kept", "--device", "cpu")
+    (photos / names[2]).unlink()
+    assert ", 3 removed" in _search("sync", "--index", "kept", "--device", "cpu")
+    assert "1 removed" in _search("remove", "renamed.jpg", "--index", "kept")
+    assert sorted(SearchIndex.load("kept").images.path) == names[3:]
+    (tmp_path / "moved").mkdir()
+    photos.rename(tmp_path / "moved/photos")
+    synced = _search("sync", "--index", "kept", "--root", "moved/photos", "--shard", "0/1", "--device", "cpu")
+    assert f"1 added, 0 changed, {len(names) - 3} unchanged" in synced
+    with pytest.raises(SystemExit, match=r"Unknown image of the index 'cat\.png'"):
+        _search("remove", "cat.png", "--index", "kept")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -109,6 +131,7 @@ def test_hits_are_reranked_by_stir(
         (["query", "photos/broken.png", "--index", "photos"], "is not an index"),
         (["query", "photos/broken.png", "--index", "shard_0", "--rerank", "1"], "--rerank is 1"),
         (["query", "photos/broken.png", "--index", "shard_0", "--rerank", "9"], "--rerank needs --reranker"),
+        (["index", "photos", "--to", "x", "--faiss", "IVF999,Flat"], "cannot be trained on a gallery of 41 rows"),
         (["index", "photos", "--to", "x", "--shard", "2/2"], "--shard is '2/2'"),
         (["index", "photos", "--to", "x", "--config-name", "irt/predict_sopp"], "Cannot find primary config"),
         (["index", "nowhere", "--to", "x"], "'nowhere' does not exist"),

@@ -19,12 +19,13 @@ from tqdm.auto import tqdm
 
 from oml_vit_ext.common.arrays import Box, Floats
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-from oml_vit_ext.retrieval.index.model_config import with_absolute_files
+from oml_vit_ext.retrieval.index.model_config import plain, with_absolute_files
 from oml_vit_ext.retrieval.old_names import OldBatchNames, OldEmbedderNames
 from oml_vit_ext.transforms.compose import as_known_compose
 from oml_vit_ext.transforms.upright import reader_for
 
 _Item = tuple[int, Tensor | None, str]
+_Packed = tuple[Tensor, list[tuple[int, torch.Size | None, str]]]  # all values of a batch, and what they belong to
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Embedder(OldEmbedderNames):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.extractor = extractor.to(self.device).eval()
         self.transform = as_known_compose(transform)
-        self.config = None if config is None else dict(config)
+        self.config = None if config is None else plain(config)
         self.batch_size = batch_size
         self.num_workers = num_workers
 
@@ -94,11 +95,12 @@ class Embedder(OldEmbedderNames):
             transform=self.transform,
             f_imread=reader_for(self.transform),
         )
-        loader: DataLoader[_Item] = DataLoader(
-            _Readable(images), batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=list
+        loader: DataLoader[Any] = DataLoader(
+            _Readable(images), batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=_pack
         )
         with tqdm(total=len(paths), desc="Embedding images", unit=" images", disable=not verbose) as bar:
-            for batch in loader:
+            for packed in loader:
+                batch = _unpack(packed)
                 yield self._embed_batch(batch)
                 bar.update(len(batch))
 
@@ -157,3 +159,16 @@ class _Readable(Dataset[_Item]):
             return item, torch.as_tensor(self._images[item][self._images.input_tensors_key]), ""
         except Exception as error:  # decoders raise whatever they like on broken files
             return item, None, f"{type(error).__name__}: {error}".rstrip(".")
+
+
+def _pack(items: list[_Item]) -> _Packed:
+    """One tensor for a batch: every tensor that a worker sends takes a file descriptor until it is used."""
+    values = [tensor.reshape(-1) for _, tensor, _ in items if tensor is not None]
+    shapes = [(position, None if tensor is None else tensor.shape, reason) for position, tensor, reason in items]
+    return torch.cat(values) if values else torch.empty(0), shapes
+
+
+def _unpack(packed: _Packed) -> list[_Item]:
+    values, shapes = packed
+    parts = iter(values.split([shape.numel() for _, shape, _ in shapes if shape is not None]))
+    return [(i, None if shape is None else next(parts).view(shape), reason) for i, shape, reason in shapes]

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from torch import Tensor
 
 from oml_vit_ext.common.arrays import Floats
+from oml_vit_ext.common.files import stamp
+from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.retrieval.index.content import digests, is_gone
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-from oml_vit_ext.retrieval.index.image_list import list_images, parse_box
-from oml_vit_ext.retrieval.index.model_config import check_runs_no_code
+from oml_vit_ext.retrieval.index.image_list import list_images, parse_box, relative_to_root
+from oml_vit_ext.retrieval.index.model_config import check_runs_no_code, plain
 from oml_vit_ext.retrieval.old_names import OldIndexNames, takes_descriptors
 from oml_vit_ext.retrieval.rows import Embeddings, Rows
 
 _EMBEDDED_AT_ONCE = 16_384  # images between two writes to the store
+_COMPARED_NAMES = 10_000  # in order to name the nearest one
 
 
 class Hit(NamedTuple):
@@ -34,12 +40,14 @@ class Hit(NamedTuple):
 
 @dataclass
 class AddReport:
-    """What became of the images given to ``add``; reports can be summed."""
+    """What became of the images given to ``add`` or ``sync``; reports can be summed."""
 
     added: int = 0
     changed: int = 0
     unchanged: int = 0
     broken: list[tuple[str, str]] = field(default_factory=list)  # path, reason
+    renamed: int = 0
+    removed: int = 0
 
     def __add__(self, other: AddReport) -> AddReport:
         return AddReport(
@@ -47,10 +55,13 @@ class AddReport:
             self.changed + other.changed,
             self.unchanged + other.unchanged,
             self.broken + other.broken,
+            self.renamed + other.renamed,
+            self.removed + other.removed,
         )
 
     def __str__(self) -> str:
         counts = f"{self.added} added, {self.changed} changed, {self.unchanged} unchanged, {len(self.broken)} broken"
+        counts += "".join(f", {n} {what}" for n, what in ((self.renamed, "renamed"), (self.removed, "removed")) if n)
         return "\n".join([counts, *(f"  broken: {path}: {reason}" for path, reason in self.broken)])
 
 
@@ -66,10 +77,13 @@ class ImageIndex(OldIndexNames, ABC):
     def __init__(self, root: Path | str, fingerprint: Fingerprint, config: Mapping[str, Any] | None) -> None:
         self.root = Path(root).absolute()
         self.fingerprint = fingerprint
-        self.config = config
+        self.config = None if config is None else plain(config)
 
     def add(self, source: Path | str | pd.DataFrame, embedder: Embedder, *, verbose: bool = False) -> AddReport:
-        """Embed and add the images that are new or have changed since (by size or time of the file).
+        """Embed and add the images that are new or have changed since (by size and time of the file, then content).
+
+        With a folder, images of the index below it whose files are gone leave; a file that was renamed keeps its
+        embedding.
 
         Args:
             source: A folder below the root, a dataframe of OML, or a part of what ``list_images`` returns.
@@ -82,27 +96,35 @@ class ImageIndex(OldIndexNames, ABC):
         Raises:
             ValueError: Another model than the index's; no image could be read; or as ``list_images``.
         """
-        self.check_model(embedder.fingerprint, "the images")
-        images = list_images(source, self.root)
-        report = AddReport()
-        if len(images) == 0:
-            return report
-        known = self._stamps(images.key.tolist())
-        stamps = [known.get(key) for key in images.key]
-        same = np.array(
-            [old == now for old, now in zip(stamps, zip(images["size"], images.mtime_ns, strict=True), strict=True)]
-        )
-        report.unchanged = int(same.sum())
-        todo = images[~same].reset_index(drop=True)
-        for start in range(0, len(todo), _EMBEDDED_AT_ONCE):
-            report += self._add_part(todo[start : start + _EMBEDDED_AT_ONCE].reset_index(drop=True), embedder, verbose)
-        report.changed = sum(old is not None for old, s in zip(stamps, same, strict=True) if not s)
-        report.changed -= sum(known.get(key) is not None for key, _ in report.broken)
-        report.added -= report.changed
-        if len(report.broken) == len(images):
-            path, reason = report.broken[0]
-            raise ValueError(f"None of the {len(images)} images can be used; the first, {path!r}: {reason}.")
-        return report
+        return self._update(source, embedder, verbose, exactly=False)
+
+    def sync(self, source: Path | str | pd.DataFrame, embedder: Embedder, *, verbose: bool = False) -> AddReport:
+        """Make the index hold exactly what ``source`` lists and can be read: as :meth:`add`, and all others leave.
+
+        With a folder below the root, only what the index holds of that folder changes; with a dataframe, everything.
+        Arguments, returns and errors as for :meth:`add`; after an error, nothing has left.
+        """
+        return self._update(source, embedder, verbose, exactly=True)
+
+    def remove(self, paths: Path | str | Iterable[Path | str]) -> int:
+        """Take images out by their paths, absolute or below the root, with all their boxes; the files stay.
+
+        Returns:
+            How many entries left.
+
+        Raises:
+            ValueError: An image is not in the index. Nothing is removed then.
+        """
+        given = [paths] if isinstance(paths, (str, Path)) else list(paths)
+        wanted = [relative_to_root(path, self.root) for path in given]
+        images = self.images
+        present = set(images.path)
+        for path in wanted:
+            if path not in present:
+                raise ValueError(unknown_name("image of the index", path, images.path[:_COMPARED_NAMES]))
+        keys = images.key[images.path.isin(wanted)].tolist()
+        self._drop(keys)
+        return len(keys)
 
     @takes_descriptors
     def add_embeddings(
@@ -124,7 +146,7 @@ class ImageIndex(OldIndexNames, ABC):
         if len(rows) != len(images):
             raise ValueError(f"There are {len(rows)} embeddings for {len(images)} images: expected one each.")
         known = self._stamps(images.key.tolist())
-        self._store(images, rows.block(0, len(rows)))
+        self._store(images.assign(digest=""), rows.block(0, len(rows)))
         return AddReport(added=len(images) - len(known), changed=len(known))
 
     def search_images(
@@ -171,13 +193,100 @@ class ImageIndex(OldIndexNames, ABC):
     def search(self, embeddings: Embeddings, k: int = 10, *, search_params: str = "") -> list[list[Hit]]:
         """The ``k`` nearest images for each embedding ``(n, dim)``, nearest first; fewer if the index is smaller."""
 
+    @property
     @abstractmethod
-    def _stamps(self, keys: list[str]) -> Mapping[str, tuple[int, int]]:
-        """Size and time of the files, as stored, of those of ``keys`` that the index holds."""
+    def images(self) -> pd.DataFrame:
+        """The images, with the columns of ``list_images`` and ``digest``, of the file's content."""
+
+    @abstractmethod
+    def _stamps(self, keys: list[str]) -> Mapping[str, tuple[int, int, str]]:
+        """Size, time and content of the files, as stored, of those of ``keys`` that the index holds."""
+
+    @abstractmethod
+    def _embeddings_of(self, keys: list[str]) -> Floats:
+        """Stored embeddings ``(len(keys), dim)``; the index holds all the keys."""
+
+    @abstractmethod
+    def _drop(self, keys: list[str]) -> None:
+        """Take entries out; the index holds all the keys."""
 
     @abstractmethod
     def _store(self, images: pd.DataFrame, embeddings: Floats) -> None:
         """Add rows, or replace those whose key is there already."""
+
+    def _update(
+        self, source: Path | str | pd.DataFrame, embedder: Embedder, verbose: bool, *, exactly: bool
+    ) -> AddReport:
+        self.check_model(embedder.fingerprint, "the images")
+        images = list_images(source, self.root)
+        report = AddReport()
+        if len(images) == 0:
+            return report
+        known = self._stamps(images.key.tolist())
+        now = zip(images.key, images["size"], images.mtime_ns, strict=True)
+        same = np.array([known.get(key, ())[:2] == (size, time) for key, size, time in now])
+        report.unchanged = int(same.sum())
+        left = self._left(source, images, exactly)
+        todo = images[~same].reset_index(drop=True)
+        taken_over = self._take_over(todo, known, left, report)
+        todo = todo[~taken_over].reset_index(drop=True)
+        for start in range(0, len(todo), _EMBEDDED_AT_ONCE):
+            report += self._add_part(todo[start : start + _EMBEDDED_AT_ONCE].reset_index(drop=True), embedder, verbose)
+        no_longer_read = [key for key, _ in report.broken if key in known]
+        report.changed = sum(key in known for key in todo.key) - len(no_longer_read)
+        report.added -= report.changed
+        if len(report.broken) == len(images):
+            path, reason = report.broken[0]
+            raise ValueError(f"None of the {len(images)} images can be used; the first, {path!r}: {reason}.")
+        leaving = [*left.key, *(no_longer_read if exactly else [])]
+        if leaving:
+            self._drop(leaving)
+        report.removed = len(leaving) - report.renamed
+        return report
+
+    def _left(self, source: Path | str | pd.DataFrame, images: pd.DataFrame, exactly: bool) -> pd.DataFrame:
+        """What the index holds of the source, but is no longer listed there."""
+        if isinstance(source, pd.DataFrame) and not exactly:
+            return pd.DataFrame({column: [] for column in ("key", "path", "box", "size", "digest")})
+        held = self.images
+        if isinstance(source, pd.DataFrame):
+            return held[~held.key.isin(images.key)]
+        folder = os.path.relpath(os.path.abspath(source), self.root)
+        below = "" if folder == "." else f"{Path(folder).as_posix()}/"
+        listed = set(images.path)
+        left = [
+            path.startswith(below) and path not in listed and (exactly or is_gone(self.root / path))
+            for path in held.path
+        ]
+        return held[np.array(left, dtype=bool)]
+
+    def _take_over(
+        self, todo: pd.DataFrame, known: Mapping[str, tuple[int, int, str]], left: pd.DataFrame, report: AddReport
+    ) -> NDArray[np.bool_]:
+        """Give images whose content is in the index already, under another name or time, the embedding from there."""
+        renamed = {(d, box): key for d, box, key in zip(left.digest, left.box, left.key, strict=True) if d}
+        sizes = {int(size) for size in left["size"]}
+        maybe = [
+            i
+            for i, (key, size) in enumerate(zip(todo.key, todo["size"], strict=True))
+            if int(size) in sizes or (key in known and known[key][0] == size and known[key][2])
+        ]
+        donors: dict[int, str] = {}
+        found = digests([self.root / todo.path[i] for i in maybe])
+        for i, digest in zip(maybe, found, strict=True):
+            key = todo.key[i]
+            if digest and key in known and known[key][2] == digest:
+                donors[i] = key
+            elif digest and key not in known and (digest, todo.box[i]) in renamed:
+                donors[i] = renamed.pop((digest, todo.box[i]))
+        if donors:
+            content = dict(zip(maybe, found, strict=True))
+            rows = todo.iloc[list(donors)].assign(digest=[content[i] for i in donors]).reset_index(drop=True)
+            self._store(rows, self._embeddings_of(list(donors.values())))
+        n_same = sum(todo.key[i] == donor for i, donor in donors.items())
+        report.unchanged += n_same
+        report.renamed = len(donors) - n_same
+        return np.isin(np.arange(len(todo)), list(donors))
 
     def _add_part(self, images: pd.DataFrame, embedder: Embedder, verbose: bool) -> AddReport:
         report = AddReport()
@@ -190,9 +299,17 @@ class ImageIndex(OldIndexNames, ABC):
             parts.append(batch.embeddings)
             report.broken.extend((str(images.key[position]), reason) for position, reason in batch.broken)
         if positions:
-            self._store(images.iloc[positions].reset_index(drop=True), np.concatenate(parts))
+            embedded = images.iloc[positions].reset_index(drop=True)
+            self._store(embedded.assign(digest=self._digests(embedded)), np.concatenate(parts))
         report.added = len(positions)
         return report
+
+    def _digests(self, images: pd.DataFrame) -> list[str]:
+        """Of the content that was embedded: empty for a file that has changed meanwhile."""
+        paths = [self.root / path for path in images.path]
+        stamps = zip(images["size"], images.mtime_ns, strict=True)
+        found = zip(digests(paths), paths, stamps, strict=True)
+        return [digest if stamp(path) == known else "" for digest, path, known in found]
 
     def _checked(self, embeddings: Embeddings, k: int = 1) -> Rows:
         if isinstance(embeddings, (np.ndarray, Tensor)) and embeddings.ndim == 1:

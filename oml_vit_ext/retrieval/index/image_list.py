@@ -53,7 +53,10 @@ def relative_to_root(path: Path | str, root: Path | str) -> str:
     base = os.path.abspath(root)
     full = os.path.abspath(os.path.join(base, path))
     if os.path.commonpath([base, full]) != base or full == base:
-        raise ValueError(f"The image {str(path)!r} lies outside the root {base!r} of the index: expected it below.")
+        raise ValueError(
+            f"The image {str(path)!r} lies outside the root {base!r} of the index, expected it below. "
+            f"If the images have moved, open the index with root=, the folder where they are now."
+        )
     return Path(os.path.relpath(full, base)).as_posix()
 
 
@@ -66,8 +69,8 @@ def parse_box(box: str) -> Box | None:
 
 
 def _from_frame(df: pd.DataFrame, root: Path) -> pd.DataFrame:
-    if list(df.columns) == COLUMNS:
-        return df.reset_index(drop=True)  # already listed
+    if set(COLUMNS) <= set(df.columns):
+        return df[COLUMNS].reset_index(drop=True)  # already listed
     if PATHS_COLUMN not in df:
         raise ValueError(f"The dataframe has the columns {list(map(str, df))}, expected {PATHS_COLUMN!r} among them.")
     given = [column for column in _BOX_COLUMNS if column in df]

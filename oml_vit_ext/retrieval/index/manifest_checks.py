@@ -36,8 +36,8 @@ def check_manifest(content: Mapping[str, Any]) -> None:
     for part in content["parts"]:
         if not isinstance(part, list) or len(part) != 2 or not all(_is_listed(name, content) for name in part):
             raise ValueError(f"parts holds {part!r:.80}, expected two of its files.")
-    if not content["parts"]:
-        raise ValueError("parts is empty, expected at least one.")
+    if not content["parts"] and content["n_images"]:
+        raise ValueError(f"parts is empty, expected those of {content['n_images']} images.")
     if content["faiss_file"] and not _is_listed(content["faiss_file"], content):
         raise ValueError(f"faiss_file is {content['faiss_file']!r:.80}, expected one of its files.")
 

@@ -9,12 +9,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex
+from oml_vit_ext.retrieval.index.model_config import plain
+from oml_vit_ext.retrieval.index.table import STORED
 from oml_vit_ext.retrieval.old_names import takes_descriptors
 from oml_vit_ext.retrieval.rows import Embeddings
 from oml_vit_ext.retrieval.search_params import parse_search_params
@@ -23,6 +26,10 @@ _MESSAGE_BYTES = 4_000_000  # a message to the server may have 64 MB
 _LONGEST_TEXT = 65_535  # bytes; Milvus' own limit for VARCHAR
 _MOST_HITS = 16_384  # Milvus' own limit for one query
 _TEXTS = ("path", "label", "box")
+# Names of files may hold bytes that are no UTF-8, which Python keeps as surrogates and Milvus refuses: it gets
+# characters for private use instead.
+_TO_MILVUS = {0xDC00 + byte: 0xF700 + byte for byte in range(128, 256)}
+_FROM_MILVUS = {there: here for here, there in _TO_MILVUS.items()}
 
 
 class MilvusIndex(ImageIndex):
@@ -46,6 +53,8 @@ class MilvusIndex(ImageIndex):
         self.collection = collection
         self._client = client
         client.load_collection(collection)
+        fields = {field["name"] for field in client.describe_collection(collection)["fields"]}
+        self._columns = [*_TEXTS, "size", "mtime_ns", *({"digest"} & fields)]  # earlier versions had no digest
 
     @classmethod
     def create(
@@ -88,18 +97,22 @@ class MilvusIndex(ImageIndex):
             images = _schema(client, milvus, fingerprint.width)
             for name in _TEXTS:
                 images.add_field(name, text, max_length=_LONGEST_TEXT)
+            images.add_field("digest", text, max_length=64)
             for name in ("size", "mtime_ns"):
                 images.add_field(name, milvus.DataType.INT64)
             model = _schema(client, milvus, fingerprint.width)
             model.add_field("info", text, max_length=_LONGEST_TEXT)
             known = fingerprint.to_dict()
             known.pop("probe")  # it is the embedding of that row
-            info = {"root": str(Path(root).absolute()), "config": config, "model": known}
+            kept = None if config is None else plain(config)
+            info = {"root": str(Path(root).absolute()), "config": kept, "model": known}
             _create_collection(client, f"{collection}_model", model, "FLAT", {})
             row = {"key": "model", "descriptor": list(fingerprint.probe), "info": json.dumps(info)}
             client.insert(f"{collection}_model", [row])
             _create_collection(client, collection, images, index, dict(index_params or {}))
         except milvus.MilvusException as error:
+            for name in (collection, f"{collection}_model"):  # nothing half-made stays in the way of the next attempt
+                client.drop_collection(name)
             client.close()
             raise RuntimeError(f"Milvus at {uri!r} refuses the collection {collection!r}: {error.message}.") from error
         return cls(client, collection, root, fingerprint, config)
@@ -152,23 +165,54 @@ class MilvusIndex(ImageIndex):
             ):
                 # Milvus' L2 is the squared distance.
                 hits.append([Hit(distance=max(0.0, f["distance"]) ** 0.5, **_texts(f["entity"])) for f in found])
+        if not any(hits) and not len(self):
+            raise ValueError("The index is empty: add images before searching.")
         return hits
 
-    def _stamps(self, keys: list[str]) -> dict[str, tuple[int, int]]:
-        by_id = {_identifier(key): key for key in keys}
+    @property
+    def images(self) -> pd.DataFrame:
+        """The images, with the columns of ``list_images`` and ``digest``, of the content: all rows are read."""
+        rows: list[dict[str, Any]] = []
+        found = self._client.query_iterator(self.collection, batch_size=1_000, output_fields=self._columns)
+        while batch := found.next():
+            rows.extend(self._row(row) for row in batch)
+        found.close()
+        table = pd.DataFrame(rows, columns=STORED, dtype=object)
+        return table.astype({"size": np.int64, "mtime_ns": np.int64}).sort_values("key", ignore_index=True)
+
+    def _stamps(self, keys: list[str]) -> dict[str, tuple[int, int, str]]:
         found = {}
-        for ids in _batches(list(by_id), 1_000):
-            for row in self._client.get(self.collection, ids=ids, output_fields=["size", "mtime_ns"]):
-                found[by_id[row["key"]]] = (int(row["size"]), int(row["mtime_ns"]))
+        for ids in _batches([_identifier(key) for key in keys], 1_000):
+            for row in map(self._row, self._client.get(self.collection, ids=ids, output_fields=self._columns)):
+                found[row["key"]] = (row["size"], row["mtime_ns"], row["digest"])
         return found
 
+    def _embeddings_of(self, keys: list[str]) -> Floats:
+        by_id: dict[str, Any] = {}
+        for ids in _batches([_identifier(key) for key in keys], self._rows_per_message()):
+            for row in self._client.get(self.collection, ids=ids, output_fields=["descriptor"]):
+                by_id[row["key"]] = row["descriptor"]
+        return np.array([by_id[_identifier(key)] for key in keys], dtype=np.float32)
+
+    def _drop(self, keys: list[str]) -> None:
+        for ids in _batches([_identifier(key) for key in keys], 1_000):
+            self._client.delete(self.collection, ids=ids)
+
     def _store(self, images: pd.DataFrame, embeddings: Floats) -> None:
-        records = images[[*_TEXTS, "size", "mtime_ns"]].to_dict("records")
+        records = images[self._columns].to_dict("records")
         for number, key in enumerate(images.key):
-            records[number]["key"] = _identifier(key)
+            texts = {name: records[number][name].translate(_TO_MILVUS) for name in _TEXTS}
+            records[number].update(key=_identifier(key), **texts)
         for positions in _batches(list(range(len(records))), self._rows_per_message()):
             rows = [{**records[i], "descriptor": embeddings[i].tolist()} for i in positions]
             self._client.upsert(self.collection, rows)
+
+    def _row(self, entity: Mapping[str, Any]) -> dict[str, Any]:
+        """What was stored, in the columns of ``list_images``."""
+        texts = _texts(entity)
+        key = f"{texts['path']}#{texts['box']}" if texts["box"] else texts["path"]
+        stamp = {"size": int(entity["size"]), "mtime_ns": int(entity["mtime_ns"])}
+        return {"key": key, **texts, **stamp, "digest": entity.get("digest", "")}
 
     def _rows_per_message(self) -> int:
         return max(1, _MESSAGE_BYTES // (4 * self.fingerprint.width))
@@ -215,7 +259,7 @@ def _identifier(key: str) -> str:
 
 
 def _texts(entity: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(entity[name]) for name in _TEXTS}
+    return {name: str(entity[name]).translate(_FROM_MILVUS) for name in _TEXTS}
 
 
 def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:

@@ -2,19 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import argparse
+import os
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import fields, is_dataclass
+from enum import Enum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from oml.registry.models import EXTRACTORS_REGISTRY
 
 
+def plain(config: Any) -> Any:
+    """The same config in dictionaries, lists, text and numbers, whatever object holds it: Hydra's, a dataclass, ...
+
+    Raises:
+        ValueError: There is something in it that a file cannot keep.
+    """
+    if config is None or isinstance(config, (bool, int, float, str)):
+        return config.value if isinstance(config, Enum) else config
+    if is_dataclass(config) and not isinstance(config, type):
+        return {field.name: plain(getattr(config, field.name)) for field in fields(config)}
+    if isinstance(config, (argparse.Namespace, SimpleNamespace)):
+        return plain(vars(config))
+    if hasattr(config, "keys") and hasattr(config, "__getitem__"):
+        return {str(key): plain(config[key]) for key in config.keys()}  # noqa: SIM118  (not every one iterates over keys)
+    if isinstance(config, os.PathLike):
+        return os.fspath(config)
+    if isinstance(config, (np.ndarray, np.generic)):
+        return plain(config.tolist())
+    if isinstance(config, Enum):
+        return plain(config.value)
+    if isinstance(config, (Sequence, Set)) and not isinstance(config, (bytes, bytearray)):
+        return [plain(value) for value in config]
+    raise ValueError(
+        f"The config of the model holds {config!r} of type {type(config).__name__}, expected text, numbers, lists and "
+        f"dictionaries: an index keeps it in a file."
+    )
+
+
 def with_absolute_files(config: Any) -> Any:
-    """The same config, with files that exist (weights) named by absolute paths: it must work from any folder."""
-    if isinstance(config, Mapping):
-        return {key: with_absolute_files(value) for key, value in config.items()}
-    if isinstance(config, (str, Path)) and Path(config).is_file():
-        return str(Path(config).absolute())
+    """The same config, plain, with files that exist (weights) named by absolute paths: it must work from any folder."""
+    return _absolute(plain(config))
+
+
+def _absolute(config: Any) -> Any:
+    if isinstance(config, dict):
+        return {key: _absolute(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_absolute(value) for value in config]
+    if isinstance(config, str) and config and os.path.isfile(config):
+        return os.path.abspath(config)
     return config
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -12,10 +13,11 @@ from typing import Any
 import pandas as pd
 
 from oml_vit_ext.common.arrays import Floats
-from oml_vit_ext.retrieval.engines import Engine, FaissEngine, empty_index, exact_engine
+from oml_vit_ext.retrieval.engines import Engine, FaissEngine, check_fillable, exact_engine
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex
+from oml_vit_ext.retrieval.index.image_list import list_images
 from oml_vit_ext.retrieval.index.kept_faiss import KeptFaiss
 from oml_vit_ext.retrieval.index.storage import (
     MANIFEST,
@@ -82,7 +84,7 @@ class SearchIndex(ImageIndex):
         self, root: Path | str, fingerprint: Fingerprint, index: str = EXACT, config: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__(root, fingerprint, config)
-        empty_index(fingerprint.width, index)  # a wrong string is told before images are embedded
+        check_fillable(fingerprint.width, index)  # a wrong string is told before images are embedded
         self.index = index
         self._table = EmbeddingTable()
         self._faiss = KeptFaiss(index)
@@ -106,7 +108,9 @@ class SearchIndex(ImageIndex):
                 raise ValueError("An index of a dataframe needs root, the folder that its paths are relative to.")
             root = source
         made = cls(root, embedder.fingerprint, index, embedder.config)
-        return made, made.add(source, embedder, verbose=verbose)
+        images = list_images(source, made.root)
+        check_fillable(embedder.fingerprint.width, index, len(images))
+        return made, made.add(images, embedder, verbose=verbose)
 
     @classmethod
     def load(
@@ -149,10 +153,10 @@ class SearchIndex(ImageIndex):
         target = self._folder if folder is None else Path(folder).absolute()
         if target is None:
             raise ValueError("This index has not been saved before: name the folder to save it to.")
-        if not len(self):
+        if not len(self) and self._manifest is None:
             raise ValueError(f"There are no images to save in {str(target)!r}.")
         self._raise_if_mapped()
-        if finish and self.index != EXACT:
+        if finish and self.index != EXACT and len(self):
             self._faiss.up_to_date(self._table.rows())
         check_target(target, self._folder, self._manifest)  # before a lock is left in somebody's folder
         with locked(target), self._as_before_on_error():
@@ -165,7 +169,7 @@ class SearchIndex(ImageIndex):
 
     @property
     def images(self) -> pd.DataFrame:
-        """The images, with the columns of ``list_images``."""
+        """The images, with the columns of ``list_images`` and ``digest``, of the file's content."""
         return self._table.images
 
     def __len__(self) -> int:
@@ -193,8 +197,17 @@ class SearchIndex(ImageIndex):
             for row, found in zip(ids, distances, strict=True)
         ]
 
-    def _stamps(self, keys: list[str]) -> dict[str, tuple[int, int]]:
+    def _stamps(self, keys: list[str]) -> dict[str, tuple[int, int, str]]:
         return self._table.stamps(keys)
+
+    def _embeddings_of(self, keys: list[str]) -> Floats:
+        return self._table.embeddings_of(keys)
+
+    def _drop(self, keys: list[str]) -> None:
+        self._raise_if_mapped()
+        if keys:
+            self._table.drop(keys)
+            self._faiss.forget()
 
     def _store(self, images: pd.DataFrame, embeddings: Floats) -> None:
         self._raise_if_mapped()
@@ -212,6 +225,12 @@ class SearchIndex(ImageIndex):
             loaded = cls(root or manifest["root"], model, manifest["index"], manifest["config"])
         except ValueError as error:
             raise ValueError(f"{str(folder / MANIFEST)!r} is no manifest of an index: {error}") from error
+        if not manifest.get("finished", True):
+            warnings.warn(
+                f"The index {str(folder)!r} is half-finished: the run that makes it was interrupted, or is going on. "
+                f"It holds {manifest['n_images']} images so far; add the same images again, and save.",
+                stacklevel=3,
+            )
         loaded._folder, loaded._manifest, loaded._mapped = folder, manifest, mmap
         dim = model.width
         loaded._table = EmbeddingTable.read(folder, [(a, b) for a, b in manifest["parts"]], dim=dim, mmap=mmap)
@@ -246,6 +265,7 @@ class SearchIndex(ImageIndex):
             "root": str(self.root),
             "index": self.index,
             "n_images": len(self),
+            "finished": finish,
             "n_trained": self._faiss.n_trained,
             "config": self.config,
             "model": self.fingerprint.to_dict(),

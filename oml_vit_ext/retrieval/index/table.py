@@ -21,14 +21,16 @@ if os.name == "nt":
     _LEADS_OUT += r"|^\\|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)"
 _BOX = r"(?:-?\d{1,9},){3}-?\d{1,9}|"
 
+STORED = [*COLUMNS, "digest"]  # of the file's content, empty if it is not known
+
 Files = list[tuple[str, str]]  # of each saved part: the table of images, the array of embeddings
 
 
 class EmbeddingTable:
-    """Row i of ``images`` (columns as from ``list_images``) belongs to row i of ``rows()``."""
+    """Row i of ``images`` (columns ``STORED``) belongs to row i of ``rows()``."""
 
     def __init__(self) -> None:
-        self.images = pd.DataFrame({column: [] for column in COLUMNS})
+        self.images = pd.DataFrame({column: [] for column in STORED})
         self.files: Files = []
         self._parts: list[Floats] = []  # one array per saved file, then what is new
         self._row_of: dict[str, int] = {}  # key -> row
@@ -55,7 +57,7 @@ class EmbeddingTable:
                 )
             if not mmap:
                 Rows(array, name=str(folder / array_name)).check()
-        table.images = pd.concat(images, ignore_index=True)
+        table.images = pd.concat(images, ignore_index=True) if images else table.images
         if table.images.key.duplicated().any():
             twice = table.images.key[table.images.key.duplicated()].iloc[0]
             raise ValueError(f"{str(folder)!r} holds the image {twice!r} twice. Make the index again.")
@@ -69,14 +71,40 @@ class EmbeddingTable:
         """All embeddings, ``(len(self), dim)``."""
         return StackedRows(self._parts)
 
-    def stamps(self, keys: list[str]) -> dict[str, tuple[int, int]]:
-        """Size and time of the files, as stored, of those of ``keys`` that are in the table."""
+    def stamps(self, keys: list[str]) -> dict[str, tuple[int, int, str]]:
+        """Size, time and content of the files, as stored, of those of ``keys`` that are in the table."""
         found = [(key, self._row_of[key]) for key in keys if key in self._row_of]
-        sizes, times = self.images["size"].to_numpy(), self.images.mtime_ns.to_numpy()
-        return {key: (int(sizes[row]), int(times[row])) for key, row in found}
+        sizes, times, contents = (self.images[column].to_numpy() for column in ("size", "mtime_ns", "digest"))
+        return {key: (int(sizes[row]), int(times[row]), str(contents[row])) for key, row in found}
+
+    def embeddings_of(self, keys: list[str]) -> Floats:
+        """``(len(keys), dim)``; every key is in the table."""
+        return self.rows().take(np.array([self._row_of[key] for key in keys], dtype=np.int64))
+
+    def drop(self, keys: list[str]) -> None:
+        """Take rows out; every key is in the table."""
+        stays = ~self.images.key.isin(keys).to_numpy(dtype=bool)
+        parts: list[Floats] = []
+        files: Files = []
+        rewritten: set[int] = set()
+        start = 0
+        for number, part in enumerate(self._parts):
+            mine = stays[start : start + len(part)]
+            start += len(part)
+            if not mine.any():
+                continue
+            if number < len(self.files):
+                if number in self._rewritten or not mine.all():
+                    rewritten.add(len(files))
+                files.append(self.files[number])
+            parts.append(part if mine.all() else part[mine])
+        self._parts, self.files, self._rewritten = parts, files, rewritten
+        self.images = self.images[stays].reset_index(drop=True)
+        self._row_of = {key: row for row, key in enumerate(self.images.key)}
 
     def put(self, images: pd.DataFrame, embeddings: Floats) -> bool:
         """Append rows, or replace those whose key is there already; returns whether any was replaced."""
+        images = images.assign(**({} if "digest" in images else {"digest": ""}))[STORED]
         is_known = np.array([key in self._row_of for key in images.key], dtype=bool)
         for position in np.flatnonzero(is_known):
             self._replace(self._row_of[images.key.iloc[position]], images.iloc[position], embeddings[position])
@@ -137,7 +165,8 @@ def _write_images(images: pd.DataFrame, path: Path) -> None:
 def _read_images(path: Path) -> pd.DataFrame:
     try:
         text = pd.read_csv(path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
-        images = text[COLUMNS].astype({"size": np.int64, "mtime_ns": np.int64})
+        text = text if "digest" in text else text.assign(digest="")  # tables of earlier versions
+        images = text[STORED].astype({"size": np.int64, "mtime_ns": np.int64})
     except (ValueError, KeyError, OverflowError, TypeError) as error:
         raise ValueError(f"{str(path)!r} is no table of images ({type(error).__name__}: {error}).") from error
     for column, what, is_wrong in (

@@ -112,10 +112,28 @@ def test_a_faiss_file_of_more_rows_than_images_is_refused(
         SearchIndex.load(tmp_path / "index")
 
 
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("IVVF", "'IVVF' cannot be built"),
+        ("IDMap,HNSW8", "'IDMap,HNSW8' cannot be filled: IDMap expects a number with each row"),
+        ("PCA64,IDMap2,Flat", "cannot be filled"),
+        ("IVF100,Flat", "cannot be trained on a gallery of 12 rows of dimension 192, expected at least 100"),
+        ("IVF2,PQ8x5", "expected at least 32"),
+        ("PQ8np", "expected at least 256"),
+    ],
+)
+def test_an_index_that_cannot_be_filled_is_told_before_the_work(
+    photos: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch, factory: str, message: str
+) -> None:
+    monkeypatch.setattr(Embedder, "embed", lambda *_, **__: pytest.fail("an image was embedded"))
+    with pytest.raises(ValueError, match=message):
+        SearchIndex.build(photos, embedder, index=factory)
+
+
 def test_too_few_images_for_the_index_leave_nothing_on_disk(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
-    index, _ = SearchIndex.build(photos, embedder, index="IVF100,Flat")
+    index = SearchIndex(photos, embedder.fingerprint, "IVF100,Flat")  # more may come
+    index.add(photos, embedder)
     with pytest.raises(ValueError, match="cannot be trained on a gallery of 12 rows"):
         index.save(tmp_path / "index")
     assert not (tmp_path / "index").exists()
-    with pytest.raises(ValueError, match="'IVVF' cannot be built"):
-        SearchIndex.build(photos, embedder, index="IVVF")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from argparse import Namespace
+from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from helpers import TINY_PLAIN
 from helpers.embedders import make_embedder
-from oml_vit_ext.retrieval import SearchIndex
-from oml_vit_ext.retrieval.index.model_config import with_absolute_files
+from oml_vit_ext.retrieval import Embedder, SearchIndex
+from oml_vit_ext.retrieval.index.model_config import plain, with_absolute_files
 
 TRANSFORMS = {"name": "norm_resize_irt", "args": {"im_size": 32, "crop_size": 32}}
 RESNET = {"arch": "resnet18", "gem_p": None, "remove_fc": True, "normalise_features": False}
@@ -74,3 +80,41 @@ def test_files_that_exist_get_absolute_names(in_tmp_path: Path) -> None:
     assert with_absolute_files(config) == {
         "args": {"weights": str(in_tmp_path / "weights.pth"), "arch": "weights.txt", "n": 3}
     }
+
+
+@dataclass
+class _Args:
+    img_size: tuple[int, int] = (32, 24)
+    weights: Path = Path("a.pth")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        OmegaConf.create({"img_size": [32, "${short}"], "weights": "a.pth", "short": 24}),
+        OmegaConf.structured(_Args),
+        _Args(),
+        Namespace(img_size=(32, 24), weights=Path("a.pth")),
+        OrderedDict(img_size=np.array([32, 24]), weights="a.pth"),
+        {"img_size": OmegaConf.create([32, 24]), "weights": np.str_("a.pth")},
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_whatever_holds_a_config_it_becomes_plain(config: object) -> None:
+    got = json.loads(json.dumps(plain(config)))
+    assert got["img_size"] == [32, 24] and got["weights"] == "a.pth"
+
+
+def test_a_config_that_no_file_can_keep_is_told_before_the_work() -> None:
+    embedder = make_embedder()
+    with pytest.raises(ValueError, match="of type module, expected text, numbers, lists and dictionaries"):
+        Embedder(embedder.extractor, embedder.transform, config={"extractor": {"args": [torch]}})
+
+
+def test_an_index_made_with_a_config_of_hydra_is_saved(photos: Path, tmp_path: Path) -> None:
+    cfg = OmegaConf.create({"extractor": {"name": "irt", "args": {"weights": None, **TINY_PLAIN}}, "to": TRANSFORMS})
+    cfg.extractor.args.timm_args.img_size = [32, 32]
+    index, _ = SearchIndex.build(photos, Embedder.from_config(cfg.extractor, cfg.to, device="cpu"))
+    index.save(tmp_path / "index")
+    stored = SearchIndex.load(tmp_path / "index").config
+    assert stored is not None and stored["extractor"]["args"]["timm_args"]["img_size"] == [32, 32]
