@@ -23,7 +23,9 @@ PROJECT: dict[str, Any] = TOML.loads((ROOT / "pyproject.toml").read_text())["pro
 
 REQUIRED = [Requirement(text) for text in PROJECT["dependencies"]]
 # What single features need, each imported only where it is used.
-EXTRA = [Requirement(text) for extra in ("pipelines", "milvus") for text in PROJECT["optional-dependencies"][extra]]
+EXTRA = [
+    Requirement(text) for extra in ("pipelines", "milvus", "demo") for text in PROJECT["optional-dependencies"][extra]
+]
 PROVIDERS = packages_distributions()
 
 
