@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.distributed import rank_and_world, run_share
 from oml_vit_ext.reranking.budget import queries_to_rerank
+from oml_vit_ext.reranking.fusion import Fusion, fusion_of
 from oml_vit_ext.reranking.pair_order import Pairs
 from oml_vit_ext.reranking.score_file import SharedScoreFile
 from oml_vit_ext.reranking.scoring import ScoringStats, score_pairs
@@ -48,12 +49,16 @@ class STIRReranker(PairwiseReranker):
         margin: Or re-rank only queries whose first two distances differ by less than this.
         scores_file: An ``.npz`` file that scores are written to twice a minute, and taken from by a later run with the
             same model, images and precision, e.g. after an interruption or with a larger ``top_n``.
+        fusion: New distances are ``λ · first-stage distance + (1 − λ) · σ(t · pair logit)`` instead of the pair model's
+            alone, see ``Fusion``: ``{"first_stage_weight": λ, "temperature": t}``, or a file of ``fit_fusion.py``.
+            For pair models that give probabilities, as ``STIRSiamese`` does.
 
     Attributes:
         last_stats: ``ScoringStats`` of the last call, in this process: pairs, decodes, pairs per second, memory.
 
     Raises:
-        ValueError: An argument is out of range.
+        ValueError: An argument is out of range, or the file of ``fusion`` is damaged.
+        FileNotFoundError: The file of ``fusion`` is not there.
         TypeError: ``pairwise_model`` is not a pairwise model.
     """
 
@@ -70,6 +75,7 @@ class STIRReranker(PairwiseReranker):
         budget: float | None = None,
         margin: float | None = None,
         scores_file: str | Path | None = None,
+        fusion: Fusion | Mapping[str, float] | str | Path | None = None,
     ) -> None:
         check_whole("top_n", top_n, 2, why="with fewer there is nothing to re-rank")
         check_whole("batch_size", batch_size, 1, why="pairs per forward pass")
@@ -91,13 +97,15 @@ class STIRReranker(PairwiseReranker):
         self.memory_mb = memory_mb
         self.budget, self.margin = budget, margin
         self.scores_file = None if scores_file is None else Path(scores_file).expanduser()
+        self.fusion = fusion_of(fusion)
         self.last_stats = ScoringStats()
 
     def process(self, rr: RetrievalResults, dataset: IQueryGalleryDataset) -> RetrievalResults:
         """Re-ranked results; the number of results per query and the ground truth stay as they are.
 
         Raises:
-            ValueError: ``rr`` and ``dataset`` have different numbers of queries, or images differ in size.
+            ValueError: ``rr`` and ``dataset`` have different numbers of queries, images differ in size, or there is
+                ``fusion`` for a model whose scores are no probabilities.
             RuntimeError: An image cannot be read, or the model gives NaN.
         """
         n_queries = dataset.get_query_ids().numel()
@@ -125,6 +133,8 @@ class STIRReranker(PairwiseReranker):
         for q, top in zip(chosen, tops, strict=True):
             of_query = scores[start : start + len(top)].to(distances[q].device)
             start += len(top)
+            if self.fusion is not None:
+                of_query = self.fusion(distances[q][: self.top_n], of_query)
             new, order = of_query.sort(stable=True)
             new_distances[q] = merge_distances(new, distances[q][self.top_n :])
             new_ids[q] = torch.cat([retrieved_ids[q][: self.top_n][order], retrieved_ids[q][self.top_n :]])
