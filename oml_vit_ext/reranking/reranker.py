@@ -120,25 +120,38 @@ class STIRReranker(PairwiseReranker):
     def _process_raw(
         self, retrieved_ids: Sequence[Tensor], distances: Sequence[Tensor], dataset: IQueryGalleryDataset
     ) -> tuple[Any, Any]:
-        # A data set with a single query or a single gallery image has a tensor without dimensions here.
-        query_ids, gallery_ids = dataset.get_query_ids().reshape(-1), dataset.get_gallery_ids().reshape(-1)
         chosen = queries_to_rerank(distances, self.budget, self.margin).tolist()
-        tops = [gallery_ids[retrieved_ids[q].cpu()[: self.top_n].long()].numpy() for q in chosen]
-        firsts = query_ids.numpy()[chosen].repeat([len(top) for top in tops])
-        pairs = np.stack([firsts, np.concatenate([np.zeros(0, dtype=np.int64), *tops])], axis=1).astype(np.int64)
-        scores = self.score(pairs, dataset)
-
+        scores = self.candidate_scores([retrieved_ids[q] for q in chosen], dataset, chosen)
         new_distances, new_ids = [d.float() for d in distances], list(retrieved_ids)
-        start = 0
-        for q, top in zip(chosen, tops, strict=True):
-            of_query = scores[start : start + len(top)].to(distances[q].device)
-            start += len(top)
+        for q, of_query in zip(chosen, scores, strict=True):
+            of_query = of_query.to(distances[q].device)
             if self.fusion is not None:
                 of_query = self.fusion(distances[q][: self.top_n], of_query)
             new, order = of_query.sort(stable=True)
             new_distances[q] = merge_distances(new, distances[q][self.top_n :])
             new_ids[q] = torch.cat([retrieved_ids[q][: self.top_n][order], retrieved_ids[q][self.top_n :]])
         return new_distances, new_ids
+
+    def candidate_scores(
+        self, retrieved_ids: Sequence[Tensor], dataset: IQueryGalleryDataset, queries: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """The model's distances of each query's first ``top_n`` candidates, as they are: what fusion is fitted on.
+
+        Args:
+            retrieved_ids: Per query what was retrieved for it, nearest first.
+            dataset: What it was retrieved from.
+            queries: Which queries these are, by their positions in ``dataset``; ``None``: all.
+
+        Returns:
+            Per query at most ``top_n`` distances, float32.
+        """
+        # A data set with a single query or a single gallery image has a tensor without dimensions here.
+        query_ids, gallery_ids = dataset.get_query_ids().reshape(-1), dataset.get_gallery_ids().reshape(-1)
+        tops = [gallery_ids[ids.cpu()[: self.top_n].long()].numpy() for ids in retrieved_ids]
+        lengths = [len(top) for top in tops]
+        firsts = query_ids.numpy()[list(range(len(tops)) if queries is None else queries)].repeat(lengths)
+        pairs = np.stack([firsts, np.concatenate([np.zeros(0, dtype=np.int64), *tops])], axis=1).astype(np.int64)
+        return list(self.score(pairs, dataset).split(lengths))
 
     def score(self, pairs: Pairs, dataset: IQueryGalleryDataset) -> Tensor:
         """The model's distances ``(N,)``, float32, of ``(N, 2)`` pairs of image ids in ``dataset``."""
