@@ -41,9 +41,13 @@ TERMS = {
     "IRT_R": "the same with the entropy regulariser, which keeps neighbours apart against that collapse",
     "STIR alone": "the first five hits of the better of the two, put into the order of a pair model, which looks at "
     "query and hit together",
-    "STIR, fused": "the same by a weighted sum of both opinions; the weights were fitted on products held out of the "
-    "training ones",
+    "STIR, fused": "the same by a weighted sum of both opinions, with the two numbers in examples/photos/fusion.json; "
+    "examples/fit_fusion.py fits them",
 }
+_OF_EACH = (
+    "At most four of the queries whose first hit became right, and at most four of those whose first hit became wrong, "
+    "drawn at random; above them, how many there are of each. Green: right, red: another product."
+)
 NEXT = [
     "python -m oml_vit_ext.datasets convert folders photos --train-labels 100   # photos/: a folder for each product",
     "python examples/train_extractor.py --config-name irt/train_photos dataset_root=photos iterations=300",
@@ -139,11 +143,11 @@ def table(lines: list[dict[str, Any]], width: int) -> list[list[str]]:
 
 def show(rows: list[Validated], best: Validated, reranked: Reranked, cells: list[list[str]], output: Path) -> None:
     """Draw the pictures and write the page."""
-    n = len(best.retrieved)
+    n, n_products = len(best.retrieved), reranked.images.dataset.df.label.nunique()
     page = Page("Find the same product: training and re-ranking on real photos")
     page.text(
-        f"35 products of a grocery shop were for training. For each of {n} photos of 46 other products, never seen in "
-        f"training, the nearest of all others were searched. A hit is right if it shows the same product."
+        f"For each of {n} photos of {n_products} products of a grocery shop, none of them seen in training, the "
+        f"nearest of all others were searched. A hit is right if it shows the same product."
     )
     page.table(cells[0], cells[1:])
     page.terms(TERMS)
@@ -152,7 +156,8 @@ def show(rows: list[Validated], best: Validated, reranked: Reranked, cells: list
     page.picture(
         output / "retrieval.jpg",
         "One query per row (left), products taken evenly from their list, and its five nearest photos, before training "
-        f"(IRT_O) and after ({best.name}, the better of the two). Green: right, red: another product.",
+        f"(IRT_O) and after ({best.name}, the better of the two); above them, for how many of all queries the "
+        "first hit is right. Green: right, red: another product.",
     )
     page.heading("Before and after re-ranking")
     page.text(draw_reranking(best, reranked, page, output / "reranking.jpg"))
@@ -172,10 +177,10 @@ def show(rows: list[Validated], best: Validated, reranked: Reranked, cells: list
 def draw_training(start: Validated, best: Validated, reranked: Reranked, path: Path) -> None:
     images = reranked.images
     results = {}
-    for row, when in ((start, "before training"), (best, "after training")):
+    for row in (start, best):
         found = images.results_of(row.embeddings, n_items=10)
         hits = sum(first_is_right(found))
-        results[f"{when} ({row.name}): first hit right for {hits} of {len(found.retrieved_ids)}"] = found
+        results[f"{row.name}\n{hits} of {len(found.retrieved_ids)} right"] = found
     draw_before_and_after(images, results, evenly(images, 8), path)
 
 
@@ -192,9 +197,9 @@ def draw_reranking(best: Validated, reranked: Reranked, page: Page, path: Path) 
     )
     queries = draw_of_each(of_kind, 4)
     if queries:
-        results = {best.name: reranked.before, f"re-ranked: {better} became right, {worse} became wrong": after}
+        results = {best.name: reranked.before, f"re-ranked\n{better} better, {worse} worse": after}
         draw_before_and_after(reranked.images, results, queries, path)
-        page.picture(path, "At most four queries of each kind, drawn at random. Green: right, red: another product.")
+        page.picture(path, _OF_EACH)
     return text
 
 
