@@ -15,7 +15,7 @@ NOT_WITH_LOWEST := --deselect "tests/extractors/test_hybrid_export.py::test_onnx
 .PHONY: help demo weights configs test test-lowest lint types bench check clean
 
 help:
-	@echo "make demo         train, validate and search IRT models on the bundled pictures (makes $(VENV) first)"
+	@echo "make demo         train IRT and STIR on real photos, and show on a page what they find (makes $(VENV) first)"
 	@echo "make test         run the tests and the examples of the docstrings"
 	@echo "make test-lowest  the same with the oldest versions of everything that pyproject.toml allows, in $(LOWEST)"
 	@echo "make lint         ruff check and ruff format"
@@ -33,7 +33,7 @@ $(VENV)/.made:
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml
 	@echo "Installing oml-vit-ext into $(VENV): about 4 minutes the first time (torch is large)."
-	$(PIP) install --quiet --progress-bar on -e ".[pipelines]"
+	$(PIP) install --quiet --progress-bar on -e ".[pipelines,demo]"
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.made pyproject.toml

@@ -104,7 +104,7 @@ def with_parts_of_oml(cfg: DictConfig) -> DictConfig:
     pairwise_model = arguments["pairwise_model"]
     pairwise_model["name"] = "concat_siamese"
     del pairwise_model["args"]["join_layer"]
-    for ours in ("memory_mb", "budget", "scores_file"):
+    for ours in ("memory_mb", "budget", "scores_file", "fusion"):
         arguments.pop(ours, None)
     return OmegaConf.create(content)
 

@@ -24,7 +24,9 @@ PROJECT: dict[str, Any] = TOML.loads((ROOT / "pyproject.toml").read_text())["pro
 REQUIRED = [Requirement(text) for text in PROJECT["dependencies"]]
 # What single features need, each imported only where it is used.
 EXTRA = [
-    Requirement(text) for extra in ("pipelines", "milvus", "heic") for text in PROJECT["optional-dependencies"][extra]
+    Requirement(text)
+    for extra in ("pipelines", "milvus", "heic", "demo")
+    for text in PROJECT["optional-dependencies"][extra]
 ]
 PROVIDERS = packages_distributions()
 

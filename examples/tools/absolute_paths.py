@@ -6,7 +6,7 @@ from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 _PATHS = ("dataset_root", "data_dir", "save_dir", "embeddings_cache_dir", "scores_file", "pca")
-_FILES_OR_NAMES = ("pretrained", "checkpoint", "first_stage_checkpoint")
+_FILES_OR_NAMES = ("pretrained", "checkpoint", "first_stage_checkpoint", "fusion")
 
 
 def with_absolute_paths(cfg: DictConfig) -> DictConfig:
@@ -21,6 +21,8 @@ def with_absolute_paths(cfg: DictConfig) -> DictConfig:
                 cfg[key] = to_absolute_path(cfg[key])
         for key in _FILES_OR_NAMES:
             given = None if OmegaConf.is_missing(cfg, key) else cfg.get(key)
-            if given and Path(to_absolute_path(given)).is_file():  # else: a name of pretrained weights
+            if (
+                isinstance(given, str) and given and Path(to_absolute_path(given)).is_file()
+            ):  # else: a name of pretrained weights, or fitted values
                 cfg[key] = to_absolute_path(given)
     return cfg

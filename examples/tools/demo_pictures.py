@@ -1,56 +1,79 @@
-"""The two pictures of the demo: what is retrieved, and how many dimensions the descriptors use."""
+"""The pictures of the demo: hits before and after, what re-ranking changed, how many dimensions embeddings use."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 import torch
 from matplotlib.figure import Figure
+from oml.retrieval.retrieval_results import RetrievalResults
 from torch import Tensor
 
-from oml_vit_ext.images.reading import read_image
-from oml_vit_ext.pictures import NEUTRAL, RIGHT, WRONG, frame, save_figure
+from oml_vit_ext.pictures import NEUTRAL, RIGHT, WRONG, Tile, draw_grid, save_figure
+from tools.retrieved_images import RetrievedImages, right_ones, spread
+
+TOP = 5
 
 
-def draw_retrieval(
-    retrieved: dict[str, list[list[int]]], df: pd.DataFrame, root: Path, path: Path, n_queries: int = 8, top: int = 5
+def draw_before_and_after(
+    images: RetrievedImages,
+    results: dict[str, RetrievalResults],
+    queries: dict[int, str],
+    path: Path,
 ) -> None:
-    """A grid: one query per row, one model after the other with its nearest drawings, right ones framed in green.
+    """One query per row, and what each of two models retrieves for it; green: the query's product, red: another.
 
     Args:
-        retrieved: Model name -> per query the retrieved row numbers of ``df``, nearest first.
-        df: The validation rows, with ``label``, ``path`` and ``label_name``.
-        root: Folder that the paths are relative to.
+        images: The validation photos.
+        results: What is written above the hits -> the hits, for two models.
+        queries: Number of a query -> what is written beside it.
         path: Where the picture goes.
     """
-    queries = _spread_queries(df, n_queries)
-    models = list(retrieved)
-    columns = 1 + sum(1 + top for _ in models)  # a gap before each model
-    fig = Figure(figsize=(0.55 * columns, 0.68 * n_queries + 0.4))
-    axes = fig.subplots(n_queries, columns)
-    fig.subplots_adjust(left=0.04, right=0.99, bottom=0.01, top=0.92, wspace=0.1, hspace=0.25)
-    for ax in axes.flat:
-        ax.axis("off")
-    for row, query in enumerate(queries):
-        frame(axes[row, 0], read_image(root / df.path[query]), NEUTRAL)
-        axes[row, 0].set_title(df.label_name[query].replace("-", " ")[:18], fontsize=6, pad=2)
-        for m, model in enumerate(models):
-            for rank, item in enumerate(retrieved[model][query][:top]):
-                ax = axes[row, 2 + m * (top + 1) + rank]
-                is_right = df.label[item] == df.label[query]
-                frame(ax, read_image(root / df.path[item]), RIGHT if is_right else WRONG)
-    for m, model in enumerate(models):
-        box = axes[0, 2 + m * (top + 1) + top // 2].get_position()
-        fig.text((box.x0 + box.x1) / 2, 0.945, model, ha="center", fontsize=9, weight="bold")
-    save_figure(fig, path)
+    rows: list[list[Tile | None]] = []
+    for query, label in queries.items():
+        row: list[Tile | None] = []
+        for result in results.values():
+            ids = images.ids(result, query, TOP)
+            if not row:
+                row.append(Tile(images.picture(ids[0]), NEUTRAL, label=label))
+            right = right_ones(result, query)[:TOP].tolist()
+            hits = [Tile(images.picture(i), RIGHT if r else WRONG) for i, r in zip(ids[1:], right, strict=True)]
+            row += [None, *hits, *[None] * (TOP - len(hits))]
+        rows.append(row)
+    columns = (2 + TOP // 2 + i * (TOP + 1) for i in range(len(results)))
+    draw_grid(rows, path, {0: "query", **dict(zip(columns, results, strict=True))})
 
 
-def _spread_queries(df: pd.DataFrame, n: int) -> list[int]:
-    """Row numbers of labels that lie evenly over the data, each time another of their drawings."""
-    rows = [group.index.tolist() for _, group in df.groupby("label")]
-    chosen = [rows[round(i * (len(rows) - 1) / max(1, n - 1))] for i in range(n)]
-    return [drawings[i % len(drawings)] for i, drawings in enumerate(chosen)]
+def evenly(images: RetrievedImages, n: int) -> dict[int, str]:
+    """Queries of products that lie evenly over all of them, each time another of their photos, with their names."""
+    df = images.dataset.df.reset_index(drop=True)
+    of_label = [group.index.tolist() for _, group in df[df.is_query.astype(bool)].groupby("label")]
+    chosen = [rows[(3 * i) % len(rows)] for i, rows in enumerate(spread(of_label, n))]
+    position = {int(row): q for q, row in enumerate(images.dataset.get_query_ids().reshape(-1))}
+    return {position[row]: df.label_name[row].replace("-", " ")[:20] for row in chosen}
+
+
+def first_is_right(results: RetrievalResults) -> list[bool]:
+    return [bool(right_ones(results, q)[:1].any()) for q in range(len(results.retrieved_ids))]
+
+
+def changed(before: RetrievalResults, after: RetrievalResults) -> dict[str, list[int]]:
+    """The queries whose first hit became right, and those whose first hit became wrong."""
+    was, now = first_is_right(before), first_is_right(after)
+    pairs = list(enumerate(zip(was, now, strict=True)))
+    return {
+        "became right": [q for q, (old, new) in pairs if new and not old],
+        "became wrong": [q for q, (old, new) in pairs if old and not new],
+    }
+
+
+def draw_of_each(queries: dict[str, list[int]], n: int, seed: int = 0) -> dict[int, str]:
+    """At most ``n`` queries of each kind, drawn at random, with their kind."""
+    rng = np.random.default_rng(seed)
+    return {
+        q: kind for kind, of_kind in queries.items() for q in sorted(rng.permutation(of_kind)[:n].astype(int).tolist())
+    }
 
 
 def draw_spectrum(embeddings: dict[str, Tensor], path: Path) -> None:
@@ -59,7 +82,7 @@ def draw_spectrum(embeddings: dict[str, Tensor], path: Path) -> None:
     A model whose curve jumps up uses few dimensions: the collapse that IRT's entropy regulariser is against.
 
     Args:
-        embeddings: Model name -> descriptors ``(images, D)``.
+        embeddings: Model name -> embeddings ``(images, D)``.
         path: Where the picture goes.
     """
     fig = Figure(figsize=(5, 3.2))

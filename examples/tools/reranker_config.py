@@ -6,6 +6,8 @@ from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf, open_dict
 from timm.models import is_model_pretrained
 
+from oml_vit_ext.extractors import packaged_weights
+
 _WANTED = {
     "first_stage_checkpoint": "the checkpoint of stir/train_first_stage_* or irt/train_*, or a timm tag",
     "checkpoint": "the checkpoint of stir/train_reranker_*",
@@ -21,7 +23,9 @@ def check_checkpoints(cfg: DictConfig) -> None:
         if OmegaConf.is_missing(cfg, key) or not cfg[key]:
             raise SystemExit(f"{key} is not set, {expected}")
         path = Path(to_absolute_path(cfg[key]))
-        is_tag = key == "first_stage_checkpoint" and is_model_pretrained(cfg[key])
+        is_tag = key == "first_stage_checkpoint" and (
+            cfg[key] == packaged_weights.NAME or is_model_pretrained(cfg[key])
+        )
         if not path.is_file() and not is_tag:
             raise SystemExit(f"{key}: there is no file {path}, {expected}")
 

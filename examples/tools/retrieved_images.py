@@ -39,7 +39,11 @@ class RetrievedImages:
         """The first ``n_items`` gallery images per query."""
         cfg = self._cfg
         descriptors = inference(extractor, self.dataset, cfg.bs_val, num_workers=cfg.num_workers, verbose=True)
-        return RetrievalResults.from_embeddings(descriptors, self.dataset, n_items=n_items)
+        return self.results_of(descriptors, n_items)
+
+    def results_of(self, embeddings: Tensor, n_items: int) -> RetrievalResults:
+        """The same from the embeddings ``(N, D)`` of the images."""
+        return RetrievalResults.from_embeddings(embeddings, self.dataset, n_items=n_items)
 
     def tensor(self, image_id: int) -> Tensor:
         """``(3, H, W)``, as the model takes it."""

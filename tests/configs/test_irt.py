@@ -28,7 +28,7 @@ GROUPS = {
     "transforms": get_transforms_by_cfg,
 }
 # Parts of all runs; families with a test file of their own; groups that test_stir.py builds.
-TESTED_ELSEWHERE = {"common", "dtop", "stir", "revisited", "pairwise_model", "postprocessor"}
+TESTED_ELSEWHERE = {"common", "dtop", "stir", "revisited", "pairwise_model", "postprocessor", "study"}
 # Extractors that take their values from the run that names them; built there.
 FORMER_NAMES = {
     f"{model}_{old}": f"{model}_{new}"

@@ -20,7 +20,7 @@ from helpers import ROOT
 from helpers.configs import composed
 
 STIR = ROOT / "configs" / "stir"
-DATA = ["demo", "grocery", "inshop", "sop"]
+DATA = ["demo", "grocery", "inshop", "photos", "sop"]
 ROLES = ["train_first_stage", "validate_first_stage", "train_reranker", "validate_reranker"]
 RUNS = [f"{role}_{data}" for role in ROLES for data in DATA]
 PARTS = ["metrics", "reranker", "run", "training", *ROLES]

@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
-import subprocess
-import sys
+import re
 from pathlib import Path
 
+import pandas as pd
+import pytest
 from PIL import Image
 
 from helpers import ROOT
+from helpers.scripts import printed_by
 
-SMALL = ["sampler.args.n_labels=4", "extractor.args.timm_args.depth=2", "pretrained=null"]
+PHOTOS = ROOT / "examples" / "photos"
+SMALL = ["pretrained=null", "+timm_args.depth=2", "join_layer=1", "sampler.args.n_labels=4", "num_workers=0"]
+ROWS = ["IRT_O", "IRT_L", "IRT_R", "STIR alone", "STIR, fused"]
 
 
-def test_demo_prints_a_table_and_leaves_pictures(demo_slice: Path, tmp_path: Path):
-    arguments = ["--data", str(demo_slice), "--output", "here", "--iterations", "2", *SMALL]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples/demo.py"), *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+@pytest.fixture()
+def few_photos(tmp_path: Path) -> Path:
+    """Six photos each of six products to train and of four to validate."""
+    df = pd.read_csv(PHOTOS / "df.csv")
+    products = df.drop_duplicates("label")
+    keep = [*products[products.split == "train"].label[:6], *products[products.split == "validation"].label[:4]]
+    (tmp_path / "photos").mkdir()
+    df[df.label.isin(keep)].groupby("label").head(6).to_csv(tmp_path / "photos" / "df.csv", index=False)
+    (tmp_path / "photos" / "images").symlink_to(PHOTOS / "images")
+    return tmp_path / "photos"
+
+
+def test_demo_prints_a_table_and_leaves_a_page(few_photos: Path, tmp_path: Path):
+    printed = printed_by("demo", tmp_path, "--data", "photos", "--output", "here", "--iterations", "1", *SMALL)
     rows = json.loads((tmp_path / "here/results.json").read_text())
-    assert list(rows) == ["starting point", "IRT_L", "IRT_R"]
+    assert [name.split(" + ")[-1] for name in rows] == ROWS
+    best = max(("IRT_L", "IRT_R"), key=lambda name: rows[name]["cmc_1"])
     for name, row in rows.items():
-        assert 0 <= row["cmc_1"] <= row["cmc_10"] <= 1 and 1 <= row["dims_90"] <= 192
-        shown = next(line for line in done.stdout.splitlines() if line.startswith(name))
+        assert 0 <= row["cmc_1"] <= row["cmc_10"] <= 1 and 1 <= row["dims_90"] <= 24
+        shown = next(line for line in printed.splitlines() if re.match(re.escape(name) + " {2}", line))
         assert shown.removeprefix(name).split()[:3] == [f"{row[key]:.3f}" for key in ("cmc_1", "cmc_10", "map_5")]
-    for picture in ("retrieval.png", "spectrum.png"):
-        assert min(Image.open(tmp_path / "here" / picture).size) > 300
-        assert str(tmp_path / "here" / picture) in done.stdout
-    assert (tmp_path / "here/irt_r/checkpoints/best.ckpt").is_file()
+    reranked = rows[f"{best} + STIR, fused"]
+    assert reranked["cmc_10"] == rows[best]["cmc_10"], "only the first five change places"
+
+    page = (tmp_path / "here/demo.html").read_text()
+    assert "24 photos of 4 products" in page
+    for row in rows.values():
+        assert f"<td>{row['map_5']:.3f}</td>" in page
+    better, worse = map(int, re.search(r"became right for (\d+) queries and wrong for (\d+), of 24", page).groups())
+    assert better - worse == round(24 * (reranked["cmc_1"] - rows[best]["cmc_1"]))
+    pictures = re.findall(r'src="data:image/\w+;base64,([^"]+)"', page)
+    assert len(pictures) == 2 + bool(better + worse) == page.count("src=")  # all of them inside the page
+    assert all(min(Image.open(io.BytesIO(base64.b64decode(picture))).size) > 200 for picture in pictures)
+    assert str(tmp_path / "here" / "demo.html") in printed
+    for folder in ("irt_l", "irt_r", "stir"):
+        assert (tmp_path / "here" / folder / "checkpoints" / "best.ckpt").is_file()
     assert not list((tmp_path / "here").glob("*part*"))

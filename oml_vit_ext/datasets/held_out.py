@@ -1,0 +1,40 @@
+"""A split of the training labels, to choose settings on without a look at the validation labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from oml.const import IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS_COLUMN, SPLIT_COLUMN
+
+from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.common.files import write_frame
+from oml_vit_ext.datasets.listing import TRAIN, VALIDATION
+
+
+def hold_out(dataframe: str | Path, output: str | Path, every: int = 3) -> pd.DataFrame:
+    """Write a dataframe of the training rows alone, in which some labels are for validation.
+
+    Labels are taken evenly from their sorted list; each of their images is query and gallery. What was for validation
+    before is left out: nothing chosen on the new dataframe has seen it.
+
+    Args:
+        dataframe: CSV file in OML's format.
+        output: CSV file in the same folder, as paths stay as they are.
+        every: One of so many training labels is held out, at least 2.
+
+    Raises:
+        ValueError: ``every`` is too small, or there are fewer training labels than that.
+    """
+    check_whole("every", every, 2, why="some labels are left for training")
+    df = pd.read_csv(dataframe, index_col=False)
+    df = df[df[SPLIT_COLUMN] == TRAIN].reset_index(drop=True)
+    labels = sorted(df[LABELS_COLUMN].unique())
+    if len(labels) < every:
+        raise ValueError(f"{dataframe} has {len(labels)} training labels, expected at least every={every}.")
+    held_out = df[LABELS_COLUMN].isin(labels[every - 1 :: every])
+    df[SPLIT_COLUMN] = held_out.map({True: VALIDATION, False: TRAIN})
+    for flag in (IS_QUERY_COLUMN, IS_GALLERY_COLUMN):
+        df[flag] = held_out.map({True: True, False: None}).astype(object)
+    write_frame(df, Path(output))
+    return df

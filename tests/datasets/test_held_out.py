@@ -1,0 +1,38 @@
+"""A part of the training labels for validation: even, whole labels, nothing of the real validation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from oml_vit_ext.datasets import hold_out
+from oml_vit_ext.datasets.__main__ import main
+
+
+@pytest.fixture()
+def dataframe(tmp_path: Path) -> Path:
+    rows = [{"label": n // 2, "path": f"{n}.jpg", "split": "train" if n < 14 else "validation"} for n in range(20)]
+    df = pd.DataFrame(rows).assign(is_query=[None] * 14 + [True] * 6, is_gallery=[None] * 14 + [True] * 6)
+    df.to_csv(tmp_path / "df.csv", index=False)
+    return tmp_path / "df.csv"
+
+
+def test_every_third_label_is_held_out(dataframe: Path, capsys: pytest.CaptureFixture):
+    assert main(["hold-out", str(dataframe), "--output", str(dataframe.with_name("new.csv"))]) == 0
+    df = pd.read_csv(dataframe.with_name("new.csv"))
+    assert df.path.tolist() == [f"{n}.jpg" for n in range(14)]
+    assert sorted(df.label[df.split == "validation"]) == [2, 2, 5, 5]
+    of_validation = df.split == "validation"
+    for flag in ("is_query", "is_gallery"):
+        assert (df[flag].astype(str)[of_validation] == "True").all() and df[flag][~of_validation].isna().all()
+    assert "10 train images" in capsys.readouterr().out
+
+
+def test_too_few_labels_are_told(dataframe: Path, capsys: pytest.CaptureFixture):
+    new = str(dataframe.with_name("new.csv"))
+    assert main(["hold-out", str(dataframe), "--output", new, "--every", "8"]) == 1
+    assert "has 7 training labels, expected at least every=8" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="every is 1, expected a whole number of at least 2"):
+        hold_out(dataframe, new, every=1)

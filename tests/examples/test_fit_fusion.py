@@ -1,0 +1,46 @@
+"""fit_fusion.py, small: it writes the file that a re-ranker takes, and prints the curve behind it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import ROOT
+from helpers.configs import composed
+from oml_vit_ext.extractors import IRTExtractor
+from oml_vit_ext.reranking import Fusion, STIRSiamese
+from oml_vit_ext.reranking.fusion import fusion_of
+
+TIMM_ARGS = {"img_size": 48, "patch_size": 2, "depth": 2}
+
+
+def test_fit_fusion_writes_what_a_reranker_takes(
+    demo_slice: Path, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    from fit_fusion import fit
+
+    first = IRTExtractor(None, "vit_tiny_r_s16_p8_224", timm_args=TIMM_ARGS)
+    torch.save(first.state_dict(), "first.pth")
+    torch.save(STIRSiamese(first, (16,), join_layer=1).state_dict(), "stir.pth")
+    overrides = (
+        "first_stage_checkpoint=first.pth",
+        "checkpoint=stir.pth",
+        "extractor.args.timm_args.depth=2",
+        "postprocessor.args.pairwise_model.args.mlp_hidden_dims=[16]",
+        "postprocessor.args.verbose=False",
+        "join_layer=1",
+        "top_n=3",
+    )
+    fit(composed("stir/validate_reranker_demo", f"dataset_root={demo_slice}", *overrides))
+    printed = capsys.readouterr().out
+    fusion, content = fusion_of("fusion.json"), json.loads(Path("fusion.json").read_text())
+    assert isinstance(fusion, Fusion)
+    assert f"first_stage_weight {fusion.first_stage_weight:g}, temperature {fusion.temperature:g}" in printed
+    fitted_on = content["fitted_on"]
+    assert f"{fitted_on['queries']} queries" in printed and fitted_on["top_n"] == 3
+    assert f"1.00   {fitted_on['cmc1_first_stage']:.4f}  the first stage alone" in printed
+    assert fitted_on["cmc1_fused"] >= max(fitted_on["cmc1_first_stage"], fitted_on["cmc1_pair_model"])
