@@ -179,7 +179,7 @@ PARTS = ("extractor", "criterion", "optimizer", "sampler")
 
 
 def figures(extractor: Any, cfg: DictConfig, *, in_full: bool = False) -> Row:
-    """Retrieval among the validation photos, each a query against all others; ``in_full``: what the figures need, too."""
+    """Retrieval among the validation photos; ``in_full``: what the figures of the study need, too."""
     train_data, data = datasets(cfg, training=False)
     embeddings = inference(extractor, data, batch_size=cfg.bs_val, num_workers=cfg.num_workers)
     row = {**quality(embeddings, data), "dims90": dims90(embeddings)}
