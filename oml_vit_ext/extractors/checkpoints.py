@@ -9,7 +9,8 @@ import pickle
 import re
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,8 +30,7 @@ StateDict: TypeAlias = dict[str, Tensor]
 # and timm itself, DeiT, DeiT III and MAE; besides, DINO and DINOv2, BEiT v2, I-JEPA.
 _NESTED_IN = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher", "module", "encoder")
 
-# torch keeps the classes that a file may hold in one list for the process: a thread would take away another's.
-_READING = threading.Lock()
+_READING = threading.RLock()
 # Before it, weights_only=True keeps code from running, but a made-up file can make torch write over memory.
 _MEMORY_SAFE = (2, 10)
 
@@ -88,7 +88,7 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
             stacklevel=2,
         )
     try:
-        with _READING, torch.serialization.safe_globals([argparse.Namespace, *path_classes()]):
+        with reading_paths(argparse.Namespace):
             content = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
     except pickle.UnpicklingError as error:
         if "weights_only" not in str(error).lower():
@@ -109,8 +109,17 @@ def _torch_version() -> tuple[int, int]:
     return int(major), int(re.match(r"\d+", minor)[0])  # type: ignore[index]
 
 
-def path_classes() -> list[Any]:
-    """What OML's checkpoints hold beyond plain data, for ``torch.serialization.safe_globals``."""
+@contextmanager
+def reading_paths(*more: Any) -> Iterator[None]:
+    """Within the block, ``torch.load(weights_only=True)`` takes the paths that OML's checkpoints hold, and ``more``.
+
+    One thread at a time: torch keeps what is taken in one list for the process.
+    """
+    with _READING, torch.serialization.safe_globals([*_path_classes(), *more]):
+        yield
+
+
+def _path_classes() -> list[Any]:
     classes: list[Any] = [pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath]
     # pathlib is a package since Python 3.13, and files written there name the classes by their new home.
     return classes + [(cls, f"pathlib._local.{cls.__name__}") for cls in classes]

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from oml_vit_ext.common.files import replaced
-from oml_vit_ext.extractors.checkpoints import first_reason, path_classes
+from oml_vit_ext.extractors.checkpoints import first_reason, reading_paths
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -49,7 +49,7 @@ def read_checkpoint(path: Path, **options: Any) -> dict[str, Any]:
         with zipfile.ZipFile(path) as parts:  # torch writes check sums, but does not compare them
             if damaged := parts.testzip():
                 raise RuntimeError(f"the check sum of its part {damaged!r} is wrong")
-        with torch.serialization.safe_globals(path_classes()):
+        with reading_paths():
             return torch.load(path, weights_only=True, **options)
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         if "weights_only" in str(error):

@@ -32,13 +32,11 @@ def resume_trainings() -> None:
 
 def read_own_checkpoints(torch_io: ModuleType) -> None:
     """Let Lightning read its own checkpoints again, with the path in them that torch >= 2.6 refuses by default."""
-    import torch
-
-    from oml_vit_ext.extractors.checkpoints import path_classes
+    from oml_vit_ext.extractors.checkpoints import reading_paths
 
     def wrap(load: Callable[..., Any]) -> Callable[..., Any]:
         def load_checkpoint(self: Any, *args: Any, **kwargs: Any) -> Any:
-            with torch.serialization.safe_globals(path_classes()):
+            with reading_paths():
                 return load(self, *args, **kwargs)
 
         return load_checkpoint

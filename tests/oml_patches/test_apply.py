@@ -9,7 +9,8 @@ import pytest
 from helpers import ROOT
 from oml_vit_ext import oml_patches
 
-NAMES = ["strict_arguments", "freezing", "sampler_epochs", "embedding_loader"]
+NAMES = ["strict_arguments", "freezing", "sampler_epochs", "image_reader", "lonely_queries", "new_transforms"]
+NAMES += ["resume", "embedding_loader"]
 
 
 @pytest.fixture()
@@ -21,6 +22,10 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "build_samplers_strictly": None,
         "freeze_in_training": "freezing",
         "introduce_samplers": "sampler_epochs",
+        "read_upright_where_asked": "image_reader",
+        "warn_of_lonely_queries": "lonely_queries",
+        "take_new_transforms": "new_transforms",
+        "resume_trainings": "resume",
         "validate_on_embeddings": "embedding_loader",
     }
     for function, name in functions.items():
