@@ -80,9 +80,9 @@ class RunCheckpoints(ModelCheckpoint):
             self._now = random_states()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        super().on_validation_end(trainer, pl_module)
         if self._now is not None:
             self._now = random_states()
+        super().on_validation_end(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
         if self._now is not None:
