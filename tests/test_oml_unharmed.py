@@ -18,6 +18,13 @@ CHANGED = {
     "oml.lightning.pipelines.train.parse_engine_params_from_config",
     "oml.lightning.pipelines.train_postprocessor.parse_engine_params_from_config",
     "oml.lightning.pipelines.train_postprocessor.get_loaders_with_embeddings",
+    "oml.lightning.pipelines.train.dictconfig_to_dict",
+    "oml.lightning.pipelines.train.parse_ckpt_callback_from_config",
+    "oml.lightning.pipelines.train_postprocessor.dictconfig_to_dict",
+    "oml.lightning.pipelines.train_postprocessor.parse_ckpt_callback_from_config",
+    "oml.lightning.pipelines.predict.get_im_reader_for_transforms",
+    "oml.datasets.images.get_im_reader_for_transforms",
+    "oml.datasets.images.ImageBaseDataset.visualize",
 }
 
 WALK = """
@@ -70,4 +77,5 @@ def test_nothing_of_oml_is_changed_but_what_we_list():
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["n"] > 1000, "OML's modules could not be walked"
     assert found["lost"] == [] and found["new"] == []
-    assert set(found["changed"]) == CHANGED
+    changed = set(found["changed"])
+    assert (changed - CHANGED, CHANGED - changed) == (set(), set())
