@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from helpers import miniature
-from oml_vit_ext.datasets.landmarks import gldv2_clean, gldv2_noisy, nc_clean, rparis6k, sfm120k
+from oml_vit_ext.datasets.landmarks import gldv2_clean, gldv2_noisy, rparis6k, sfm120k
+from oml_vit_ext.datasets.nc_clean import nc_clean
 
 
 def _sfm(root: Path, change=lambda content: None) -> Path:

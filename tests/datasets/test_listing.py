@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from oml_vit_ext.datasets.listing import Counts, counts_of, find_file, find_folder, make_frame
@@ -59,6 +60,6 @@ def test_the_first_file_that_exists_is_taken(tmp_path: Path):
 def test_a_folder_is_found_by_a_file_in_it(tmp_path: Path):
     for folder in ("img_highres", "img"):
         (tmp_path / folder).mkdir()
-    assert find_folder(tmp_path, ("img_highres", "img"), "x.jpg") == "img_highres"
+    assert find_folder(tmp_path, ("img_highres", "img"), pd.Series(["x.jpg"])) == "img_highres"
     (tmp_path / "img/x.jpg").touch()
-    assert find_folder(tmp_path, ("img_highres", "img"), "x.jpg") == "img"
+    assert find_folder(tmp_path, ("img_highres", "img"), pd.Series(["gone.jpg", "x.jpg"])) == "img"

@@ -31,7 +31,7 @@ WRAPPINGS: dict[str, Callable[[Any], Any]] = {
     "dino": lambda s: {"student": {"x": torch.ones(1)}, "teacher": s},
     "ema": lambda s: {"state_dict_ema": s, "arch": "vit"},
     "two layers deep": lambda s: {"model_ema": {"state_dict": s}},
-    "trained before average": lambda s: {"model_ema": {"x": torch.ones(1)}, "state_dict": s},
+    "average before trained": lambda s: {"state_dict_ema": s, "state_dict": {"x": torch.ones(1)}},
 }
 
 
@@ -101,7 +101,7 @@ def test_other_files_are_no_checkpoints(tmp_path: Path):
         read_state_dict(tmp_path / "text.pth", allow_pickle=True)
     torch.save(STATE, tmp_path / "cut.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:-100])
-    with pytest.raises(RuntimeError, match=r"cut\.pth' cannot be read, is it truncated\?"):
+    with pytest.raises(RuntimeError, match=r"cut\.pth' cannot be read, is it truncated or damaged\?"):
         read_state_dict(tmp_path / "cut.pth")
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps([1]))
     with pytest.raises(RuntimeError, match=r"weights '.*plain\.pkl'"):

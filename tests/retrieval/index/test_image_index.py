@@ -17,6 +17,7 @@ from helpers.embedders import paths_of
 from helpers.mean_colour import mean_colour_embedder, paint
 from oml_vit_ext.retrieval import Embedder, ImageIndex, MilvusIndex, SearchIndex, list_images
 from oml_vit_ext.retrieval.index.image_index import AddReport, Hit
+from oml_vit_ext.retrieval.index.image_list import COLUMNS
 
 
 class InMemory(ImageIndex):
@@ -36,9 +37,20 @@ class InMemory(ImageIndex):
             found.append(sorted(hits, key=lambda hit: hit.distance)[:k])
         return found
 
-    def _stamps(self, keys: list[str]) -> Mapping[str, tuple[int, int]]:
+    @property
+    def images(self) -> pd.DataFrame:
+        return pd.DataFrame([row for row, _ in self.rows.values()], columns=[*COLUMNS, "digest"])
+
+    def _stamps(self, keys: list[str]) -> Mapping[str, tuple[int, int, str]]:
         found = {key: self.rows[key][0] for key in keys if key in self.rows}
-        return {key: (row["size"], row.mtime_ns) for key, row in found.items()}
+        return {key: (row["size"], row.mtime_ns, row.digest) for key, row in found.items()}
+
+    def _embeddings_of(self, keys: list[str]) -> np.ndarray:
+        return np.stack([self.rows[key][1] for key in keys])
+
+    def _drop(self, keys: list[str]) -> None:
+        for key in keys:
+            del self.rows[key]
 
     def _store(self, images: pd.DataFrame, embeddings: np.ndarray) -> None:
         self.rows |= {r.key: (r, x) for (_, r), x in zip(images.iterrows(), embeddings, strict=True)}
@@ -64,7 +76,7 @@ def test_images_are_new_changed_unchanged_or_broken(root: Path):
     assert len(index) == 5, "the old row of 2.png stays"
     np.testing.assert_allclose(index.rows["1.png"][1], [0, 0, 200 / 255], atol=1e-6)
     os.utime(root / "3.png", ns=(5, 5))
-    assert index.add(pd.DataFrame({"path": ["3.png"]}), embedder) == AddReport(changed=1)
+    assert index.add(pd.DataFrame({"path": ["3.png"]}), embedder) == AddReport(unchanged=1), "the same content"
 
 
 def test_reports_are_summed_and_read():
