@@ -1,28 +1,11 @@
-"""Queries that nothing can be found for are told, so that a NaN has its reason."""
+"""Which queries nothing can be found for."""
 
 from __future__ import annotations
 
-import warnings
-
 import pandas as pd
 import pytest
-from oml.datasets.dataframe import DFQueryGalleryLabeledDataset
-from oml.interfaces.datasets import IBaseDataset
 
 from oml_vit_ext.common.queries import lonely_queries
-
-
-class _Items(IBaseDataset):
-    input_tensors_key, index_key = "input_tensors", "idx"
-
-    def __init__(self, n: int) -> None:
-        self.n, self.extra_data = n, {}
-
-    def __getitem__(self, item: int) -> dict:
-        return {}
-
-    def __len__(self) -> int:
-        return self.n
 
 
 def _frame(**columns) -> pd.DataFrame:
@@ -44,12 +27,3 @@ CASES = {
 def test_lonely_queries(case: str):
     df, expected = CASES[case]
     assert [i for i, lonely in enumerate(lonely_queries(df)) if lonely] == expected
-
-
-def test_a_data_set_warns_of_them():
-    df, _ = CASES["itself alone"]
-    with pytest.warns(UserWarning, match=r"1 queries have no other gallery image of their label: 2.jpg. OML counts 0"):
-        DFQueryGalleryLabeledDataset(_Items(3), df)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        DFQueryGalleryLabeledDataset(_Items(2), df[:2])

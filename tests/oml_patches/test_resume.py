@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +15,10 @@ from oml.lightning.pipelines.train import extractor_training_pipeline
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from helpers.trainings import assert_same_training, best_score, content, extractor_config, train
-from oml_vit_ext.oml_patches.checkpoint_files import CheckpointFiles
+from helpers.trainings import content, extractor_config
 from oml_vit_ext.oml_patches.resume import with_checkpoint
 
 NOWHERE = Path("no/such/data")
-
-
-@pytest.fixture(scope="module")
-def run(demo_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training of one epoch."""
-    return train(extractor_config(demo_slice, max_epochs=1), tmp_path_factory.mktemp("run")).parents[1]
-
-
-@pytest.fixture()
-def copied(run: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(run, tmp_path / "copied")
 
 
 def refused(resume: Any, **changes: Any) -> str:
@@ -73,14 +57,6 @@ def test_a_torn_file_is_refused_and_the_other_one_named(copied: Path, kept: floa
     assert message.startswith(f"Checkpoint {str(last)!r} is damaged") and message.endswith("beside it: best.ckpt.")
 
 
-def test_one_wrong_byte_is_found(copied: Path):
-    last = copied / "checkpoints" / "last.ckpt"
-    data = bytearray(last.read_bytes())
-    data[len(data) // 2] ^= 255  # within a weight
-    last.write_bytes(data)
-    assert "the check sum of its part" in refused(str(last))
-
-
 class Bite:
     def __reduce__(self) -> Any:
         return os.mkdir, ("bitten",)
@@ -104,80 +80,6 @@ def test_a_config_without_the_keys_is_trained_as_ever(in_tmp_path: Path):
     assert type(pipeline.parse_ckpt_callback_from_config(cfg)) is not ModelCheckpoint
     del cfg["resume"]
     assert type(pipeline.parse_ckpt_callback_from_config(cfg)) is ModelCheckpoint
-
-
-def test_a_file_of_another_folder_goes_on_here(run: Path, demo_slice: Path, tmp_path: Path):
-    before = (run / "checkpoints" / "last.ckpt").read_bytes()
-    cfg = extractor_config(demo_slice, max_epochs=2)
-    resumed = train({**cfg, "resume": str(run / "checkpoints" / "last.ckpt")}, tmp_path / "here")
-    whole = train(cfg, tmp_path / "whole")
-    torch.testing.assert_close(content(resumed)["state_dict"], content(whole)["state_dict"], atol=1e-6, rtol=0)
-    assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
-
-
-def test_a_run_folder_may_move(run: Path, copied: Path, demo_slice: Path):
-    resumed = train(extractor_config(demo_slice, max_epochs=2, resume="last"), copied)
-    assert sorted(p.name for p in resumed.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
-    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
-    assert best_score(content(resumed)) >= best_score(content(run / "checkpoints" / "last.ckpt"))
-
-
-def test_a_new_run_keeps_what_another_one_left(
-    run: Path, copied: Path, demo_slice: Path, caplog: pytest.LogCaptureFixture
-):
-    train(extractor_config(demo_slice, max_epochs=1, seed=1), copied)
-    files = sorted(p.name for p in (copied / "checkpoints").iterdir())
-    assert files == ["best-v1.ckpt", "best.ckpt", "last-v1.ckpt", "last.ckpt"]
-    assert_same_training(copied / "checkpoints" / "last-v1.ckpt", run / "checkpoints" / "last.ckpt")
-    assert "was renamed to last-v1.ckpt" in caplog.text
-
-
-def test_what_a_killed_run_left_half_written_goes(copied: Path, demo_slice: Path):
-    (copied / "checkpoints" / ".last.123-456.partial.ckpt").write_bytes(b"half")
-    last = train(extractor_config(demo_slice, max_epochs=2, resume="last"), copied)
-    assert sorted(p.name for p in last.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
-
-
-def test_a_finished_training_is_not_trained_on(copied: Path, demo_slice: Path):
-    last = copied / "checkpoints" / "last.ckpt"
-    before = last.read_bytes()
-    train(extractor_config(demo_slice, max_epochs=1, resume="last"), copied)
-    assert last.read_bytes() == before
-
-
-def test_checkpoints_that_oml_wrote_alone_are_taken(demo_slice: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    cfg = extractor_config(demo_slice, max_epochs=1)
-    del cfg["resume"]
-    train(cfg, tmp_path / "before")
-    best = tmp_path / "before" / "checkpoints" / "best.ckpt"
-    last = train({**cfg, "max_epochs": 2, "resume": str(best)}, tmp_path / "after")
-    assert content(last)["global_step"] == 6
-    assert "was written without `resume` in the config" in caplog.text
-
-
-@contextmanager
-def full_disk(n_bytes: int) -> Iterator[None]:
-    """No file can grow beyond this size."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_full_disk_leaves_the_last_good_one(tmp_path: Path):
-    file = tmp_path / "checkpoints" / "last.ckpt"
-    CheckpointFiles().save_checkpoint({"step": 1}, file)
-    with full_disk(100_000), pytest.raises(OSError, match="could not be written, the one that was there before is"):
-        CheckpointFiles().save_checkpoint({"step": 2, "weights": torch.zeros(1_000_000)}, file)
-    assert content(file) == {"step": 1} and os.listdir(file.parent) == ["last.ckpt"]
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
-    (tmp_path / "checkpoints").write_text("a file in its place")
-    with pytest.raises(OSError, match=r"Checkpoint '.*last.ckpt' could not be written, nothing was there before: "):
-        CheckpointFiles().save_checkpoint({"step": 1}, tmp_path / "checkpoints" / "last.ckpt")
 
 
 def test_a_trainer_of_ones_own_takes_its_checkpoints_again(in_tmp_path: Path):

@@ -1,0 +1,96 @@
+"""Checkpoints are written as a whole or not at all, and read without running what is in them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.limits import file_size_limit
+from oml_vit_ext.oml_patches.checkpoint_files import CheckpointFiles, read_checkpoint
+
+
+class Bite:
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("bitten",)
+
+
+@pytest.fixture()
+def file(tmp_path: Path) -> Path:
+    """A checkpoint of one large weight."""
+    CheckpointFiles().save_checkpoint({"step": 1, "weight": torch.arange(10_000.0)}, tmp_path / "last.ckpt")
+    return tmp_path / "last.ckpt"
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(RuntimeError) as error:
+        read_checkpoint(path)
+    message = str(error.value)
+    assert message.startswith(f"Checkpoint {str(path)!r} ") and "\n" not in message
+    return message
+
+
+def test_what_was_written_is_read_with_the_paths_in_it(tmp_path: Path):
+    files = CheckpointFiles()
+    files.save_checkpoint({"weight": torch.arange(3), "root": Path("data/sop")}, tmp_path / "new" / "last.ckpt")
+    for read in (files.load_checkpoint, read_checkpoint):
+        found = read(tmp_path / "new" / "last.ckpt")
+        assert found["root"] == Path("data/sop") and found["weight"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.999])
+def test_a_torn_file_is_told(file: Path, kept: float):
+    os.truncate(file, int(file.stat().st_size * kept))
+    message = refused(file)
+    assert "is damaged or no checkpoint (" in message and message.endswith("; there is no other one beside it.")
+
+
+def test_one_wrong_byte_is_found(file: Path):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 255  # within the weight
+    file.write_bytes(data)
+    assert "the check sum of its part" in refused(file)
+
+
+def test_the_finished_ones_beside_it_are_named(file: Path):
+    for name in ("best.ckpt", "a.ckpt", ".last.1-2.partial.ckpt", "notes.txt"):
+        (file.parent / name).touch()
+    file.write_text("no checkpoint")
+    assert refused(file).endswith("; beside it: a.ckpt, best.ckpt.")
+
+
+def test_code_in_a_file_does_not_run(in_tmp_path: Path):
+    torch.save({"step": 1, "more": Bite()}, "evil.ckpt")
+    assert "holds more than tensors and plain data (posix.mkdir): reading it could run any code" in refused(
+        Path("evil.ckpt")
+    )
+    assert not Path("bitten").exists()
+
+
+def test_an_interrupted_write_leaves_the_last_good_one(file: Path, monkeypatch: pytest.MonkeyPatch):
+    def write_half(_: Any, out: Any) -> None:
+        out.write(b"half")
+        raise KeyboardInterrupt
+
+    before = file.read_bytes()
+    monkeypatch.setattr(torch, "save", write_half)
+    with pytest.raises(KeyboardInterrupt):
+        CheckpointFiles().save_checkpoint({"step": 2}, file)
+    assert file.read_bytes() == before and os.listdir(file.parent) == ["last.ckpt"]
+
+
+def test_a_full_disk_leaves_the_last_good_one(file: Path):
+    before = file.read_bytes()
+    kept = "could not be written, the one that was there before is whole: "
+    with file_size_limit(100_000), pytest.raises(OSError, match=kept):
+        CheckpointFiles().save_checkpoint({"step": 2, "weights": torch.zeros(1_000_000)}, file)
+    assert file.read_bytes() == before and os.listdir(file.parent) == ["last.ckpt"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
+    (tmp_path / "checkpoints").write_text("a file in its place")
+    with pytest.raises(OSError, match=r"Checkpoint '.*last.ckpt' could not be written, nothing was there before: "):
+        CheckpointFiles().save_checkpoint({"step": 1}, tmp_path / "checkpoints" / "last.ckpt")
