@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from oml_vit_ext.common.arrays import Box, Floats
+from oml_vit_ext.images.reading import why_unreadable
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.model_config import plain, with_absolute_files
 from oml_vit_ext.retrieval.old_names import OldBatchNames, OldEmbedderNames
@@ -158,7 +159,7 @@ class _Readable(Dataset[_Item]):
         try:
             return item, torch.as_tensor(self._images[item][self._images.input_tensors_key]), ""
         except Exception as error:  # decoders raise whatever they like on broken files
-            return item, None, f"{type(error).__name__}: {error}".rstrip(".")
+            return item, None, why_unreadable(error).rstrip(".")
 
 
 def _pack(items: list[_Item]) -> _Packed:

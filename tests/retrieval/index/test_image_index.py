@@ -129,7 +129,7 @@ def test_another_model_and_other_embeddings_are_refused(root: Path):
 def test_nothing_usable_is_an_error(root: Path):
     for i in range(4):
         (root / f"{i}.png").write_text("broken")
-    with pytest.raises(ValueError, match=r"None of the 4 images can be used; the first, '0\.png': Unidentified"):
+    with pytest.raises(ValueError, match=r"None of the 4 images can be used; the first, '0\.png': not an image"):
         InMemory(root).add(root, mean_colour_embedder())
 
 
