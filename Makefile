@@ -8,9 +8,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOWEST_PYTHON ?= $(shell for p in python3.10 python3.11; do $$p -c "" 2>/dev/null && { echo $$p; break; }; done || true)
 LOWEST_PYTHON := $(or $(LOWEST_PYTHON),python3.10)
 LOWEST := .venv-lowest
-# torch 2.6 cannot export that model to ONNX; pytorch-metric-learning has that loss from 2.9 on.
+# torch 2.6 cannot export that model to ONNX; pytorch-metric-learning has that loss from 2.9 on; the oldest safetensors
+# cannot write the complex numbers that are to be refused.
 NOT_WITH_LOWEST := --deselect "tests/extractors/test_hybrid_export.py::test_onnx_with_a_dynamic_batch" \
-	--deselect "tests/losses/test_pml.py::test_it_trains[ranking]"
+	--deselect "tests/losses/test_pml.py::test_it_trains[ranking]" \
+	--deselect "tests/extractors/test_pca.py::test_files_with_odd_tensors_are_refused[components-value5]"
 
 .PHONY: help demo weights configs test test-lowest lint types bench check clean
 

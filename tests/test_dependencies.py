@@ -55,7 +55,8 @@ def _imported(file: Path, in_function: bool | None = None) -> set[str]:
     """Distributions, by their names in the package index, that a file needs at import time, later, or ever."""
     names = {name for name, lazy in _imports(ast.parse(file.read_text())) if in_function in (None, lazy)}
     foreign = names - sys.stdlib_module_names - {"oml_vit_ext", "hydra_plugins"}
-    return {canonicalize_name(PROVIDERS[name][0]) for name in foreign}
+    # Python 3.10 knows only those that say so; the others are called like their module.
+    return {canonicalize_name(PROVIDERS.get(name, [name])[0]) for name in foreign}
 
 
 def _names(requirements: list[Requirement]) -> set[str]:

@@ -89,8 +89,8 @@ def fusion_of(given: Fusion | Mapping[str, float] | str | Path | None) -> Fusion
     path = Path(given).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
-            f"fusion {str(given)!r}: there is no such file (looked for {path.absolute()}), expected one of "
-            f"examples/fit_fusion.py."
+            f"fusion {str(given)!r}: there is no such file (looked for {path.absolute()}), expected one that "
+            f"save_fusion has written."
         )
     try:
         content = json.loads(path.read_text())
