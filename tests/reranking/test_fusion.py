@@ -118,7 +118,7 @@ def test_a_damaged_file_is_told(tmp_path: Path, content: str, message: str):
     (tmp_path / "fusion.json").write_text(content)
     with pytest.raises(ValueError, match=message):
         fusion_of(tmp_path / "fusion.json")
-    with pytest.raises(FileNotFoundError, match=r"examples/fit_fusion\.py"):
+    with pytest.raises(FileNotFoundError, match="one that save_fusion has written"):
         fusion_of(tmp_path / "none.json")
 
 
