@@ -25,8 +25,8 @@ from tools.folders import ROOT, in_folder
 from tools.overrides import known_to
 from tools.screen import quieten, say
 
-ITERATIONS = 50  # of 64 photos each
-PAIR_EPOCHS = 20  # of two iterations of 32 photos
+ITERATIONS = 40  # of 64 photos each
+PAIR_EPOCHS = 6  # of two iterations of 32 photos
 # The paper's 0.7 is for data with five photos per label; here each photo meets some four times as many of its own.
 ENTROPY_WEIGHT = 4
 
