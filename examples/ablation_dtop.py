@@ -20,6 +20,7 @@ from hydra import compose, initialize_config_module
 from oml.lightning.pipelines.train import extractor_training_pipeline
 from oml.lightning.pipelines.validate import extractor_validation_pipeline
 
+from oml_vit_ext.oml_patches import read_all_upright
 from tools.absolute_paths import with_absolute_paths
 from tools.folders import ROOT, in_folder
 from tools.overrides import known_to
@@ -38,6 +39,7 @@ VARIANTS = {
 def main() -> None:
     args = parse_arguments()
     quieten()
+    read_all_upright()
     output = args.output.absolute()
     with initialize_config_module("oml_vit_ext.configs", version_base=None), in_folder(ROOT):
         iterations = args.iterations or compose(f"dtop/train_{args.data}", args.overrides).iterations

@@ -31,6 +31,7 @@ from oml.registry.transforms import get_transforms_by_cfg
 from oml.retrieval.retrieval_results import RetrievalResults
 
 import oml_vit_ext  # noqa: F401  (the measuring process has no Hydra that would register the names)
+from oml_vit_ext.oml_patches import read_all_upright
 from oml_vit_ext.pictures import save_figure
 from tools.absolute_paths import with_absolute_paths
 from tools.folders import ROOT, in_folder
@@ -43,6 +44,7 @@ from tools.screen import quieten
 def main() -> None:
     args = parse_arguments()
     quieten()
+    read_all_upright()
     output = args.output.absolute()
     models = [("stir", k) for k in args.join_layers] + ([("oml", 0)] if args.oml else [])
     shared = {"data": args.data, "overrides": " ".join(args.overrides)}

@@ -11,6 +11,7 @@ from oml.const import BBOXES_COLUMNS, IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS
 from oml_vit_ext.common.files import write_frame
 from oml_vit_ext.datasets.boxes import with_whole_boxes
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION
+from oml_vit_ext.images.sizes import read_image_sizes
 
 _FLAGS = (IS_QUERY_COLUMN, IS_GALLERY_COLUMN)
 
@@ -20,10 +21,12 @@ def join(train: str | Path, validation: str | Path, output: str | Path) -> pd.Da
 
     Paths become relative to the folder of ``output``, which is then ``dataset_root``: choose one above both data sets.
     Labels of the validation rows are moved up so that no label is in both. If only one of them has boxes, the other's
-    are whole images. Of the other columns, those that both have are kept.
+    are whole images, whose sizes are read from the files if the dataframe does not hold them. Of the other columns,
+    those that both have are kept.
 
     Raises:
-        ValueError: One has no such rows, or an image does not lie below the folder of ``output``.
+        ValueError: One has no such rows, an image does not lie below the folder of ``output``, or an image whose size
+            is needed cannot be read.
     """
     output = Path(output)
     parts = []
@@ -36,18 +39,25 @@ def join(train: str | Path, validation: str | Path, output: str | Path) -> pd.Da
     parts[1] = parts[1].assign(
         **{LABELS_COLUMN: parts[1][LABELS_COLUMN] - parts[1][LABELS_COLUMN].min() + parts[0][LABELS_COLUMN].max() + 1}
     )
-    sized = all({"width", "height"} <= set(part) for part in parts)
-    boxed = sized and any(set(BBOXES_COLUMNS) <= set(part) for part in parts)
-    columns = [name for name in parts[0].columns if name in parts[1].columns and name not in BBOXES_COLUMNS]
-    columns += BBOXES_COLUMNS if boxed else []
-    frame = pd.concat(
-        [part.reindex(columns=columns).astype(dict.fromkeys(_FLAGS, object)) for part in parts], ignore_index=True
-    )
-    frame = with_whole_boxes(frame) if boxed else frame
+    if any(set(BBOXES_COLUMNS) <= set(part) for part in parts):
+        parts = [_with_a_box_each(part, output.parent) for part in parts]
+    columns = [name for name in parts[0].columns if name in parts[1].columns]
+    frame = pd.concat([part[columns].astype(dict.fromkeys(_FLAGS, object)) for part in parts], ignore_index=True)
     for flag in _FLAGS:
         frame.loc[frame[SPLIT_COLUMN] == TRAIN, flag] = None
     write_frame(frame, output)
     return frame
+
+
+def _with_a_box_each(rows: pd.DataFrame, root: Path) -> pd.DataFrame:
+    """OML expects a box in every row or in none. Rows that all have one are left as they are."""
+    rows = rows if set(BBOXES_COLUMNS) <= set(rows) else rows.assign(**dict.fromkeys(BBOXES_COLUMNS, float("nan")))
+    if not rows[BBOXES_COLUMNS].isna().any(axis=None):
+        return rows
+    if not {"width", "height"} <= set(rows):
+        width, height, turned = read_image_sizes(rows[PATHS_COLUMN].tolist(), root)
+        rows = rows.assign(width=width, height=height, turned=turned)
+    return with_whole_boxes(rows)
 
 
 def _moved(paths: pd.Series, old: Path, new: Path) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import ExifTags, Image
 
 from oml_vit_ext.datasets.join import join
 from oml_vit_ext.datasets.listing import make_frame
@@ -48,6 +49,23 @@ def test_images_beside_boxed_ones_get_a_box_around_all(tmp_path: Path, boxed_is_
     files = (boxed, whole) if boxed_is_train else (whole, boxed)
     found = join(*files, tmp_path / "both.csv")[BOX].to_numpy().tolist()
     parts = [[1, 9, 3, 6], [2, 8, 4, 7]], [[0, 30, 0, 20], [0, 40, 0, 10]]
+    assert found == [*parts[not boxed_is_train], *parts[boxed_is_train]]
+
+
+@pytest.mark.parametrize("boxed_is_train", [True, False])
+def test_sizes_are_read_where_a_dataframe_does_not_hold_them(tmp_path: Path, boxed_is_train: bool):
+    """OML's own converters write boxes without sizes, and other data sets without either."""
+    boxes = {"x_1": [1, 2], "x_2": [9, 8], "y_1": [3, 4], "y_2": [6, 7]}
+    boxed = _csv(tmp_path / "boxed/df.csv", [0, 0], [boxed_is_train] * 2, **boxes)
+    whole = _csv(tmp_path / "whole/df.csv", [0, 0], [not boxed_is_train] * 2)
+    (tmp_path / "whole/ims").mkdir()
+    Image.new("RGB", (30, 20)).save(tmp_path / "whole/ims/0.jpg")
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (40, 10)).save(tmp_path / "whole/ims/1.jpg", exif=turned)
+    files = (boxed, whole) if boxed_is_train else (whole, boxed)
+    found = join(*files, tmp_path / "both.csv")[BOX].to_numpy().tolist()
+    parts = [[1, 9, 3, 6], [2, 8, 4, 7]], [[0, 30, 0, 20], [0, 10, 0, 40]]
     assert found == [*parts[not boxed_is_train], *parts[boxed_is_train]]
 
 
