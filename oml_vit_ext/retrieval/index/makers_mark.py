@@ -6,6 +6,7 @@ makes an index elsewhere does not have the key, and cannot mark it as ours.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -75,10 +76,8 @@ def _make_key() -> bytes:
         with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
             new.write(secrets.token_bytes(_BYTES))
         flush(unfinished)
-        try:
+        with contextlib.suppress(FileExistsError):
             os.link(unfinished, file)  # unlike a rename, it replaces nothing
-        except FileExistsError:
-            pass
     finally:
         unfinished.unlink(missing_ok=True)
     key = _read_key()
