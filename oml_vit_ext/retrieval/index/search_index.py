@@ -230,7 +230,7 @@ class SearchIndex(ImageIndex):
         try:
             model = Fingerprint.from_dict(manifest["model"])
             loaded = cls(root or manifest["root"], model, manifest["index"], manifest["config"])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{str(folder / MANIFEST)!r} is no manifest of an index: {error}") from error
         if not manifest.get("finished", True):
             warnings.warn(
