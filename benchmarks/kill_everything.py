@@ -14,12 +14,12 @@ import contextlib
 import io
 import json
 import mmap
+import multiprocessing
 import os
 import random
 import shutil
 import signal
 import struct
-import sys
 import tempfile
 import time
 import traceback
@@ -301,6 +301,7 @@ def kill(kind: type[Written], folder: Path, kills: int, moments: random.Random) 
         AssertionError, or any error of reading: A file is torn or lost.
     """
     written = kind(folder)
+    parent = os.getpid()
     progress = mmap.mmap(-1, 16)  # shared with the child: the version that it writes, the one that it has written
 
     def state() -> tuple[int, int]:
@@ -309,7 +310,9 @@ def kill(kind: type[Written], folder: Path, kills: int, moments: random.Random) 
 
     def keep_writing() -> None:
         written.open()
-        for version in range(state()[1] + 1, sys.maxsize):
+        version = state()[1]
+        while os.getppid() == parent:  # not for ever, should this one be killed instead
+            version += 1
             progress[:8] = struct.pack("q", version)
             written.write(version)
             progress[8:] = struct.pack("q", version)
@@ -383,26 +386,33 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def kill_often(kind: type[Written], kills: int, seed: int) -> dict[str, Any]:
+    """:func:`kill` in several folders, one after the other; the sums."""
+    moments, found = random.Random(seed), []
+    for start in range(0, kills, FRESH):
+        folder = Path(tempfile.mkdtemp(prefix="kill-"))
+        try:
+            found.append(kill(kind, folder, min(FRESH, kills - start), moments))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    counts = {key: sum(part[key] for part in found) for key in found[0]}
+    print(kind.name, json.dumps(counts), flush=True)
+    return counts
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="of each kind (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="kinds at the same time (default: %(default)s)")
     parser.add_argument("--to", type=Path, default=RESULT, help="default: docs/results/reliability.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message=".*is half-finished")
     warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork")
-    kinds: dict[str, Any] = {}
-    for kind in KINDS:
-        moments, found = random.Random(args.seed), []
-        for start in range(0, args.kills, FRESH):
-            folder = Path(tempfile.mkdtemp(prefix="kill-"))
-            try:
-                found.append(kill(kind, folder, min(FRESH, args.kills - start), moments))
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-        kinds[kind.name] = {key: sum(counts[key] for counts in found) for key in found[0]}
-        print(kind.name, json.dumps(kinds[kind.name]), flush=True)
+    with multiprocessing.get_context("fork").Pool(args.jobs) as pool:
+        counted = pool.starmap(kill_often, [(kind, args.kills, args.seed) for kind in KINDS], chunksize=1)
+    kinds = {kind.name: counts for kind, counts in zip(KINDS, counted, strict=True)}
     result = {
         "command": f"python benchmarks/kill_everything.py --kills {args.kills} --seed {args.seed}",
         "kinds": kinds,
