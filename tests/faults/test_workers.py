@@ -47,7 +47,8 @@ def test_in_a_training_and_the_last_checkpoint_is_whole(
     cut_at(4, kill_a_worker, monkeypatch)
     with pytest.raises(RuntimeError, match=KILLED):
         train(config(demo_slice, num_workers=2, save_iterations=1, max_epochs=2, bs_val=4), tmp_path / "run")
-    assert content(tmp_path / "run" / "checkpoints" / run_checkpoints.LAST)["global_step"] == 4
+    # It may have made a step more before the signal came.
+    assert content(tmp_path / "run" / "checkpoints" / run_checkpoints.LAST)["global_step"] in (4, 5)
 
 
 def test_in_a_validation_of_a_training(demo_slice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
