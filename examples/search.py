@@ -60,7 +60,7 @@ def make_index(args: argparse.Namespace) -> None:
     folder = args.to.absolute()
     with locked(folder):
         if (folder / "manifest.json").is_file():
-            index = SearchIndex.load(folder)
+            index = SearchIndex.load(folder, trust_faiss_file=args.trust_faiss_file)
             embedder = index.embedder(trust_weights=args.trust_weights, **model_settings(args))
         else:
             embedder = embedder_of(args)
@@ -83,7 +83,7 @@ def sync_index(args: argparse.Namespace) -> None:
     """Make an index hold exactly what its folder of images holds now."""
     folder = args.index.absolute()
     with locked(folder):
-        index = SearchIndex.load(folder, root=args.root)
+        index = SearchIndex.load(folder, root=args.root, trust_faiss_file=args.trust_faiss_file)
         source = args.images or index.root
         embedder = index.embedder(trust_weights=args.trust_weights, **model_settings(args))
         shard = None if args.shard == "0/1" else shard_of(list_images(source, index.root), args.shard)
@@ -96,7 +96,7 @@ def remove_images(args: argparse.Namespace) -> None:
     """Take images out of an index by name; the files stay."""
     folder = args.index.absolute()
     with locked(folder):
-        index = SearchIndex.load(folder)
+        index = SearchIndex.load(folder, trust_faiss_file=args.trust_faiss_file)
         n_removed = index.remove(args.images)
         index.save(folder)
     print(f"{n_removed} removed\n{folder}: {len(index)} images, index {index.index}")
@@ -134,7 +134,8 @@ def answer(args: argparse.Namespace) -> None:
         raise SystemExit(f"--rerank is {args.rerank}, expected at least 2 hits, or 0 for none.")
     if args.rerank and not args.reranker:
         raise SystemExit("--rerank needs --reranker, a config with a postprocessor: e.g. stir/validate_reranker_sop.")
-    shards = [SearchIndex.load(folder, root=args.root, mmap=args.mmap) for folder in args.index]
+    how = {"root": args.root, "mmap": args.mmap, "trust_faiss_file": args.trust_faiss_file}
+    shards = [SearchIndex.load(folder, **how) for folder in args.index]
     embedder = shards[0].embedder(trust_weights=args.trust_weights, **model_settings(args))
     for shard in shards:
         shard.check_model(embedder.fingerprint, "the query")
@@ -229,6 +230,12 @@ def parse_args() -> argparse.Namespace:
         command.add_argument("--num-workers", type=int, default=0, help="processes that read (default: %(default)s)")
         command.add_argument(
             "--trust-weights", action="store_true", help="read the index's files of weights even if they can run code"
+        )
+    for command in (index, query, sync, remove):
+        command.add_argument(
+            "--trust-faiss-file",
+            action=argparse.BooleanOptionalAction,
+            help="read the index's faiss file, whoever made it (default: if it bears your mark)",
         )
     args, overrides = parser.parse_known_args()
     wrong = [argument for argument in overrides if argument.startswith("-") or "=" not in argument]

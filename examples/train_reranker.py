@@ -14,7 +14,7 @@ from oml.lightning.pipelines.train_postprocessor import postprocessor_training_p
 from oml_vit_ext.oml_patches import read_all_upright
 from tools.absolute_paths import with_absolute_paths
 from tools.before_and_after import validate_and_compare
-from tools.reranker_config import check_checkpoints, validation_of
+from tools.reranker_config import best_of, check_checkpoints, validation_of
 
 
 @hydra.main(config_path="../configs", config_name="stir/train_reranker_demo", version_base=HYDRA_BEHAVIOUR)
@@ -23,8 +23,7 @@ def main(cfg: DictConfig) -> None:
     check_checkpoints(cfg)
     cfg = with_absolute_paths(cfg)
     postprocessor_training_pipeline(cfg)
-    best = max(Path("checkpoints").glob("best*.ckpt"), key=lambda path: path.stat().st_mtime)
-    validate_and_compare(validation_of(cfg, best.absolute()))
+    validate_and_compare(validation_of(cfg, best_of(Path("checkpoints").absolute(), cfg.get("resume"))))
 
 
 if __name__ == "__main__":

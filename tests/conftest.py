@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,14 @@ def demo_slice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     df[df.label.isin(keep)].to_csv(root / "df.csv", index=False)
     (root / "images").symlink_to(DEMO_DATA / "images")
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_home_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The key that marks indexes as made by this user is not put among the user's own settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
 
 
 @pytest.fixture()

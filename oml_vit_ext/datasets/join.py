@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 from oml.const import BBOXES_COLUMNS, IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
@@ -64,5 +64,8 @@ def _moved(paths: pd.Series, old: Path, new: Path) -> list[str]:
     old, new = Path(os.path.abspath(old)), Path(os.path.abspath(new))
     if not old.is_relative_to(new):
         raise ValueError(f"The data set in {old} does not lie below {new}, the folder of the joined dataframe.")
+    outside = [p for p in map(str, paths) if PurePosixPath(p).is_absolute() or ".." in PurePosixPath(p).parts]
+    if outside:
+        raise ValueError(f"The dataframe of {old} lists {outside[0]!r}, expected paths below that folder.")
     prefix = old.relative_to(new).as_posix()
     return paths.tolist() if prefix == "." else [f"{prefix}/{path}" for path in paths]

@@ -9,6 +9,7 @@ import pickle
 import re
 import threading
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +89,7 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
             stacklevel=2,
         )
     try:
+        check_unpacked_size(path)
         with reading_paths(argparse.Namespace):
             content = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
     except pickle.UnpicklingError as error:
@@ -101,7 +103,30 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
         raise RuntimeError(
             f"weights {str(path)!r} cannot be read, is it truncated or damaged? ({type(error).__name__}: {error})"
         ) from error
-    return _plain_names(_find_tensors(content, path), path)
+    return _plain_names(_as_large_as_stored(_find_tensors(content, path), path), path)
+
+
+def check_unpacked_size(path: Path) -> None:
+    """Raise a ``ValueError`` for an archive that is longer unpacked than packed: torch does not compress."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as parts:
+        n_bytes = sum(part.file_size for part in parts.infolist())
+        compressed = any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist())
+    if compressed or n_bytes > path.stat().st_size:
+        raise ValueError(f"its parts are compressed, to be unpacked to {n_bytes} bytes, expected a file of torch.save")
+
+
+def _as_large_as_stored(state: StateDict, path: Path) -> StateDict:
+    """A few stored numbers can stand for any number of rows; whoever looks at them would need the memory."""
+    n_bytes = path.stat().st_size
+    for name, tensor in state.items():
+        if tensor.numel() * tensor.element_size() > n_bytes:
+            raise RuntimeError(
+                f"weights {str(path)!r} hold {name!r} of shape {tuple(tensor.shape)}, expected no more than the "
+                f"{n_bytes} bytes of the file."
+            )
+    return state
 
 
 def _torch_version() -> tuple[int, int]:

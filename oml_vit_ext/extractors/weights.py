@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,16 @@ def fit_weights(backbone: nn.Module, state: Mapping[str, Tensor], path: Path, *,
 def _load_npz(backbone: nn.Module, path: Path, arch: str) -> None:
     """timm copies Google's arrays one by one, so what it did not touch is looked for afterwards."""
     model = cast(Any, backbone)
+    most_bytes = 16 * sum(parameter.nbytes for parameter in backbone.parameters()) + 2**20  # of optimizers, too
+    try:
+        with zipfile.ZipFile(path) as arrays:
+            n_bytes = sum(array.file_size for array in arrays.infolist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise RuntimeError(f"weights {str(path)!r} cannot be read as a file of arrays ({error}).") from error
+    if n_bytes > most_bytes:
+        raise RuntimeError(
+            f"weights {str(path)!r} hold {n_bytes} bytes of arrays, expected at most {most_bytes} for arch {arch!r}."
+        )
     if not hasattr(model, "load_pretrained"):
         raise RuntimeError(
             f"weights {str(path)!r} are arrays of a JAX model, expected a file of torch for arch {arch!r}."

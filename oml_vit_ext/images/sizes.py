@@ -157,6 +157,7 @@ def _read_cache(cache: Path | None) -> dict[str, _Known]:
     except (OSError, ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         logger.warning("image sizes: %s cannot be used and is made again (%s)", cache, error)
         return {}
+    df = df[(df.width > 0) & (df.height > 0)]
     columns = [df[name].tolist() for name in _COLUMNS]
     return {path: _Known(length, ns, Size(*size)) for path, ns, length, *size in zip(*columns, strict=True)}
 

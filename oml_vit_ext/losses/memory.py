@@ -167,6 +167,8 @@ def _what_is_wrong(features: Any, labels: Any, position: Any, n_calls: Any) -> s
     """What no memory saves, in words; empty if all is well."""
     if not all(isinstance(part, Tensor) for part in (features, labels, position, n_calls)):
         return "something else than tensors"
+    if features.untyped_storage().nbytes() < features.nbytes:
+        return f"fewer numbers than features of shape {tuple(features.shape)} have"
     if features.ndim != 2 or not features.is_floating_point() or not bool(torch.isfinite(features).all()):
         return f"features of {features.dtype} {tuple(features.shape)}, expected finite embeddings (N, D)"
     if labels.shape != features.shape[:1] or labels.dtype != torch.int64:

@@ -43,8 +43,8 @@ class PMLLoss(nn.Module):
 
     Raises:
         ValueError: An unknown name or argument of a part, with the nearest valid ones; values that a part refuses; or
-            a memory for a loss that does not compare embeddings with one another, or for parts that cannot work
-            together.
+            a memory for a loss that does not compare embeddings with one another, for one that draws
+            ``triplets_per_anchor``, or for parts that cannot work together.
 
     Source: arXiv 2008.09164 (the library), arXiv 1912.06798 (the memory).
 
@@ -83,6 +83,11 @@ class PMLLoss(nn.Module):
             raise ValueError(
                 f"memory_size is {memory_size}, expected 0 for {name}, which does not compare with other embeddings; "
                 f"losses that take a memory: {', '.join(names_with_memory())}."
+            )
+        if memory_size > 0 and getattr(self.loss, "triplets_per_anchor", "all") != "all":
+            raise ValueError(
+                f"triplets_per_anchor is {self.loss.triplets_per_anchor!r}, expected 'all' with a memory "
+                f"(memory_size is {memory_size}): {name} draws triplets from a batch alone. Choose them with a miner."
             )
         if memory_size > 0:
             chosen = [part["name"] for part in (loss, distance, reducer, miner) if part is not None]

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from oml_vit_ext.common.files import replaced
-from oml_vit_ext.extractors.checkpoints import first_reason, reading_paths
+from oml_vit_ext.extractors.checkpoints import check_unpacked_size, first_reason, reading_paths
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -46,6 +46,7 @@ def read_checkpoint(path: Path, **options: Any) -> dict[str, Any]:
         RuntimeError: The file is damaged, or holds more than tensors and plain data.
     """
     try:
+        check_unpacked_size(path)
         with zipfile.ZipFile(path) as parts:  # torch writes check sums, but does not compare them
             if damaged := parts.testzip():
                 raise RuntimeError(f"the check sum of its part {damaged!r} is wrong")

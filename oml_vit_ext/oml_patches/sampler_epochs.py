@@ -56,9 +56,10 @@ def embed(module: Any, loader: DataLoader[Any], rows: NDArray[np.int64]) -> Tens
     Images go through the transform of the data set. Each process embeds its share; all get everything.
     """
     rank, world = rank_and_world()
-    shares = np.array_split(rows, world)
+    share = np.array_split(rows, world)[rank]
+    # A process without a share, of which there are some for few rows, embeds one in vain: it must know D to join in.
     part = DataLoader(
-        Subset(loader.dataset, shares[rank].tolist()),
+        Subset(loader.dataset, (share if len(share) else rows[:1]).tolist()),
         batch_size=loader.batch_sampler.batch_size,  # type: ignore[union-attr]
         num_workers=loader.num_workers,
     )
@@ -67,7 +68,7 @@ def embed(module: Any, loader: DataLoader[Any], rows: NDArray[np.int64]) -> Tens
             module.model(batch[module.input_tensors_key].to(module.device)).float()
             for batch in tqdm(part, desc="Mining hard negatives", disable=rank > 0, leave=False)
         ]
-    local = torch.nn.functional.normalize(torch.cat(found), dim=-1) if found else torch.empty(0)
+    local = torch.nn.functional.normalize(torch.cat(found), dim=-1)[: len(share)] if found else torch.empty(0)
     if world == 1:
         return local
     return torch.cat(gather_rows(local, gather_sizes(len(local), local.device)))

@@ -94,7 +94,7 @@ def fusion_of(given: Fusion | Mapping[str, float] | str | Path | None) -> Fusion
         )
     try:
         content = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"fusion {str(given)!r} is not a whole JSON file ({error}).") from error
     if not isinstance(content, dict):
         raise ValueError(f"fusion {str(given)!r} holds a {type(content).__name__}, expected the file of save_fusion.")

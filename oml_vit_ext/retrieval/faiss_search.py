@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -11,9 +12,11 @@ import oml.retrieval.retrieval_results as oml_results
 from oml_vit_ext.retrieval.retrieve import Neighbours, knn, knn_qg
 from oml_vit_ext.retrieval.settings import EXACT, MEMORY_MB, Settings
 
-# The innermost search is the last; OML's own functions are put back when the list is empty again.
-_active: list[faiss_search] = []
+# With the threads that entered them. The innermost search is the last; OML's own functions are put back when the list
+# is empty again.
+_active: list[tuple[int, faiss_search]] = []
 _oml_functions: dict[str, Any] = {}
+_SWITCHING = threading.Lock()
 
 
 class faiss_search:  # named like the functions of contextlib
@@ -21,7 +24,8 @@ class faiss_search:  # named like the functions of contextlib
 
     That covers everything in OML that searches: validation metrics, the metrics during training and re-ranker
     training. Everything is as before after the block, also when it is left by an exception. Blocks can be nested (the
-    inner one counts), and one object can be used several times. The switch holds for the whole process.
+    inner one counts), and one object can be used several times. The switch holds for the whole process; a thread with a
+    block of its own searches as that one says.
 
     Args:
         index, search_params, memory_mb: As in :func:`oml_vit_ext.retrieval.retrieve`.
@@ -34,23 +38,26 @@ class faiss_search:  # named like the functions of contextlib
         self.settings = Settings(index, search_params, memory_mb)
 
     def __enter__(self) -> faiss_search:
-        if not _active:
-            # The names by which RetrievalResults calls them; oml.functional.knn itself stays as it is.
-            for name, ours in (("batched_knn", _batched_knn), ("batched_knn_qg", _batched_knn_qg)):
-                _oml_functions[name] = getattr(oml_results, name)
-                setattr(oml_results, name, ours)
-        _active.append(self)
+        with _SWITCHING:
+            if not _active:
+                # The names by which RetrievalResults calls them; oml.functional.knn itself stays as it is.
+                for name, ours in (("batched_knn", _batched_knn), ("batched_knn_qg", _batched_knn_qg)):
+                    _oml_functions[name] = getattr(oml_results, name)
+                    setattr(oml_results, name, ours)
+            _active.append((threading.get_ident(), self))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        position = max(i for i, entered in enumerate(_active) if entered is self)
-        del _active[position]
-        if not _active:
-            for name, theirs in _oml_functions.items():
-                setattr(oml_results, name, theirs)
-            _oml_functions.clear()
+        with _SWITCHING:
+            mine = [i for i, entered in enumerate(_active) if entered == (threading.get_ident(), self)]
+            others = [i for i, (_, entered) in enumerate(_active) if entered is self]  # left by another thread
+            del _active[max(mine or others)]
+            if not _active:
+                for name, theirs in _oml_functions.items():
+                    setattr(oml_results, name, theirs)
+                _oml_functions.clear()
 
 
 def _batched_knn(
@@ -66,5 +73,10 @@ def _batched_knn_qg(
 
 
 def _settings(verbose: bool) -> Settings:
-    """Those of the innermost block. OML's batch size ``bs`` has no use here: ``memory_mb`` bounds the batches."""
-    return replace(_active[-1].settings, verbose=verbose)
+    """Those of this thread's innermost block. OML's batch size ``bs`` has no use: ``memory_mb`` bounds the batches."""
+    with _SWITCHING:
+        mine = [entered for thread, entered in _active if thread == threading.get_ident()]
+        others = [entered for _, entered in _active]
+    # None is left where another thread's block has ended since the search began.
+    chosen = (mine or others)[-1].settings if others else Settings()
+    return replace(chosen, verbose=verbose)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from oml_vit_ext.common import files
 from oml_vit_ext.common.files import UNFINISHED, replaced, write_frame, write_lines
 
 
@@ -67,3 +69,14 @@ def test_no_lines_are_no_file(tmp_path: Path):
     for _ in range(2):
         write_lines([], tmp_path / "x.txt")
         assert not (tmp_path / "x.txt").exists()
+
+
+def test_the_content_is_on_the_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What a power cut would show: a name without its content."""
+    file, done = tmp_path / "x.txt", []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(files.os, "fsync", lambda handle: done.append(os.fstat(handle).st_ino) or fsync(handle))
+    monkeypatch.setattr(files.os, "replace", lambda a, b: done.append("renamed") or replace(a, b))
+    with replaced(file) as unfinished:
+        unfinished.write_text("content")
+    assert done == [file.stat().st_ino, "renamed"]

@@ -7,6 +7,7 @@ import io
 import runpy
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from helpers import ROOT
+from helpers.random_index import random_index
 from oml_vit_ext.extractors import IRTExtractor
 from oml_vit_ext.reranking import STIRSiamese
 from oml_vit_ext.retrieval import Hit, SearchIndex, rerank_hits
@@ -121,6 +123,22 @@ def test_an_index_is_synced_and_images_removed(folder: Path, monkeypatch: pytest
     assert f"1 added, 0 changed, {len(names) - 3} unchanged" in synced
     with pytest.raises(SystemExit, match=r"Unknown image of the index 'cat\.png'"):
         _search("remove", "cat.png", "--index", "kept")
+
+
+@pytest.mark.parametrize(
+    ("option", "told"), [([], True), (["--trust-faiss-file"], False), (["--no-trust-faiss-file"], False)]
+)
+def test_an_index_of_somebody_else_is_used_and_its_faiss_file_where_trusted(
+    in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: list[str], told: bool
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(in_tmp_path / "somebody else"))
+    random_index(in_tmp_path, "HNSW8").save("kept")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(in_tmp_path / "me"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert "1 removed" in _search("remove", "000003.png", "--index", "kept", *option)
+    assert any("does not bear your mark" in str(warning.message) for warning in caught) == told
+    assert len(SearchIndex.load("kept")) == 39
 
 
 @pytest.mark.parametrize(

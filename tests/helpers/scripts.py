@@ -28,7 +28,7 @@ _SERVER.set_forkserver_preload(
 
 
 def run_script(name: str, folder: Path, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run ``examples/<name>.py`` in ``folder``, as ``python`` would."""
+    """Run ``examples/<name>.py``, or another script by its path, in ``folder``, as ``python`` would."""
     command = [str(EXAMPLES / f"{name}.py"), *arguments]
     with tempfile.TemporaryDirectory() as printed:
         process = _SERVER.Process(target=_run, args=(command, str(folder), printed))
@@ -62,5 +62,5 @@ def _run(command: list[str], folder: str, printed: str) -> None:
         os.dup2(os.open(os.path.join(printed, file), os.O_WRONLY | os.O_CREAT), number)
     os.chdir(folder)
     sys.argv = command
-    sys.path.insert(0, str(EXAMPLES))
+    sys.path.insert(0, str(Path(command[0]).parent))
     runpy.run_path(command[0], run_name="__main__")

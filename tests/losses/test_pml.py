@@ -212,3 +212,12 @@ def test_the_library_is_imported_when_a_loss_is_built(monkeypatch: pytest.Monkey
     fresh.IRTLoss(memory_size=4)(torch.eye(4), [0, 0, 1, 1])
     with pytest.raises(ImportError, match="pytorch_metric_learning"):
         fresh.PMLLoss(part("TripletMarginLoss"))
+
+
+@pytest.mark.parametrize("name", ["TripletMarginLoss", "MarginLoss"])
+def test_triplets_drawn_at_random_do_not_go_with_a_memory(name: str):
+    loss = part(name, triplets_per_anchor=2)
+    with pytest.raises(ValueError, match="triplets_per_anchor is 2, expected 'all' with a memory"):
+        PMLLoss(loss, memory_size=8)
+    assert torch.isfinite(PMLLoss(loss)(torch.randn(4, 3), [0, 0, 1, 1]))
+    PMLLoss(part(name, triplets_per_anchor="all"), memory_size=8)

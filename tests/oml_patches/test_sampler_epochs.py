@@ -122,6 +122,21 @@ def test_two_processes_embed_their_shares(monkeypatch: pytest.MonkeyPatch):
     torch.testing.assert_close(torch.cat(shares), alone)
 
 
+@pytest.mark.parametrize("n_rows", [0, 1, 2])
+def test_processes_without_a_share_join_in_with_no_rows(monkeypatch: pytest.MonkeyPatch, n_rows: int):
+    """Of another shape, they would let the collective hang or mix up the rows of the others."""
+    module, rows, shares = Module(Miner()), np.array([4, 1])[:n_rows], []
+    monkeypatch.setattr(sampler_epochs, "gather_sizes", lambda n, device: [n])
+    monkeypatch.setattr(sampler_epochs, "gather_rows", lambda local, sizes: shares.append(local) or [local])
+    for rank in range(3):
+        monkeypatch.setattr(sampler_epochs, "rank_and_world", lambda rank=rank: (rank, 3))
+        embed(module, module.loaders_train, rows)
+    assert [len(share) for share in shares] == [rank < n_rows for rank in range(3)]
+    assert len({share.shape[1:] for share in shares}) == 1
+    if n_rows:
+        torch.testing.assert_close(torch.cat(shares), F.normalize(module.model(IMAGES[rows])).detach())
+
+
 def test_the_training_module_of_oml_introduces_its_sampler():
     sampler, model = Follower(), nn.Linear(4, 3)
     module = ExtractorModuleDDP(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import faiss
 
 from oml_vit_ext.retrieval.engines import add_rows, build_index, reason
+from oml_vit_ext.retrieval.forks import lock_across_forks
 from oml_vit_ext.retrieval.rows import Rows
 from oml_vit_ext.retrieval.settings import MEMORY_MB
 
@@ -18,7 +18,7 @@ _faiss: Any = faiss  # its stubs lack classes
 # An index that has grown to this many times the rows it was trained on is trained again.
 _RETRAIN_AT = 2.0
 # faiss's own writing is not safe in threads. One lock for the process, so that an index can be copied and pickled.
-_UPDATING = threading.Lock()
+_UPDATING = lock_across_forks()
 
 
 class KeptFaiss:

@@ -40,6 +40,8 @@ def check_manifest(content: Mapping[str, Any]) -> None:
         raise ValueError(f"parts is empty, expected those of {content['n_images']} images.")
     if content["faiss_file"] and not _is_listed(content["faiss_file"], content):
         raise ValueError(f"faiss_file is {content['faiss_file']!r:.80}, expected one of its files.")
+    if not isinstance(content.get("faiss_mark", ""), str):
+        raise ValueError(f"faiss_mark is {content['faiss_mark']!r:.80}, expected a text.")
 
 
 def _is_listed(name: object, content: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pandas as pd
 from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex
+from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex
 from oml_vit_ext.retrieval.index.model_config import plain
 from oml_vit_ext.retrieval.index.table import STORED
 from oml_vit_ext.retrieval.old_names import takes_descriptors
@@ -36,7 +37,8 @@ class MilvusIndex(ImageIndex):
     """Images and embeddings in a collection of Milvus: more than one machine holds, or many people query.
 
     ``add``, ``search`` and ``search_images`` are those of :class:`~oml_vit_ext.retrieval.SearchIndex`; what is added is
-    stored at once. Beside the collection stands a second one, ``<collection>_model``, with the model's fingerprint.
+    stored at once. Beside the collection stands a second one, ``<collection>_model``, with the model's fingerprint,
+    and whether the last ``add`` or ``sync`` came to its end.
 
     Use :meth:`create` or :meth:`open`.
     """
@@ -48,9 +50,12 @@ class MilvusIndex(ImageIndex):
         root: Path | str,
         fingerprint: Fingerprint,
         config: Mapping[str, Any] | None,
+        info: Mapping[str, Any],
     ) -> None:
         super().__init__(root, fingerprint, config)
         self.collection = collection
+        self._info = dict(info)
+        self._is_updating = False
         self._client = client
         client.load_collection(collection)
         fields = {field["name"] for field in client.describe_collection(collection)["fields"]}
@@ -107,15 +112,14 @@ class MilvusIndex(ImageIndex):
             kept = None if config is None else plain(config)
             info = {"root": str(Path(root).absolute()), "config": kept, "model": known}
             _create_collection(client, f"{collection}_model", model, "FLAT", {})
-            row = {"key": "model", "descriptor": list(fingerprint.probe), "info": json.dumps(info)}
-            client.insert(f"{collection}_model", [row])
+            client.insert(f"{collection}_model", [_model_row(fingerprint, info)])
             _create_collection(client, collection, images, index, dict(index_params or {}))
         except milvus.MilvusException as error:
             for name in (collection, f"{collection}_model"):  # nothing half-made stays in the way of the next attempt
                 client.drop_collection(name)
             client.close()
             raise RuntimeError(f"Milvus at {uri!r} refuses the collection {collection!r}: {error.message}.") from error
-        return cls(client, collection, root, fingerprint, config)
+        return cls(client, collection, root, fingerprint, config, info)
 
     @classmethod
     def open(
@@ -138,7 +142,14 @@ class MilvusIndex(ImageIndex):
         row = client.get(f"{collection}_model", ids=["model"], output_fields=["info", "descriptor"])[0]
         info = json.loads(row["info"])
         fingerprint = Fingerprint.from_dict({**info["model"], "probe": map(float, row["descriptor"])})
-        return cls(client, collection, root or info["root"], fingerprint, info["config"])
+        index = cls(client, collection, root or info["root"], fingerprint, info["config"], info)
+        if not info.get("finished", True):
+            warnings.warn(
+                f"The index {collection!r} is half-finished: the run that fills it was interrupted, or is going on. "
+                f"It holds {len(index)} images so far; add the same images again.",
+                stacklevel=2,
+            )
+        return index
 
     def close(self) -> None:
         """Leave the server; a milvus-lite file can then be opened by another process."""
@@ -194,11 +205,31 @@ class MilvusIndex(ImageIndex):
                 by_id[row["key"]] = row["descriptor"]
         return np.array([by_id[_identifier(key)] for key in keys], dtype=np.float32)
 
+    def _update(self, *args: Any, **kwargs: Any) -> AddReport:
+        self._is_updating = True
+        try:
+            report = super()._update(*args, **kwargs)
+        finally:
+            self._is_updating = False
+        self._tell_finished(True)
+        return report
+
+    def _tell_finished(self, finished: bool) -> None:
+        """Only where it changes something: many updates change no image."""
+        if self._info.get("finished", True) != finished:
+            info = {**self._info, "finished": finished}
+            self._client.upsert(f"{self.collection}_model", [_model_row(self.fingerprint, info)])
+            self._info = info
+
     def _drop(self, keys: list[str]) -> None:
+        if keys and self._is_updating:
+            self._tell_finished(False)
         for ids in _batches([_identifier(key) for key in keys], 1_000):
             self._client.delete(self.collection, ids=ids)
 
     def _store(self, images: pd.DataFrame, embeddings: Floats) -> None:
+        if self._is_updating:
+            self._tell_finished(False)
         records = images[self._columns].to_dict("records")
         for number, key in enumerate(images.key):
             texts = {name: records[number][name].translate(_TO_MILVUS) for name in _TEXTS}
@@ -223,6 +254,11 @@ def _schema(client: Any, milvus: Any, width: int) -> Any:
     schema.add_field("key", milvus.DataType.VARCHAR, is_primary=True, max_length=64)
     schema.add_field("descriptor", milvus.DataType.FLOAT_VECTOR, dim=width)
     return schema
+
+
+def _model_row(fingerprint: Fingerprint, info: Mapping[str, Any]) -> dict[str, Any]:
+    """The one row of the collection beside: its embedding is the fingerprint's."""
+    return {"key": "model", "descriptor": list(fingerprint.probe), "info": json.dumps(info)}
 
 
 def _create_collection(client: Any, name: str, schema: Any, index: str, params: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex
 from oml_vit_ext.retrieval.index.image_list import list_images
 from oml_vit_ext.retrieval.index.kept_faiss import KeptFaiss
+from oml_vit_ext.retrieval.index.makers_mark import is_own, mark
 from oml_vit_ext.retrieval.index.storage import (
     MANIFEST,
     check_target,
@@ -26,6 +27,7 @@ from oml_vit_ext.retrieval.index.storage import (
     locked,
     read_state,
     verify_checksums,
+    write_files,
 )
 from oml_vit_ext.retrieval.index.table import EmbeddingTable
 from oml_vit_ext.retrieval.nearest import nearest
@@ -119,9 +121,9 @@ class SearchIndex(ImageIndex):
         *,
         root: Path | str | None = None,
         mmap: bool = False,
-        trust_faiss_file: bool = True,
+        trust_faiss_file: bool | None = None,
     ) -> SearchIndex:
-        """Read an index. Of somebody that you do not trust: with ``trust_faiss_file=False``.
+        """Read an index, also one of somebody that you do not trust.
 
         Args:
             folder: Where ``save`` put it.
@@ -129,7 +131,12 @@ class SearchIndex(ImageIndex):
             mmap: Leave embeddings and faiss index on disk, for indexes larger than memory. Such an index cannot be
                 added to, and of its files only the sizes are checked, not the checksums.
             trust_faiss_file: Read the faiss index beside the embeddings. faiss's reader and search are not made for
-                hostile files; without, the index is made again from the embeddings when it is needed.
+                hostile files. ``None``: read it if it bears the mark that ``save`` puts on the files of this user,
+                after a look at its checksum. Where the file is not read, the index is made again from the embeddings
+                when it is needed, and the next ``save`` keeps that one.
+
+        Warns:
+            UserWarning: The faiss index is of another user, of another machine or of an earlier version.
 
         Raises:
             FileNotFoundError, ValueError: There is no index, or a file of it is missing, cut short or damaged.
@@ -216,20 +223,20 @@ class SearchIndex(ImageIndex):
 
     @classmethod
     def _read(
-        cls, folder: Path, manifest: dict[str, Any], root: Path | str | None, mmap: bool, trust_faiss_file: bool
+        cls, folder: Path, manifest: dict[str, Any], root: Path | str | None, mmap: bool, trust_faiss_file: bool | None
     ) -> SearchIndex:
         if not mmap:
-            verify_checksums(folder, manifest)
+            verify_checksums(folder, manifest["files"])
         try:
             model = Fingerprint.from_dict(manifest["model"])
             loaded = cls(root or manifest["root"], model, manifest["index"], manifest["config"])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{str(folder / MANIFEST)!r} is no manifest of an index: {error}") from error
         if not manifest.get("finished", True):
             warnings.warn(
                 f"The index {str(folder)!r} is half-finished: the run that makes it was interrupted, or is going on. "
                 f"It holds {manifest['n_images']} images so far; add the same images again, and save.",
-                stacklevel=3,
+                stacklevel=5,
             )
         loaded._folder, loaded._manifest, loaded._mapped = folder, manifest, mmap
         dim = model.width
@@ -239,7 +246,7 @@ class SearchIndex(ImageIndex):
                 f"{str(folder / MANIFEST)!r} speaks of {manifest['n_images']} images, expected {len(loaded)} as in its "
                 f"tables. Make the index again."
             )
-        if trust_faiss_file:
+        if _is_to_be_read(folder, manifest, mmap) if trust_faiss_file is None else trust_faiss_file:
             loaded._faiss.read(
                 folder, manifest["faiss_file"], n_trained=manifest["n_trained"], n_rows=len(loaded), dim=dim, mmap=mmap
             )
@@ -273,8 +280,11 @@ class SearchIndex(ImageIndex):
             "faiss_file": faiss_file,
         }
         used = {*chain(*files), faiss_file}
-        keep = {name: entry for name, entry in before["files"].items() if name in used}
-        self._manifest = commit(target, content, keep, new)
+        entries = {name: entry for name, entry in before["files"].items() if name in used}
+        entries |= write_files(target, new)
+        if faiss_file:
+            content["faiss_mark"] = _mark(entries[faiss_file]["checksum"])
+        self._manifest = commit(target, content, entries)
         self._table.mark_saved(files)
         self._faiss.file = faiss_file
         self._faiss.is_new = self._faiss.is_new and not finish
@@ -293,6 +303,37 @@ class SearchIndex(ImageIndex):
     def _raise_if_mapped(self) -> None:
         if self._mapped:
             raise ValueError("The index was loaded with mmap=True and cannot be changed: load it without.")
+
+
+def _is_to_be_read(folder: Path, manifest: Mapping[str, Any], mmap: bool) -> bool:
+    """Whether the faiss index is one that this user has made."""
+    name = manifest["faiss_file"]
+    if not name:
+        return False
+    entry = manifest["files"][name]
+    if not is_own(manifest.get("faiss_mark", ""), entry["checksum"]):
+        warnings.warn(
+            f"The faiss index of {str(folder)!r} does not bear your mark: it is of another user, another machine or an "
+            f"earlier version, and is made again from the embeddings when it is needed. To have it read, if you trust "
+            f"its maker: trust_faiss_file=True (--trust-faiss-file); save() then marks it as yours.",
+            stacklevel=6,
+        )
+        return False
+    if mmap:  # else all checksums have been compared
+        verify_checksums(folder, {name: entry})
+    return True
+
+
+def _mark(checksum: str) -> str:
+    try:
+        return mark(checksum)
+    except OSError as error:
+        warnings.warn(
+            f"The faiss index is saved without your mark ({error}), so that loading it makes it again from the "
+            f"embeddings, unless with trust_faiss_file=True.",
+            stacklevel=5,
+        )
+        return ""
 
 
 @takes_descriptors

@@ -107,9 +107,9 @@ def read_state(folder: Path, read: Callable[[dict[str, Any]], T]) -> T:
     raise AssertionError
 
 
-def verify_checksums(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Read all files and raise a ``ValueError`` for one whose content has changed since it was written."""
-    for name, expected in manifest["files"].items():
+def verify_checksums(folder: Path, files: Mapping[str, Any]) -> None:
+    """Read files of a manifest and raise a ``ValueError`` for one whose content has changed since it was written."""
+    for name, expected in files.items():
         if _checksum_file(folder / name) != expected["checksum"]:
             raise ValueError(f"{str(folder / name)!r} is damaged: its checksum does not fit. Make the index again.")
 
@@ -147,26 +147,36 @@ def check_target(target: Path, folder: Path | None, manifest: Mapping[str, Any] 
         )
 
 
-def commit(
-    folder: Path, content: Mapping[str, Any], keep: Mapping[str, Any], new: Mapping[str, Writer]
-) -> dict[str, Any]:
-    """Write ``new`` files and make them, the kept ones and ``content`` the state of the folder.
+def write_files(folder: Path, new: Mapping[str, Writer]) -> dict[str, Any]:
+    """Write files that count from the next :func:`commit` on.
 
     Args:
         folder: Locked by the caller.
-        content: What the manifest says beside the files.
-        keep: Entries of the previous manifest's ``files`` that stay.
         new: File name -> function that writes it to a given path. No name may be in use.
 
     Returns:
-        The new manifest.
+        Their entries in a manifest's ``files``: size and checksum.
     """
-    files = dict(keep)
+    files = {}
     for name, write in new.items():
         with replaced(folder / name) as unfinished:
             write(unfinished)
             files[name] = {"size": unfinished.stat().st_size, "checksum": _checksum_file(unfinished)}
-    manifest = {"format": FORMAT, **content, "files": files}
+    return files
+
+
+def commit(folder: Path, content: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
+    """Make ``content`` and ``files`` the state of the folder, and remove what no longer counts.
+
+    Args:
+        folder: Locked by the caller.
+        content: What the manifest says beside the files.
+        files: Entries of the previous manifest that stay, and what :func:`write_files` gave.
+
+    Returns:
+        The new manifest.
+    """
+    manifest = {"format": FORMAT, **content, "files": dict(files)}
     with replaced(folder / MANIFEST) as unfinished:
         unfinished.write_text(json.dumps({"content": manifest, "checksum": _checksum_text(manifest)}))
     flush(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from helpers.embedders import make_embedder, paths_of
 from oml_vit_ext.retrieval import Embedder, MilvusIndex, SearchIndex, list_images
+from oml_vit_ext.retrieval.index import image_index
 
 
 def _has_milvus() -> bool:
@@ -86,6 +88,38 @@ def test_a_changed_image_replaces_the_old_one_and_labels_and_boxes_come_back(
     (row,) = milvus.search_images([tmp_path / "a.png"], embedder)
     assert (row[0].path, row[0].label, row[0].box) == ("a.png", "3", "0,0,9,8")
     assert row[0].distance < 1e-2
+    milvus.close()
+
+
+@needs_milvus
+def test_a_half_finished_index_says_so(
+    photos: Path, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = str(tmp_path / "index.db")
+    milvus = MilvusIndex.create(uri, photos, embedder.fingerprint)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(image_index, "_EMBEDDED_AT_ONCE", 4)
+        embed, parts = Embedder.embed, iter(range(2))
+
+        def interrupted(self, *args, **settings):
+            if next(parts, None) is None:
+                raise KeyboardInterrupt
+            return embed(self, *args, **settings)
+
+        patch.setattr(Embedder, "embed", interrupted)
+        milvus.add(photos, embedder)
+    milvus.close()
+    with pytest.warns(UserWarning, match="'images' is half-finished.* It holds 8 images so far"):
+        milvus = MilvusIndex.open(uri, root=tmp_path)
+    milvus.root = photos
+    with pytest.raises(ValueError, match="different models"):
+        milvus.add(photos, make_embedder(1))
+    assert milvus.add(photos, embedder).added == 2
+    milvus.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        milvus = MilvusIndex.open(uri)
+    assert len(milvus) == 10 and milvus.root == photos  # the place that is stored stays
     milvus.close()
 
 
