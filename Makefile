@@ -14,12 +14,19 @@ NOT_WITH_LOWEST := --deselect "tests/extractors/test_hybrid_export.py::test_onnx
 	--deselect "tests/losses/test_pml.py::test_it_trains[ranking]" \
 	--deselect "tests/extractors/test_pca.py::test_files_with_odd_tensors_are_refused[components-value5]"
 
-.PHONY: help demo weights configs test test-lowest lint types bench check clean
+# Pythons, ends of the bounds and arguments of pytest, for test-versions.
+VERSIONS ?= python3.10 python3.11 python3.12
+BOUNDS ?= lowest newest
+TESTS ?= -n 2
+
+.PHONY: help demo weights configs test test-lowest test-versions lint types bench check clean
 
 help:
 	@echo "make demo         train IRT and STIR on real photos, and show on a page what they find (makes $(VENV) first)"
 	@echo "make test         run the tests and the examples of the docstrings"
 	@echo "make test-lowest  the same with the oldest versions of everything that pyproject.toml allows, in $(LOWEST)"
+	@echo "make test-versions  with VERSIONS (python3.10 python3.11 python3.12) and BOUNDS (lowest newest), each in an environment"
+	@echo "                  of its own, into docs/results/versions.json"
 	@echo "make lint         ruff check and ruff format"
 	@echo "make types        mypy, strict"
 	@echo "make bench        ours beside the peers, as ratios"
@@ -64,6 +71,10 @@ $(LOWEST)/.installed: pyproject.toml constraints/lowest.txt
 
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -n 2 $(NOT_WITH_LOWEST)
+
+test-versions: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/versions.py --pythons $(VERSIONS) --bounds $(BOUNDS) --tests="$(TESTS)" \
+		--lowest-tests='$(NOT_WITH_LOWEST)'
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
