@@ -3,7 +3,7 @@
   make test-versions
   make test-versions VERSIONS=python3.12 BOUNDS=newest TESTS="-n 2 tests/losses"
 
-Each pair has an environment of its own, made and removed again by this script: they need 7 GB, one after the other. What
+Each pair has an environment of its own, which this script makes and removes again: 7 GB, one after the other. What
 was run goes into docs/results/versions.json, a row for each pair: Python, libraries, what ``pip check`` says, how many
 tests passed, failed and were skipped. A pair that is run again replaces its row.
 """
