@@ -131,7 +131,9 @@ def test_entropy(batch: tuple[Tensor, Tensor], eps: float, dtype: torch.dtype):
     if len(z) > 1 and (dtype == torch.float64 or ((apart > 1e-3) | (apart == 0)).all()):
         # Distances near float32's resolution differ by much in their logarithm, whatever the formula.
         unit = z if dtype == torch.float64 else torch.nn.functional.normalize(z)
-        plain = torch.stack([(unit[i] - unit[[j for j in range(len(unit)) if j != i]]).norm(dim=1).min() for i in range(len(unit))])
+        plain = torch.stack(
+            [(unit[i] - unit[[j for j in range(len(unit)) if j != i]]).norm(dim=1).min() for i in range(len(unit))]
+        )
         expected = -(plain + eps).log().mean()
         if (plain > 1e-6).all():
             torch.testing.assert_close(loss.double(), expected, rtol=1e-3, atol=1e-3)
@@ -140,7 +142,11 @@ def test_entropy(batch: tuple[Tensor, Tensor], eps: float, dtype: torch.dtype):
 @fuzz(short=15, long=600)
 @given(st.lists(batches(dim=3), min_size=1, max_size=4), st.integers(0, 8), st.sampled_from([0.0, 0.7, 4.0]))
 def test_irt_is_the_sum_of_both(steps: list[tuple[Tensor, Tensor]], size: int, weight: float):
-    both, contrastive, entropy = IRTLoss(memory_size=size, entropy_weight=weight), ContrastiveXBMLoss(memory_size=size), DifferentialEntropyLoss()
+    both, contrastive, entropy = (
+        IRTLoss(memory_size=size, entropy_weight=weight),
+        ContrastiveXBMLoss(memory_size=size),
+        DifferentialEntropyLoss(),
+    )
     for rows, labels in steps:
         expected = contrastive(rows, labels) + weight * entropy(rows, labels)
         torch.testing.assert_close(both(rows, labels), expected)
@@ -194,7 +200,10 @@ PML = {
 
 @pytest.mark.parametrize("name", sorted(PML))
 @fuzz(short=10, long=400)
-@given(seed=st.integers(0, 2**32), steps=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), min_size=1, max_size=4))
+@given(
+    seed=st.integers(0, 2**32),
+    steps=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), min_size=1, max_size=4),
+)
 def test_pml_with_a_memory(name: str, seed: int, steps: list[list[int]]):
     criterion, rng = PML[name], torch.Generator().manual_seed(seed)
     criterion.memory.reset()
@@ -225,7 +234,11 @@ OTHER_PML = [
 
 
 @fuzz(short=15, long=800)
-@given(st.sampled_from(OTHER_PML), st.lists(st.lists(st.integers(-3, 3), min_size=1, max_size=6), min_size=1, max_size=4), st.integers(0, 2**32))
+@given(
+    st.sampled_from(OTHER_PML),
+    st.lists(st.lists(st.integers(-3, 3), min_size=1, max_size=6), min_size=1, max_size=4),
+    st.integers(0, 2**32),
+)
 def test_other_losses_of_pml_stay_finite(loss: dict[str, Any], steps: list[list[int]], seed: int):
     criterion, rng = PMLLoss(loss, memory_size=5), torch.Generator().manual_seed(seed)
     for labels in steps:
@@ -253,7 +266,9 @@ ODD_LABELS = st.one_of(
     st.lists(ODD_VALUES, min_size=1, max_size=3),
     st.lists(st.lists(st.integers(0, 2), max_size=2), max_size=3),
     hnp.arrays(
-        st.sampled_from([np.int8, np.uint8, np.uint16, np.uint32, np.uint64, np.int64, np.float32, np.bool_, np.complex64]),
+        st.sampled_from(
+            [np.int8, np.uint8, np.uint16, np.uint32, np.uint64, np.int64, np.float32, np.bool_, np.complex64]
+        ),
         hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3),
     ).map(lambda labels: torch.from_numpy(labels)),
     hnp.arrays(st.sampled_from([np.int64, np.uint64, np.float64, "U3", "O", "M8[D]"]), (2,)),
@@ -262,9 +277,7 @@ ODD_LABELS = st.one_of(
 
 @pytest.mark.parametrize("name", sorted(CRITERIA))
 @fuzz(short=25, long=1_000)
-@given(
-    features=st.one_of(st.just(torch.eye(2)), ODD_FEATURES), labels=st.one_of(st.just([0, 1]), ODD_LABELS)
-)
+@given(features=st.one_of(st.just(torch.eye(2)), ODD_FEATURES), labels=st.one_of(st.just([0, 1]), ODD_LABELS))
 def test_what_is_no_batch_is_refused(name: str, features: Any, labels: Any):
     criterion = CRITERIA[name]()
     loss = result_or_refusal(lambda: criterion(features, labels))
@@ -277,7 +290,9 @@ def test_what_is_no_batch_is_refused(name: str, features: Any, labels: Any):
 @given(
     st.sampled_from([ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss]),
     st.dictionaries(
-        st.sampled_from(["margin", "memory_size", "memory_start", "memory_weight", "reduction", "entropy_weight", "eps"]),
+        st.sampled_from(
+            ["margin", "memory_size", "memory_start", "memory_weight", "reduction", "entropy_weight", "eps"]
+        ),
         ODD_VALUES,
         max_size=3,
     ),

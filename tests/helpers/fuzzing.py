@@ -1,7 +1,7 @@
 """Random cases: how many, how they are counted, and what an error may look like.
 
-In the normal suite each test tries a few cases, the same ones each time; ``HYPOTHESIS_PROFILE=long`` (``make fuzz``) tries
-new ones, many times as many. ``COUNTS`` says how many cases each test has tried.
+In the normal suite each test tries a few cases, the same ones each time; ``HYPOTHESIS_PROFILE=long`` (``make fuzz``)
+tries new ones, many times as many. ``COUNTS`` says how many cases each test has tried.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ ODD_VALUES = st.one_of(
     st.floats(),
     st.text(max_size=5),
     st.binary(max_size=3),
-    st.sampled_from([2**31, 2**63, 2**64, -1, 0, 1e308, 1e-320, "0.5", "7", "null", [], {}, (), [1], {"a": 1}, 1j, object]),
+    st.sampled_from(
+        [2**31, 2**63, 2**64, -1, 0, 1e308, 1e-320, "0.5", "7", "null", [], {}, (), [1], {"a": 1}, 1j, object]
+    ),
     st.lists(st.integers(-3, 3), max_size=3),
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
 )
