@@ -85,9 +85,7 @@ def test_exact_search(task: tuple[np.ndarray, pd.DataFrame], n_items: int, memor
 @given(tasks(), st.integers(1, 20))
 def test_as_oml_and_inside_of_it(task: tuple[np.ndarray, pd.DataFrame], n_items: int):
     rows, frame = task
-    frame = frame.assign(
-        is_query=frame.is_query | (frame.index < 2), is_gallery=True
-    )  # OML cannot do with one of a kind
+    frame = frame.assign(is_query=frame.is_query | (frame.index < 2), is_gallery=True)  # OML cannot do with one
     rows = np.clip(rows, -100, 100)  # OML's distances overflow earlier
     found = retrieve(torch.from_numpy(rows), dataset(frame), n_items)
     theirs = RetrievalResults.from_embeddings(torch.from_numpy(rows), dataset(frame), n_items=n_items)
