@@ -19,7 +19,7 @@ VERSIONS ?= python3.10 python3.11 python3.12
 BOUNDS ?= lowest newest
 TESTS ?= -n 2
 
-.PHONY: help demo weights configs test test-lowest test-versions lint types bench check clean
+.PHONY: help demo weights configs test test-lowest test-versions fuzz endurance lint types bench check clean
 
 help:
 	@echo "make demo         train IRT and STIR on real photos, and show on a page what they find (makes $(VENV) first)"
@@ -27,6 +27,8 @@ help:
 	@echo "make test-lowest  the same with the oldest versions of everything that pyproject.toml allows, in $(LOWEST)"
 	@echo "make test-versions  with VERSIONS (python3.10 python3.11 python3.12) and BOUNDS (lowest newest), each in an environment"
 	@echo "                  of its own, into docs/results/versions.json"
+	@echo "make fuzz         many random cases of tests/fuzz, into docs/results/fuzzing.json"
+	@echo "make endurance    long runs: numbers finite, memory and files flat, into docs/results/endurance.json"
 	@echo "make lint         ruff check and ruff format"
 	@echo "make types        mypy, strict"
 	@echo "make bench        ours beside the peers, as ratios"
@@ -71,6 +73,12 @@ $(LOWEST)/.installed: pyproject.toml constraints/lowest.txt
 
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -n 2 $(NOT_WITH_LOWEST)
+
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/fuzz.py
+
+endurance: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/endurance.py
 
 test-versions: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/versions.py --pythons $(VERSIONS) --bounds $(BOUNDS) --tests="$(TESTS)" \

@@ -41,7 +41,7 @@ def folders(root: Path, train_labels: int | None = None) -> Listing:
     """
     if train_labels is not None and type(train_labels) is not int:
         raise ValueError(
-            f"train_labels is {train_labels!r:.80}, expected a whole number: how many classes of {root} are for training."
+            f"train_labels is {train_labels!r:.80}, expected a whole number: how many classes of {root} to train on."
         )
     files = _with_names_of_text(root, [path.relative_to(root) for path in image_files(root)])
     if not files:

@@ -17,13 +17,14 @@ from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE", "short") == "long"
+SCALE = float(os.environ.get("FUZZ_SCALE", 1))  # of the long profile
 COUNTS: Counter[str] = Counter()  # by module
 
 
 def cases(short: int, long: int) -> hypothesis.settings:
     """Settings of a test of so many cases."""
     return hypothesis.settings(
-        max_examples=long if LONG else short,
+        max_examples=max(1, round(SCALE * long)) if LONG else short,
         derandomize=not LONG,
         database=None,
         deadline=None,
