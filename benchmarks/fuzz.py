@@ -1,7 +1,7 @@
 """The fuzzing of ``tests/fuzz`` with many new cases, counted: ``make fuzz``.
 
-Each file of that folder is a part. docs/results/fuzzing.json gets its cases, its seconds, and how many of its tests failed;
-a part that is run again replaces its row. ``--scale 0.1`` tries a tenth of the cases.
+Each file of that folder is a part. docs/results/fuzzing.json gets its cases, its seconds, and how many of its tests
+failed; a part that is run again replaces its row. ``--scale 0.1`` tries a tenth of the cases.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
+
 from json_file import write_json
 
 ROOT = Path(__file__).parents[1]
@@ -32,8 +34,9 @@ def main() -> None:
     for part in args.parts:
         row = run(part)
         failed += row["failed"]
-        known = json.loads(args.results.read_text()) if args.results.is_file() else {}
-        write_json(args.results, dict(sorted({**known, part: row}.items())))
+        with FileLock(f"{args.results}.lock"):  # calls for other parts may share the work
+            known = json.loads(args.results.read_text()) if args.results.is_file() else {}
+            write_json(args.results, dict(sorted({**known, part: row}.items())))
         print(f"{part}: {row['cases']} cases, {row['seconds']} s, {row['failed']} of {row['tests']} tests failed")
     if failed:
         raise SystemExit(f"{failed} tests failed: their smallest failing cases are above.")
