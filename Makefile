@@ -8,6 +8,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOWEST_PYTHON ?= $(shell for p in python3.10 python3.11; do $$p -c "" 2>/dev/null && { echo $$p; break; }; done || true)
 LOWEST_PYTHON := $(or $(LOWEST_PYTHON),python3.10)
 LOWEST := .venv-lowest
+# For the versions that we develop with: make test CONSTRAINTS=constraints/dev.txt
+CONSTRAINTS ?=
 # torch 2.6 cannot export that model to ONNX; pytorch-metric-learning has that loss from 2.9 on; the oldest safetensors
 # cannot write the complex numbers that are to be refused.
 NOT_WITH_LOWEST := --deselect "tests/extractors/test_hybrid_export.py::test_onnx_with_a_dynamic_batch" \
@@ -19,7 +21,7 @@ VERSIONS ?= python3.10 python3.11 python3.12
 BOUNDS ?= lowest newest
 TESTS ?= -n 2
 
-.PHONY: help demo weights configs test test-lowest test-versions fuzz endurance lint types bench check clean
+.PHONY: help demo weights configs test test-lowest test-versions fuzz endurance constraints audit lint types bench check clean
 
 help:
 	@echo "make demo         train IRT and STIR on real photos, and show on a page what they find (makes $(VENV) first)"
@@ -35,6 +37,8 @@ help:
 	@echo "make check        lint, types, test, bench"
 	@echo "make weights      train the demo's starting weights again"
 	@echo "make configs      write the main runs' configs, fully composed, into docs/configs"
+	@echo "make constraints  write the versions that are installed into constraints/dev.txt"
+	@echo "make audit        known faults of what is installed, by pip-audit"
 	@echo "make clean        remove the environments and what runs wrote"
 	@echo "make help         this list"
 
@@ -44,12 +48,12 @@ $(VENV)/.made:
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml
 	@echo "Installing oml-vit-ext into $(VENV): about 4 minutes the first time (torch is large)."
-	$(PIP) install --quiet --progress-bar on -e ".[pipelines,demo]"
+	$(PIP) install --quiet --progress-bar on -e ".[pipelines,demo]" $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.made pyproject.toml
 	@echo "Installing oml-vit-ext with its test tools into $(VENV): about 4 minutes the first time (torch is large)."
-	$(PIP) install --quiet --progress-bar on -e ".[dev]"
+	$(PIP) install --quiet --progress-bar on -e ".[dev]" $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 	touch $@ $(VENV)/.installed
 
 demo: $(VENV)/.installed
@@ -57,6 +61,13 @@ demo: $(VENV)/.installed
 
 weights: $(VENV)/.installed
 	$(BIN)/python examples/demo_weights/train.py
+
+constraints: $(VENV)/.installed-dev
+	$(BIN)/python constraints/write_dev.py
+
+audit: $(VENV)/.installed-dev
+	$(PIP) install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable
 
 configs: $(VENV)/.installed
 	$(BIN)/python docs/compose_configs.py

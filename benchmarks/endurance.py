@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 from oml.datasets.images import ImageQueryGalleryLabeledDataset
 from oml.retrieval.retrieval_results import RetrievalResults
 from PIL import Image
@@ -61,12 +62,13 @@ def main() -> None:
         "memory": lambda: memory(args.memory_steps),
         "pairs": lambda: pairs(args.pairs),
     }
-    known = json.loads(args.results.read_text()) if args.results.is_file() else {}
     for name in args.parts or parts:
         started = time.perf_counter()
-        known[name] = {**parts[name](), "seconds": round(time.perf_counter() - started), "torch": torch.__version__}
-        print(f"{name}: {known[name]}", flush=True)
-        write_json(args.results, known)
+        figures = {**parts[name](), "seconds": round(time.perf_counter() - started), "torch": torch.__version__}
+        print(f"{name}: {figures}", flush=True)
+        with FileLock(f"{args.results}.lock"):  # calls for other parts may share the work
+            known = json.loads(args.results.read_text()) if args.results.is_file() else {}
+            write_json(args.results, dict(sorted({**known, name: figures}.items())))
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -108,5 +108,19 @@ def test_a_newer_python_raises_the_constraints_only_where_they_say_so():
     assert all(newest[name] >= oldest[name] for name in oldest)
 
 
+def test_the_constraints_of_development_fit():
+    """They hold each library of ``.[dev]``, in a version that pyproject.toml allows, and nothing of one machine."""
+    lines = (ROOT / "constraints" / "dev.txt").read_text().splitlines()
+    pinned = {canonicalize_name(r.name): r for r in map(Requirement, (line for line in lines if line[0] != "#"))}
+    development = map(Requirement, PROJECT["optional-dependencies"]["dev"])
+    for wanted in [*REQUIRED, *EXTRA, *development]:
+        if wanted.name != "oml-vit-ext":
+            name = canonicalize_name(wanted.name)
+            assert name in pinned or name == "setuptools", f"no {name}: make constraints"
+            assert name not in pinned or wanted.specifier.contains(str(pinned[name].specifier).removeprefix("=="))
+    assert all(r.url is None and str(r.specifier).startswith("==") and "+" not in str(r) for r in pinned.values())
+    assert not [name for name in pinned if name.startswith(("nvidia-", "cuda-", "triton"))]
+
+
 def test_each_library_has_a_lower_bound():
     assert not [r.name for r in REQUIRED if not any(bound.operator == ">=" for bound in r.specifier)]
