@@ -18,6 +18,8 @@ import subprocess
 import tempfile
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ LIBRARIES = (
     *("faiss-cpu", "numpy", "pandas", "scipy", "scikit-learn", "pillow", "safetensors", "pymilvus"),
 )
 
+INSTALLED = ".installed"  # in an environment that is complete
+
 Row = dict[str, Any]
 
 
@@ -39,8 +43,8 @@ def main() -> None:
     failed = []
     for python in args.pythons:
         for bounds in args.bounds:
-            with tempfile.TemporaryDirectory(prefix=".venv-", dir=ROOT) as folder:
-                row = run(python, bounds, Path(folder), args)
+            with environment(python, bounds, args.environments) as folder:
+                row = run(bounds, folder, args)
             name = f"{'.'.join(row['python'].split('.')[:2])} {bounds}"
             known[name] = row
             write_json(args.results, dict(sorted(known.items())))
@@ -56,18 +60,37 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--bounds", nargs="+", choices=("lowest", "newest"), default=["lowest", "newest"])
     parser.add_argument("--tests", default="-n 2", help="arguments of pytest")
     parser.add_argument("--lowest-tests", default="", help="further ones with the oldest libraries")
+    parser.add_argument("--environments", type=Path, help="folder to keep the environments in, for the next call")
     parser.add_argument("--results", type=Path, default=ROOT / "docs/results/versions.json")
     return parser.parse_args()
 
 
-def run(python: str, bounds: str, folder: Path, args: argparse.Namespace) -> Row:
-    """Make the environment, run the tests, tell what was there."""
-    print(f"{python}, {bounds}: installing", flush=True)
-    subprocess.run([python, "-m", "venv", folder], check=True)
-    inside = folder / "bin" / "python"
-    pip = [inside, "-m", "pip", "--disable-pip-version-check"]
-    constraints = ["-c", ROOT / "constraints" / "lowest.txt"] if bounds == "lowest" else []
-    subprocess.run([*pip, "install", "--quiet", "-e", f"{ROOT}[dev]", *constraints], check=True)
+@contextmanager
+def environment(python: str, bounds: str, kept: Path | None) -> Iterator[Path]:
+    """One with our package in it: a temporary one, or one that is kept and perhaps there already."""
+    if kept is not None and (kept / f"{python}-{bounds}" / INSTALLED).is_file():
+        yield kept / f"{python}-{bounds}"
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix=".venv-", dir=ROOT)
+        if kept is None
+        else nullcontext(kept / f"{python}-{bounds}") as folder
+    ):
+        print(f"{python}, {bounds}: installing into {folder}", flush=True)
+        subprocess.run([python, "-m", "venv", folder], check=True)
+        constraints = ["-c", ROOT / "constraints" / "lowest.txt"] if bounds == "lowest" else []
+        subprocess.run([*pip_of(Path(folder)), "install", "-q", "-e", f"{ROOT}[dev]", *constraints], check=True)
+        Path(folder, INSTALLED).touch()
+        yield Path(folder)
+
+
+def pip_of(folder: Path) -> list[Any]:
+    return [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
+
+
+def run(bounds: str, folder: Path, args: argparse.Namespace) -> Row:
+    """Run the tests in an environment, and tell what was there."""
+    inside, pip = folder / "bin" / "python", pip_of(folder)
     said = subprocess.run([*pip, "check"], capture_output=True, text=True).stdout
     report = folder / "report.xml"
     tests = shlex.split(args.tests) + (shlex.split(args.lowest_tests) if bounds == "lowest" else [])
