@@ -8,24 +8,37 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOWEST_PYTHON ?= $(shell for p in python3.10 python3.11; do $$p -c "" 2>/dev/null && { echo $$p; break; }; done || true)
 LOWEST_PYTHON := $(or $(LOWEST_PYTHON),python3.10)
 LOWEST := .venv-lowest
+# For the versions that we develop with: make test CONSTRAINTS=constraints/dev.txt
+CONSTRAINTS ?=
 # torch 2.6 cannot export that model to ONNX; pytorch-metric-learning has that loss from 2.9 on; the oldest safetensors
 # cannot write the complex numbers that are to be refused.
 NOT_WITH_LOWEST := --deselect "tests/extractors/test_hybrid_export.py::test_onnx_with_a_dynamic_batch" \
 	--deselect "tests/losses/test_pml.py::test_it_trains[ranking]" \
 	--deselect "tests/extractors/test_pca.py::test_files_with_odd_tensors_are_refused[components-value5]"
 
-.PHONY: help demo weights configs test test-lowest lint types bench check clean
+# Pythons, ends of the bounds and arguments of pytest, for test-versions.
+VERSIONS ?= python3.10 python3.11 python3.12
+BOUNDS ?= lowest newest
+TESTS ?= -n 2
+
+.PHONY: help demo weights configs test test-lowest test-versions fuzz endurance constraints audit lint types bench check clean
 
 help:
 	@echo "make demo         train IRT and STIR on real photos, and show on a page what they find (makes $(VENV) first)"
 	@echo "make test         run the tests and the examples of the docstrings"
 	@echo "make test-lowest  the same with the oldest versions of everything that pyproject.toml allows, in $(LOWEST)"
+	@echo "make test-versions  with VERSIONS (python3.10 python3.11 python3.12) and BOUNDS (lowest newest), each in an environment"
+	@echo "                  of its own, into docs/results/versions.json"
+	@echo "make fuzz         many random cases of tests/fuzz, into docs/results/fuzzing.json"
+	@echo "make endurance    long runs: numbers finite, memory and files flat, into docs/results/endurance.json"
 	@echo "make lint         ruff check and ruff format"
 	@echo "make types        mypy, strict"
 	@echo "make bench        ours beside the peers, as ratios"
 	@echo "make check        lint, types, test, bench"
 	@echo "make weights      train the demo's starting weights again"
 	@echo "make configs      write the main runs' configs, fully composed, into docs/configs"
+	@echo "make constraints  write the versions that are installed into constraints/dev.txt"
+	@echo "make audit        known faults of what is installed, by pip-audit"
 	@echo "make clean        remove the environments and what runs wrote"
 	@echo "make help         this list"
 
@@ -35,12 +48,12 @@ $(VENV)/.made:
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml
 	@echo "Installing oml-vit-ext into $(VENV): about 4 minutes the first time (torch is large)."
-	$(PIP) install --quiet --progress-bar on -e ".[pipelines,demo]"
+	$(PIP) install --quiet --progress-bar on -e ".[pipelines,demo]" $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.made pyproject.toml
 	@echo "Installing oml-vit-ext with its test tools into $(VENV): about 4 minutes the first time (torch is large)."
-	$(PIP) install --quiet --progress-bar on -e ".[dev]"
+	$(PIP) install --quiet --progress-bar on -e ".[dev]" $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 	touch $@ $(VENV)/.installed
 
 demo: $(VENV)/.installed
@@ -48,6 +61,13 @@ demo: $(VENV)/.installed
 
 weights: $(VENV)/.installed
 	$(BIN)/python examples/demo_weights/train.py
+
+constraints: $(VENV)/.installed-dev
+	$(BIN)/python constraints/write_dev.py
+
+audit: $(VENV)/.installed-dev
+	$(PIP) install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable
 
 configs: $(VENV)/.installed
 	$(BIN)/python docs/compose_configs.py
@@ -64,6 +84,16 @@ $(LOWEST)/.installed: pyproject.toml constraints/lowest.txt
 
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -n 2 $(NOT_WITH_LOWEST)
+
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/fuzz.py
+
+endurance: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/endurance.py
+
+test-versions: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/versions.py --pythons $(VERSIONS) --bounds $(BOUNDS) --tests="$(TESTS)" \
+		--lowest-tests='$(NOT_WITH_LOWEST)'
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -80,16 +80,46 @@ def test_each_declared_library_is_imported():
     assert _names(REQUIRED) <= imported | {"torchvision"}
 
 
-def test_the_constraints_are_the_lower_bounds():
-    lines = (ROOT / "constraints" / "lowest.txt").read_text().splitlines()
-    lowest = {r.name: Version(str(r.specifier).removeprefix("==")) for r in map(Requirement, lines[1:])}
+LOWEST = [Requirement(line) for line in (ROOT / "constraints" / "lowest.txt").read_text().splitlines()[1:]]
+
+
+def _lowest(python: str) -> dict[str, Version]:
+    there = [r for r in LOWEST if r.marker is None or r.marker.evaluate({"python_version": python})]
+    assert len({r.name for r in there}) == len(there), "twice the same library"
+    return {r.name: Version(str(r.specifier).removeprefix("==")) for r in there}
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11"])
+def test_the_constraints_are_the_lower_bounds(python: str):
     bounds = {
         requirement.name: Version(bound.version)
         for requirement in REQUIRED + EXTRA
         for bound in requirement.specifier
         if bound.operator == ">="
     }
-    assert lowest == bounds
+    assert _lowest(python) == bounds
+
+
+def test_a_newer_python_raises_the_constraints_only_where_they_say_so():
+    oldest, newest = _lowest("3.10"), _lowest("3.12")
+    marked = {r.name for r in LOWEST if r.marker is not None}
+    assert oldest.keys() == newest.keys() and marked
+    assert {name for name in oldest if newest[name] != oldest[name]} == marked
+    assert all(newest[name] >= oldest[name] for name in oldest)
+
+
+def test_the_constraints_of_development_fit():
+    """They hold each library of ``.[dev]``, in a version that pyproject.toml allows, and nothing of one machine."""
+    lines = (ROOT / "constraints" / "dev.txt").read_text().splitlines()
+    pinned = {canonicalize_name(r.name): r for r in map(Requirement, (line for line in lines if line[0] != "#"))}
+    development = map(Requirement, PROJECT["optional-dependencies"]["dev"])
+    for wanted in [*REQUIRED, *EXTRA, *development]:
+        if wanted.name != "oml-vit-ext":
+            name = canonicalize_name(wanted.name)
+            assert name in pinned or name == "setuptools", f"no {name}: make constraints"
+            assert name not in pinned or wanted.specifier.contains(str(pinned[name].specifier).removeprefix("=="))
+    assert all(r.url is None and str(r.specifier).startswith("==") and "+" not in str(r) for r in pinned.values())
+    assert not [name for name in pinned if name.startswith(("nvidia-", "cuda-", "triton"))]
 
 
 def test_each_library_has_a_lower_bound():

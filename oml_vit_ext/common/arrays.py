@@ -38,5 +38,17 @@ def whole_numbers(values: ArrayLike | Any, name: str) -> Ids:
     return whole
 
 
+def row_of_whole_numbers(values: ArrayLike | Any, name: str) -> Ids:
+    """:func:`whole_numbers` of one dimension, ``(N,)``.
+
+    Raises:
+        ValueError: As there, or for another number of dimensions.
+    """
+    row = whole_numbers(values, name)
+    if row.ndim != 1:
+        raise ValueError(f"{name} are of shape {row.shape}, expected one number for each row.")
+    return row
+
+
 def _shortened(values: Any) -> str:
     return " ".join(repr(values).split())[:80]

@@ -134,7 +134,7 @@ def read_listing(name: str, root: str | Path, **options: Any) -> Listing:
         FileNotFoundError: There is no such folder, or annotations are missing.
         ValueError: ``name`` or an option is not known, or the annotations are not those of this data set.
     """
-    if name not in DATASETS:
+    if not isinstance(name, str) or name not in DATASETS:
         raise ValueError(unknown_name("data set", name, DATASETS))
     if not Path(root).is_dir():
         raise FileNotFoundError(f"{root} is not a folder: expected the folder of {name}.")
@@ -142,7 +142,18 @@ def read_listing(name: str, root: str | Path, **options: Any) -> Listing:
     for option in options:
         if option not in accepted:
             raise ValueError(unknown_name(f"option of {name}:", option, accepted))
-    return DATASETS[name](Path(root), **options)
+    try:
+        return DATASETS[name](Path(root), **options)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # damaged annotations end in errors of any kind
+        if isinstance(error, ValueError) and str(root) in str(error):
+            raise  # it names the file
+        said = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(
+            f"The annotations of {name} in {root} cannot be understood ({type(error).__name__}: {said}), expected "
+            f"those that its authors publish."
+        ) from error
 
 
 list_images = read_listing

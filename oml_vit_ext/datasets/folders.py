@@ -39,6 +39,10 @@ def folders(root: Path, train_labels: int | None = None) -> Listing:
     Raises:
         ValueError: There are no images, some lie in no class, or there are not that many classes.
     """
+    if train_labels is not None and type(train_labels) is not int:
+        raise ValueError(
+            f"train_labels is {train_labels!r:.80}, expected a whole number: how many classes of {root} to train on."
+        )
     files = _with_names_of_text(root, [path.relative_to(root) for path in image_files(root)])
     if not files:
         raise ValueError(f"{root} holds no images: expected a folder for each class.")

@@ -9,7 +9,16 @@ import numpy as np
 import pandas as pd
 
 from oml_vit_ext.common.safe_pickle import read_pickle
-from oml_vit_ext.datasets.listing import TRAIN, VALIDATION, Counts, Listing, find_file, find_folder, make_frame
+from oml_vit_ext.datasets.listing import (
+    TRAIN,
+    VALIDATION,
+    Counts,
+    Listing,
+    find_file,
+    find_folder,
+    make_frame,
+    read_table,
+)
 from oml_vit_ext.datasets.revisited import load_revisited
 from oml_vit_ext.datasets.whereabouts import find_root
 
@@ -71,7 +80,7 @@ def gldv2_clean(root: Path) -> Listing:
     places = ("train_clean.csv", "train/train_clean.csv", "metadata/train_clean.csv")
     root = find_root(root, *places)
     source = find_file(root, *places)
-    table = pd.read_csv(source, dtype={"images": str})
+    table = read_table(source, dtype={"images": str})
     if list(table.columns[:2]) != ["landmark_id", "images"]:
         raise ValueError(f"{source} has the columns {', '.join(table.columns)}, expected landmark_id and images.")
     table = table.assign(id=table["images"].str.split()).explode("id", ignore_index=True)
@@ -83,7 +92,7 @@ def gldv2_noisy(root: Path) -> Listing:
     places = ("train.csv", "train/train.csv", "metadata/train.csv")
     root = find_root(root, *places)
     source = find_file(root, *places)
-    table = pd.read_csv(source, usecols=["id", "landmark_id"], dtype={"id": str})
+    table = read_table(source, usecols=["id", "landmark_id"], dtype={"id": str})
     return _gldv2(root, source, table, Counts(train_images=4_132_914, train_labels=203_094))
 
 

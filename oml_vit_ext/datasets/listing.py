@@ -97,6 +97,30 @@ def make_frame(
     return frame.assign(**columns)
 
 
+def read_table(file: Path, **how: Any) -> pd.DataFrame:
+    """``pandas.read_csv``, whose errors name the file.
+
+    Raises:
+        ValueError: It is no table of this kind, or no text in UTF-8.
+    """
+    try:
+        return pd.read_csv(file, **how)
+    except ValueError as error:
+        raise ValueError(f"{file} cannot be read as a table: {' '.join(str(error).split()).rstrip('.')}.") from error
+
+
+def read_text(file: Path) -> str:
+    """The text of a list, in UTF-8.
+
+    Raises:
+        ValueError: It is in no UTF-8.
+    """
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} cannot be read as text: {error}, expected UTF-8.") from error
+
+
 def find_file(root: Path, *candidates: str) -> Path:
     """The first of the candidates below ``root`` that exists.
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from oml_vit_ext.common.messages import some
 from oml_vit_ext.datasets.folders import LABEL_NAME, folders
-from oml_vit_ext.datasets.listing import Counts, Listing, make_frame
+from oml_vit_ext.datasets.listing import Counts, Listing, make_frame, read_text
 from oml_vit_ext.datasets.whereabouts import find_root
 from oml_vit_ext.images.folders import image_files
 
@@ -55,7 +55,7 @@ def nc_clean(root: Path, boxes: bool = False) -> Listing:
     root = find_root(root, *_LISTS, *(f"annotations/{name}" for name in _LISTS))
     files = [root / folder / name for folder in ("annotations", ".") for name in _LISTS]
     files = [file for file in files if file.is_file()]
-    lines = [_parsed(line, file) for file in files for line in file.read_text("utf-8").splitlines() if line.strip()]
+    lines = [_parsed(line, file) for file in files for line in read_text(file).splitlines() if line.strip()]
     if boxes and not any(line.box for line in lines):
         raise ValueError(f"boxes is True, but {root} has no published list of NC-clean, which holds them.")
     if not files:

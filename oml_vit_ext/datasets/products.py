@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from oml_vit_ext.common.mat_file import read_struct
-from oml_vit_ext.datasets.listing import Counts, Listing, find_file, find_folder, make_frame
+from oml_vit_ext.datasets.listing import Counts, Listing, find_file, find_folder, make_frame, read_table
 from oml_vit_ext.datasets.whereabouts import find_root
 
 _INSHOP_SQUARE = 256  # px
@@ -132,12 +132,12 @@ def cars(root: Path, boxes: bool = False, official_split: bool = False) -> Listi
 
 
 def _table(file: Path, columns: list[str], sep: str) -> pd.DataFrame:
-    table = pd.read_csv(file, sep=sep)
+    table = read_table(file, sep=sep)
     return _with(columns, table, file)
 
 
 def _space_separated(file: Path, columns: list[str]) -> pd.DataFrame:
-    table = pd.read_csv(file, sep=r"\s+", header=None)
+    table = read_table(file, sep=r"\s+", header=None)
     if table.shape[1] != len(columns):
         raise ValueError(f"{file} has {table.shape[1]} columns, expected {len(columns)}: {', '.join(columns)}.")
     return table.set_axis(columns, axis=1)
@@ -145,7 +145,7 @@ def _space_separated(file: Path, columns: list[str]) -> pd.DataFrame:
 
 def _counted_table(file: Path, columns: list[str]) -> pd.DataFrame:
     """Tables of DeepFashion: the number of rows, the names of the columns, the rows."""
-    table = _with(columns, pd.read_csv(file, sep=r"\s+", skiprows=1, dtype=str), file)
+    table = _with(columns, read_table(file, sep=r"\s+", skiprows=1, dtype=str), file)
     announced = file.open().readline().strip()
     if announced != str(len(table)):
         raise ValueError(f"{file} announces {announced} rows but has {len(table)}: it was cut short or changed.")

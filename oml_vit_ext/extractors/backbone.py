@@ -71,6 +71,8 @@ def check_arch(arch: str) -> None:
     """Raise a ``ValueError`` unless ``arch`` is a vision transformer of timm."""
     from timm.models import is_model, list_models, model_entrypoint  # timm's models cost 6 % of the start
 
+    if not isinstance(arch, str):
+        raise ValueError(f"arch is {arch!r:.80}, expected a name of timm, e.g. 'deit_small_patch16_224'.")
     name = arch.split(".")[0]
     if not is_model(name):
         raise ValueError(unknown_name("arch", arch, list_models(module=list(_VIT_FAMILIES))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from oml_vit_ext.common.checks import check_number, check_whole
 from oml_vit_ext.common.messages import unknown_name
 
 POOLINGS = ("cls", "avg", "max", "gem")
@@ -18,14 +19,18 @@ def gem_pool(tokens: Tensor, num_prefix_tokens: int, p: float = 3.0) -> Tensor:
     at least: ``1e-6 ** p`` is zero in half precision, and its root has no gradient there.
     Source: Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation, eq. 3.
 
+    Each value is taken relative to the largest of its channel, so that no power overflows or vanishes for a large p;
+    the result does not depend on that divisor, hence neither does the gradient.
+
     Args:
         tokens: ``(B, N, D)``, prefix tokens first.
         num_prefix_tokens: How many these are; they are left out.
         p: The exponent, positive.
     """
     patches = tokens[:, num_prefix_tokens:]
-    patches = patches.to(torch.promote_types(patches.dtype, torch.float32))
-    return patches.clamp(min=_SMALLEST).pow(p).mean(dim=1).pow(1.0 / p)
+    patches = patches.to(torch.promote_types(patches.dtype, torch.float32)).clamp(min=_SMALLEST)
+    largest = patches.detach().amax(dim=1, keepdim=True)
+    return largest[:, 0] * (patches / largest).pow(p).mean(dim=1).pow(1.0 / p)
 
 
 class Pooling(nn.Module):
@@ -37,7 +42,7 @@ class Pooling(nn.Module):
         gem_p: The exponent of GeM.
 
     Raises:
-        ValueError: ``pooling`` is not known, or ``gem_p`` is not positive.
+        ValueError: ``pooling`` is not known, ``num_prefix_tokens`` no whole number, or ``gem_p`` no positive number.
 
     >>> tokens = torch.tensor([[[9.0], [1.0], [3.0]]])  # CLS and two patches
     >>> [Pooling(name, 1)(tokens).item() for name in ("cls", "avg", "max")]
@@ -48,10 +53,10 @@ class Pooling(nn.Module):
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(unknown_name("pooling", pooling, POOLINGS))
-        if gem_p <= 0:
+        if not check_number("gem_p", gem_p) > 0:
             raise ValueError(f"gem_p is {gem_p}, expected a positive number (the usual one is 3.0).")
         self.pooling = pooling
-        self.num_prefix_tokens = num_prefix_tokens
+        self.num_prefix_tokens = check_whole("num_prefix_tokens", num_prefix_tokens)
         self.gem_p = gem_p
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -49,6 +49,8 @@ def resolve_weights(weights: str | Path | None, arch: str) -> WeightsSource:
 
     if weights is None:
         return WeightsSource()
+    if not isinstance(weights, (str, Path)):
+        raise ValueError(f"weights is {weights!r:.80}, expected a file, a pretrained tag of timm, or None.")
     if weights == NAME:
         if arch != ARCH:
             raise ValueError(f"weights {NAME!r} belong to arch {ARCH!r}, but arch is {arch!r}: change one of the two.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +41,10 @@ def read_image(source: str | Path | bytes) -> Image.Image:
 
     Raises:
         FileNotFoundError: There is no such file.
-        OSError: It is no image, or was cut short.
+        OSError: It is no image, was cut short, or is damaged.
         ValueError: It has too many pixels, or is too long and narrow.
     """
-    with open_image(source) as image:
+    with open_image(source) as image, _damage_told():
         picture = upright(_to_rgb(image), orientation(image))
     picture.info[FULL_SIZE] = picture.size
     return picture
@@ -59,7 +61,8 @@ def open_image(source: str | Path | bytes) -> Image.Image:
     Raises:
         As :func:`read_image`.
     """
-    image = _open(source)
+    with _damage_told():
+        image = _open(source)
     width, height = image.size
     reason = ""
     if width * height > MAX_PIXELS:
@@ -70,6 +73,19 @@ def open_image(source: str | Path | bytes) -> Image.Image:
         image.close()
         raise ValueError(f"the size is {width} x {height} px, expected {reason}")
     return image
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """Whatever decoders raise on a damaged file is an OSError: they raise SyntaxError, RuntimeError and many more."""
+    try:
+        yield
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:  # sizes that a decoder reads by itself
+        raise ValueError(str(error).rstrip(".")) from error
+    except Exception as error:
+        raise OSError(f"the file is damaged ({type(error).__name__}: {error})") from error
 
 
 def _open(source: str | Path | bytes) -> Image.Image:

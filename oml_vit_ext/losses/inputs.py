@@ -48,8 +48,7 @@ def check_batch(features: Tensor, labels: Tensor | Sequence[int]) -> tuple[Tenso
     if not isinstance(features, Tensor) or features.ndim != 2 or not features.is_floating_point() or len(features) == 0:
         got = f"{features.dtype} {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(f"features is {got}, expected a floating-point tensor (B, D) with B of at least 1.")
-    if not isinstance(labels, Tensor):
-        labels = torch.as_tensor(labels)
+    labels = labels if isinstance(labels, Tensor) else _tensor_of(labels)
     if labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"labels is {labels.dtype}, expected whole numbers (an integer tensor or a list of ints).")
     check_pair("features", features, "labels", labels)
@@ -60,6 +59,15 @@ def check_batch(features: Tensor, labels: Tensor | Sequence[int]) -> tuple[Tenso
     if features.dtype != torch.float64:
         features = features.float()
     return features, labels.to(device=features.device, dtype=torch.int64)
+
+
+def _tensor_of(labels: Sequence[int]) -> Tensor:
+    try:
+        return torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # by what is wrong with them
+        raise ValueError(
+            f"labels is {labels!r:.100}, expected a whole number of 64 bits for each row of features."
+        ) from error
 
 
 def check_pair(name: str, embeddings: Tensor | None, labels_name: str, labels: Tensor | None) -> None:

@@ -69,13 +69,23 @@ class TripletMarginLoss(triplet_margin_loss.TripletMarginLoss):
 
 
 class NCALoss(nca_loss.NCALoss):
-    """An image is no neighbour of itself (Goldberger et al., Neighbourhood components analysis, eq. 1)."""
+    """An image is no neighbour of itself (Goldberger et al., Neighbourhood components analysis, eq. 1).
+
+    Where no anchor has another image of its label the loss is zero; the library's is the mean of nothing, NaN.
+    """
 
     def nca_computation(
         self, query: Tensor, reference: Tensor, query_labels: Tensor, reference_labels: Tensor, indices_tuple: Any
     ) -> Any:
         if query is reference:
-            return super().nca_computation(query, reference, query_labels, reference_labels, indices_tuple)
+            found = super().nca_computation(query, reference, query_labels, reference_labels, indices_tuple)
+        else:
+            found = self._with_references(query, reference, query_labels, reference_labels, indices_tuple)
+        return found if len(found["loss"]["losses"]) else self.zero_losses()
+
+    def _with_references(
+        self, query: Tensor, reference: Tensor, query_labels: Tensor, reference_labels: Tensor, indices_tuple: Any
+    ) -> Any:
         sign = 1 if self.distance.is_inverted else -1
         closeness = self.softmax_scale * sign * self.distance(query, reference)
         closeness = closeness.masked_fill(own_entries(query, reference), -torch.inf)

@@ -72,6 +72,9 @@ class Fusion:
         return weight * first_stage.float().to(of_pair.device) + (1 - weight) * of_pair
 
 
+_NAMES = [field.name for field in fields(Fusion)]
+
+
 def fusion_of(given: Fusion | Mapping[str, float] | str | Path | None) -> Fusion | None:
     """What a config calls ``fusion``: the numbers themselves, a file of them, or ``None``.
 
@@ -86,6 +89,10 @@ def fusion_of(given: Fusion | Mapping[str, float] | str | Path | None) -> Fusion
         return given
     if isinstance(given, Mapping):
         return _from_mapping(given, "fusion")
+    if not isinstance(given, (str, Path)):
+        raise ValueError(
+            f"fusion is {given!r:.80}, expected a mapping of {' and '.join(_NAMES)}, a file of them, or None."
+        )
     path = Path(given).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
@@ -196,10 +203,9 @@ def _padded(rows: Sequence[Tensor], value: float) -> Tensor:
 
 
 def _from_mapping(given: Mapping[str, float], what: str) -> Fusion:
-    names = [field.name for field in fields(Fusion)]
     for name in given:
-        if name not in names:
-            raise ValueError(unknown_name(f"entry of {what}", name, names))
-    if missing := [name for name in names if name not in given]:
-        raise ValueError(f"{what} has no {missing[0]}, expected {' and '.join(names)}.")
+        if name not in _NAMES:
+            raise ValueError(unknown_name(f"entry of {what}", name, _NAMES))
+    if missing := [name for name in _NAMES if name not in given]:
+        raise ValueError(f"{what} has no {missing[0]}, expected {' and '.join(_NAMES)}.")
     return Fusion(**given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from oml.retrieval.postprocessors.pairwise import PairwiseReranker
 from oml.retrieval.retrieval_results import RetrievalResults
 from torch import Tensor
 
-from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.common.checks import check_number, check_whole
 from oml_vit_ext.common.distributed import rank_and_world, run_share
 from oml_vit_ext.reranking.budget import queries_to_rerank
 from oml_vit_ext.reranking.fusion import Fusion, fusion_of
@@ -87,17 +88,19 @@ class STIRReranker(PairwiseReranker):
                 f"pairwise_model is a {type(pairwise_model).__name__}, expected a pairwise model (IPairwiseModel), "
                 f"e.g. STIRSiamese (in YAML: name: stir)."
             )
-        if not memory_mb > 0:
+        if not check_number("memory_mb", memory_mb) > 0:
             raise ValueError(f"memory_mb is {memory_mb!r}, expected a positive number of MB.")
         if budget is not None and margin is not None:
             raise ValueError("Both budget and margin are given, expected one of them.")
-        if budget is not None and not 0 <= budget <= 1:
-            raise ValueError(f"budget is {budget!r}, expected a share of the queries, from 0 to 1.")
-        if margin is not None and not margin >= 0:
+        if budget is not None:
+            check_number("budget", budget, 0, 1)
+        if margin is not None and not (isinstance(margin, Real) and not isinstance(margin, bool) and margin >= 0):
             raise ValueError(f"margin is {margin!r}, expected a difference of two distances, 0 or more.")
         super().__init__(top_n, pairwise_model, num_workers, batch_size, verbose, use_fp16)
         self.memory_mb = memory_mb
         self.budget, self.margin = budget, margin
+        if scores_file is not None and not isinstance(scores_file, (str, Path)):
+            raise ValueError(f"scores_file is {scores_file!r:.80}, expected the path of an .npz file, or None.")
         self.scores_file = None if scores_file is None else Path(scores_file).expanduser()
         self.fusion = fusion_of(fusion)
         self.last_stats = ScoringStats()

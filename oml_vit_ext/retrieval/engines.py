@@ -91,11 +91,17 @@ class FaissEngine:
     exact = False
 
     def __init__(self, index: Any, search_params: str, name: str) -> None:
-        self._index = index
+        self._index, self._name = index, name
         self._params = search_parameters(index, search_params, name)
 
     def search(self, queries: Floats, k: int) -> tuple[Floats, Ids]:
-        return self._index.search(queries, k, params=self._params)
+        try:
+            return self._index.search(queries, k, params=self._params)
+        except RuntimeError as error:
+            raise ValueError(
+                f"index {self._name!r} cannot be searched: {reason(error)}. Expected a faiss factory string that "
+                f"goes with dimension {queries.shape[1]}, e.g. {_EXAMPLES}."
+            ) from error
 
 
 def make_engine(gallery: Rows, settings: Settings) -> Engine:

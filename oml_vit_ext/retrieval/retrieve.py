@@ -18,9 +18,10 @@ from oml.interfaces.datasets import (
 from oml.retrieval.retrieval_results import RetrievalResults
 from torch import FloatTensor, LongTensor, Tensor
 
+from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.retrieval.engines import make_engine
 from oml_vit_ext.retrieval.nearest import Grouping, ground_truth, nearest
-from oml_vit_ext.retrieval.rows import Embeddings, Rows, check_dims
+from oml_vit_ext.retrieval.rows import Embeddings, Rows, check_dims, check_matrix
 from oml_vit_ext.retrieval.settings import EXACT, MEMORY_MB, Settings
 
 _FIELDS = {"_distances", "_retrieved_ids", "_gt_ids"}  # of OML's RetrievalResults
@@ -194,8 +195,7 @@ def _search(
     n_items: int,
     settings: Settings,
 ) -> Neighbours:
-    if n_items < 1:
-        raise ValueError(f"n_items is {n_items}, expected at least 1.")
+    check_whole("n_items", n_items, 1)
     check_dims(queries, gallery)
     gallery.check()
     queries.check()
@@ -230,6 +230,7 @@ def _flat(values: Any) -> Any:
 
 
 def _check_length(embeddings: Embeddings, dataset: IBaseDataset, name: str) -> None:
+    check_matrix(embeddings, name)
     if len(embeddings) != len(dataset):
         raise ValueError(f"There are {len(embeddings)} {name} for a dataset of {len(dataset)} items: expected as many.")
 

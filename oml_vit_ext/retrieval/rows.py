@@ -29,10 +29,7 @@ class Rows:
     """
 
     def __init__(self, embeddings: Embeddings, ids: Ids | None = None, name: str = "embeddings") -> None:
-        if not isinstance(embeddings, (Tensor, np.ndarray)):
-            raise ValueError(f"{name} are a {type(embeddings).__name__}, expected a torch tensor or a numpy array.")
-        if embeddings.ndim != 2:
-            raise ValueError(f"{name} have shape {tuple(embeddings.shape)}, expected (rows, dim).")
+        check_matrix(embeddings, name)
         floating = embeddings.is_floating_point() if isinstance(embeddings, Tensor) else embeddings.dtype.kind == "f"
         if not floating:
             raise ValueError(f"{name} are of type {embeddings.dtype}, expected floating-point numbers.")
@@ -122,6 +119,14 @@ class StackedRows(Rows):
             part, mine = self._parts[owner], owners == owner
             taken[mine] = part.take(positions[mine] - (self._ends[owner] - len(part)))
         return taken
+
+
+def check_matrix(embeddings: Embeddings, name: str) -> None:
+    """Raise a ``ValueError`` unless it is a tensor or an array of two dimensions."""
+    if not isinstance(embeddings, (Tensor, np.ndarray)):
+        raise ValueError(f"{name} are a {type(embeddings).__name__}, expected a torch tensor or a numpy array.")
+    if embeddings.ndim != 2:
+        raise ValueError(f"{name} have shape {tuple(embeddings.shape)}, expected (rows, dim).")
 
 
 def check_dims(queries: Rows, gallery: Rows) -> None:

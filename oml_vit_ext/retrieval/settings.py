@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from oml_vit_ext.common.checks import check_number
+
 EXACT = "Flat"
 MEMORY_MB = 256.0
+_MOST_MEMORY_MB = 1e9  # a petabyte
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Settings:
         verbose: Show progress.
 
     Raises:
-        ValueError: ``memory_mb`` is not positive.
+        ValueError: ``index`` or ``search_params`` is no text, or ``memory_mb`` no positive number.
     """
 
     index: str = EXACT
@@ -28,5 +31,8 @@ class Settings:
     verbose: bool = False
 
     def __post_init__(self) -> None:
-        if not self.memory_mb > 0:
+        for name, example in (("index", "'IVF1024,Flat'"), ("search_params", "'nprobe=16'")):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} is {getattr(self, name)!r:.80}, expected text, e.g. {example}.")
+        if not check_number("memory_mb", self.memory_mb, high=_MOST_MEMORY_MB) > 0:
             raise ValueError(f"memory_mb is {self.memory_mb}, expected a positive number of megabytes.")

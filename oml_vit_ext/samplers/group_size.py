@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from oml.const import BBOXES_COLUMNS, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 
+from oml_vit_ext.common.arrays import row_of_whole_numbers
 from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.images.sizes import ImageSizes, read_image_sizes
 from oml_vit_ext.samplers.epochs import EpochBatchSampler
@@ -78,13 +79,14 @@ class GroupSizeSampler(EpochBatchSampler):
         _check_batch(batch_size, n_instances)
         self._batch_size = batch_size
         self.n_instances = n_instances
-        self.seed = seed
+        self.seed = check_whole("seed", seed)
 
         root = Path(dataset_root)
-        rows = _training_rows(root / dataframe_name, np.asarray(labels))
+        label_of_row = row_of_whole_numbers(labels, "labels")
+        rows = _training_rows(root / dataframe_name, label_of_row)
         cache = Path(sizes_cache) if sizes_cache is not None else default_sizes_cache(root / dataframe_name)
         groups = group_of(*_upright_sizes(rows, root, cache, verbose), self.sizes)
-        label_numbers = pd.factorize(np.asarray(labels))[0]
+        label_numbers = pd.factorize(label_of_row)[0]
         self.groups = self._without_small_groups(groups, label_numbers)
         self._cells = Cells.of(label_numbers, self.groups, len(self.sizes))
         if n_instances is not None and len(self._cells.counts) < batch_size // n_instances:
@@ -137,7 +139,9 @@ def default_sizes_cache(dataframe: Path) -> Path:
 
 def _check_batch(batch_size: int, n_instances: int | None) -> None:
     check_whole("batch_size", batch_size, 2)
-    if n_instances is not None and not (0 < n_instances < batch_size and batch_size % n_instances == 0):
+    if n_instances is not None and not (
+        isinstance(n_instances, int) and 0 < n_instances < batch_size and batch_size % n_instances == 0
+    ):
         raise ValueError(
             f"n_instances is {n_instances}, expected a divisor of batch_size={batch_size} below it, or null for images "
             f"at random."

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from oml.const import LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 from torch import Tensor
 
+from oml_vit_ext.common.arrays import row_of_whole_numbers
 from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.samplers.epochs import EpochBatchSampler
 from oml_vit_ext.samplers.mining import Floats, Ids, arrange, hardest_negatives
@@ -67,7 +68,9 @@ class HardTuplesSampler(EpochBatchSampler):
         given = {"n_tuples": n_tuples, "n_negatives": n_negatives, "n_pairs": n_pairs, "n_candidates": n_candidates}
         for name, value in given.items():
             check_whole(name, value, 1)
-        self.labels = np.asarray(labels, dtype=np.int64)
+        self.labels = row_of_whole_numbers(labels, "labels")
+        if pairs is not None and not isinstance(pairs, (str, Path)):
+            raise ValueError(f"pairs is {pairs!r:.80}, expected the path of a CSV file, or None.")
         if len(np.unique(self.labels)) < n_negatives + 1:
             raise ValueError(
                 f"n_negatives is {n_negatives}, but the training set has {len(np.unique(self.labels))} labels: each "
@@ -76,7 +79,7 @@ class HardTuplesSampler(EpochBatchSampler):
         self.n_tuples = n_tuples
         self.n_negatives = n_negatives
         self.n_candidates = min(n_candidates, len(self.labels))
-        self.seed = seed
+        self.seed = check_whole("seed", seed)
         self.pairs = None if pairs is None else _rows_of_pairs(Path(pairs), self.labels, dataset_root, dataframe_name)
         # Without a file each image that is not alone in its label is the anchor of one pair.
         self._anchors = np.flatnonzero(_counts_of(self.labels) > 1) if self.pairs is None else self.pairs[:, 0]

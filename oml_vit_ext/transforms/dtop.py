@@ -91,15 +91,24 @@ def random_crop(size: tuple[int, int], ratio: float, scale: tuple[float, float])
     return round(x * (size[0] - width)), round(y * (size[1] - height)), width, height
 
 
+def _checked_scale(crop_scale: Sequence[float]) -> tuple[float, float]:
+    try:
+        lowest, highest = crop_scale
+        in_order = 0 < lowest <= highest <= 1
+    except (TypeError, ValueError):  # not two, or no numbers
+        in_order = False
+    if not in_order:
+        raise ValueError(f"crop_scale is {crop_scale!r:.80}, expected two shares with 0 < lowest <= highest <= 1.")
+    return float(lowest), float(highest)
+
+
 class GroupSizeCrop(nn.Module):
     """A random crop of the shape of the image's group, resized to the size of that group."""
 
     def __init__(self, sizes: Sequence[Sequence[int]], crop_scale: Sequence[float]) -> None:
         super().__init__()
-        if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-            raise ValueError(f"crop_scale is {list(crop_scale)}, expected two shares with 0 < lowest <= highest <= 1.")
         self.sizes = checked_sizes(sizes)
-        self.crop_scale = (float(crop_scale[0]), float(crop_scale[1]))
+        self.crop_scale = _checked_scale(crop_scale)
 
     def forward(self, image: Image.Image) -> Image.Image:
         width, height = self.sizes[int(group_of(image.width, image.height, self.sizes))]

@@ -64,4 +64,5 @@ def get_norm_resize_irt(
 
 
 def _check_crop(im_size: int, crop_size: int) -> None:
+    check_whole("im_size", im_size, 1)
     check_whole("crop_size", crop_size, 1, im_size, why=f"at most im_size={im_size}")

@@ -22,11 +22,14 @@ def checked_sizes(sizes: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]
         ValueError: There are none, one is not a pair of positive integers, or two have the same shape, so that the
             second would never be used.
     """
-    pairs = [tuple(size) for size in sizes]
+    try:
+        pairs = [tuple(size) for size in sizes]
+    except TypeError as error:
+        raise ValueError(f"sizes is {sizes!r:.80}, expected a list of [width, height] in pixels.") from error
     if not pairs:
         raise ValueError("sizes is empty, expected at least one [width, height] in pixels, e.g. [[448, 448]].")
     for pair in pairs:
-        if len(pair) != 2 or not all(isinstance(side, int) and 0 < side <= 10_000 for side in pair):
+        if len(pair) != 2 or not all(type(side) is int and 0 < side <= 10_000 for side in pair):
             raise ValueError(f"sizes holds {list(pair)}, expected [width, height] in pixels, e.g. [512, 352].")
     for i, (w, h) in enumerate(pairs):
         for v, u in pairs[:i]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from oml_vit_ext.common.arrays import whole_numbers
+from oml_vit_ext.common.arrays import row_of_whole_numbers, whole_numbers
 
 
 @pytest.mark.parametrize(
@@ -32,3 +34,9 @@ def test_none_at_all_are_whole() -> None:
 def test_what_is_no_whole_number_is_refused(values) -> None:
     with pytest.raises(ValueError, match=r"^The ids are .*, expected whole numbers\.$"):
         whole_numbers(values, "The ids")
+
+
+@pytest.mark.parametrize("values", [None, 7, [[1, 2]], ["a"], {"a": 1}])
+def test_what_is_no_row_of_numbers(values: Any):
+    with pytest.raises(ValueError, match=r"labels are .*, expected"):
+        row_of_whole_numbers(values, "labels")

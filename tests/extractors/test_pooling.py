@@ -1,5 +1,7 @@
 """Pooling against values worked out by hand."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -43,6 +45,23 @@ def test_unknown_pooling_names_the_nearest():
         Pooling("gme", 1)
 
 
-def test_gem_exponent_must_be_positive():
-    with pytest.raises(ValueError, match=r"gem_p is 0\.0, expected a positive number"):
-        Pooling("gem", 1, gem_p=0.0)
+@pytest.mark.parametrize("p", [0.0, -1.0, float("nan"), float("inf"), "3", None])
+def test_gem_exponent_must_be_positive(p: Any):
+    with pytest.raises(ValueError, match=f"gem_p is {p!r}, expected a"):
+        Pooling("gem", 1, gem_p=p)
+
+
+@pytest.mark.parametrize("n_prefix", [-1, 1.5, None])
+def test_prefix_tokens_are_counted_in_whole_numbers(n_prefix: Any):
+    with pytest.raises(ValueError, match=f"num_prefix_tokens is {n_prefix}, expected a whole number"):
+        Pooling("avg", n_prefix)
+
+
+@pytest.mark.parametrize("scale", [1e4, 1e-5])
+def test_gem_of_a_large_exponent_neither_overflows_nor_vanishes(scale: float):
+    tokens = (scale * torch.tensor([[[9.0], [1.0], [0.5], [0.25]]])).requires_grad_()
+    pooled = gem_pool(tokens, 1, p=20.0)
+    pooled.sum().backward()
+    expected = scale * ((1.0**20 + 0.5**20 + 0.25**20) / 3) ** (1 / 20)
+    torch.testing.assert_close(pooled, torch.tensor([[expected]]))
+    assert torch.isfinite(tokens.grad).all() and tokens.grad[0, 1, 0] > 0.9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -247,3 +248,10 @@ def test_an_older_torch_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyP
         read_state_dict(tmp_path / "x.safetensors")
         monkeypatch.setattr(torch, "__version__", "2.10.0a0")
         read_state_dict(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("wrong", [{"weights": 7}, {"weights": ["a"]}, {"arch": None}, {"arch": 3}])
+def test_what_is_no_name_is_told(wrong: dict[str, Any]):
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(ValueError, match=rf"{name} is {re.escape(repr(value))}, expected"):
+        IRTExtractor(**{"weights": None, **TINY_PLAIN, **wrong})

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, PMLLoss
-from oml_vit_ext.losses.inputs import unit_vectors
+from oml_vit_ext.losses.inputs import check_batch, unit_vectors
 
 TRIPLET = {"loss": {"name": "TripletMarginLoss"}}
 LOSSES: dict[str, Any] = {
@@ -165,3 +165,9 @@ def test_unit_vectors() -> None:
     zero = torch.zeros(2, 3, requires_grad=True)
     unit_vectors(zero).sum().backward()
     assert (unit_vectors(zero) == 0).all() and (zero.grad == 0).all()
+
+
+@pytest.mark.parametrize("labels", [None, ["a", "b"], [[0], []], [2**64, 0], [0, None], {"a": 1}, b"ab"])
+def test_labels_that_are_none_end_in_one_sentence(labels: Any):
+    with pytest.raises(ValueError, match=r"labels is .*, expected .*whole number|labels is of shape"):
+        check_batch(torch.eye(2), labels)

@@ -265,3 +265,13 @@ def test_building_leaves_no_trace() -> None:
     built = PMLLoss(**config, miner={"name": "DistanceWeightedMiner"}, memory_size=M)
     assert (torch.get_rng_state() == before).all()
     assert len(built.memory) == 0 and built.loss.beta.grad is None
+
+
+@pytest.mark.parametrize("memory_size", [0, 5])
+def test_neighbourhood_components_of_lonely_labels_are_zero(memory_size: int) -> None:
+    """The library's own loss is the mean of nothing there, which is NaN."""
+    built = PMLLoss({"name": "NCALoss"}, memory_size=memory_size)
+    batch = torch.randn(3, 4, requires_grad=True)
+    value = built(batch, torch.tensor([0, 1, 2]))
+    value.backward()
+    assert value == 0 and not batch.grad.any()

@@ -6,6 +6,7 @@ import json
 import math
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -168,3 +169,11 @@ def test_a_model_without_probabilities_is_refused(tmp_path: Path):
     dataset = small_dataset(tmp_path)
     with pytest.raises(ValueError, match="expected probabilities from 0 to 1"):
         reranker(DistanceBeyondOne(), fusion=Fusion(0.5)).process(some_results(dataset), dataset)
+
+
+@pytest.mark.parametrize("given", [False, 3, 0.5, [0.6, 2.0], b"fusion.json"])
+def test_what_is_no_fusion_is_told(given: Any):
+    with pytest.raises(
+        ValueError, match=r"fusion is .*, expected a mapping of first_stage_weight and temperature, a file"
+    ):
+        fusion_of(given)

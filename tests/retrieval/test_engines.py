@@ -152,3 +152,11 @@ def test_what_faiss_is_set_to_is_left_alone() -> None:
     finally:
         faiss.cvar.distance_compute_blas_database_bs = own
     assert all((ids == found[0]).all() for ids in found) and (found[0][:, 0] == np.arange(200)).all()
+
+
+def test_an_index_that_faiss_cannot_search_is_told():
+    """Of two dimensions a product quantizer of 2 bits can be built and filled, but not searched."""
+    rows = np.random.default_rng(0).standard_normal((20, 2)).astype(np.float32)
+    engine = make_engine(Rows(rows), Settings(index="PQ1x2"))
+    with pytest.raises(ValueError, match=r"index 'PQ1x2' cannot be searched: .*goes with dimension 2"):
+        engine.search(rows[:2], 1)

@@ -199,7 +199,8 @@ def test_more_probes_find_more() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_items": 0}, "n_items is 0, expected at least 1"),
+        ({"n_items": 0}, "n_items is 0, expected a whole number of at least 1"),
+        ({"n_items": None}, "n_items is None, expected a whole number"),
         ({"index": "IVFlat"}, "index 'IVFlat' cannot be built.*could not parse.*IVF1024,Flat"),
         ({"index": "PQ5"}, "index 'PQ5' cannot be built for dimension 16: .*multiple of the number of subquantizers"),
         ({"index": "IVF1024,Flat"}, r"cannot be trained on a gallery of 150 rows.*training points \(150\).*\(1024\)"),
@@ -223,6 +224,8 @@ def test_wrong_settings_are_told_in_one_sentence(settings: dict, message: str) -
         (lambda x: x[:, 0], r"shape \(150,\), expected \(rows, dim\)"),
         (lambda x: x.long(), "torch.int64, expected floating-point"),
         (lambda x: x.tolist(), "list, expected a torch tensor"),
+        (lambda x: None, "NoneType, expected a torch tensor"),
+        (lambda x: x.sum(), r"shape \(\), expected \(rows, dim\)"),
     ],
 )
 def test_wrong_embeddings_are_told_in_one_sentence(change, message: str) -> None:

@@ -121,6 +121,8 @@ def test_photos_stand_upright(transform, suffix: str):
         ({"crop_scale": [0.9, 0.5]}, "0 < lowest <= highest <= 1"),
         ({"crop_scale": [0.9, 1.5]}, "0 < lowest <= highest <= 1"),
         ({"crop_scale": [0.9]}, r"crop_scale is \[0.9\], expected two"),
+        ({"crop_scale": 0.7}, "crop_scale is 0.7, expected two shares"),
+        ({"crop_scale": ["a", "b"]}, r"crop_scale is \['a', 'b'\], expected two shares"),
         ({"sizes": []}, "sizes is empty"),
     ],
 )

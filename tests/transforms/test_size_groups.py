@@ -45,6 +45,9 @@ def test_extreme_shapes_go_to_the_outermost_groups():
     ("sizes", "message"),
     [
         ([], "sizes is empty"),
+        (512, r"sizes is 512, expected a list of \[width, height\]"),
+        ([512, 352], r"sizes is \[512, 352\], expected a list of"),
+        ([[True, True]], r"sizes holds \[True, True\]"),
         ([[512]], r"sizes holds \[512\], expected \[width, height\]"),
         ([[512, 0]], r"sizes holds \[512, 0\]"),
         ([[512.0, 352]], r"sizes holds \[512.0, 352\]"),
