@@ -25,6 +25,7 @@ CHANGED = {
     "oml.lightning.pipelines.predict.get_im_reader_for_transforms",
     "oml.datasets.images.get_im_reader_for_transforms",
     "oml.datasets.images.ImageBaseDataset.visualize",
+    "oml.metrics.embeddings.EmbeddingMetrics._compute_retrieval_results",
 }
 
 WALK = """

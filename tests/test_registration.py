@@ -20,7 +20,13 @@ from oml.registry.transforms import TRANSFORMS_FOR_PRETRAINED
 import oml_vit_ext
 from oml_vit_ext.extractors import ExtractorWithMomentum, ExtractorWithPCA, HybridViTExtractor, IRTExtractor
 from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, PMLLoss
-from oml_vit_ext.reranking import STIRReranker, STIRSiamese
+from oml_vit_ext.reranking import (
+    KReciprocalReranker,
+    PostprocessorChain,
+    QueryExpansion,
+    STIRReranker,
+    STIRSiamese,
+)
 from oml_vit_ext.samplers import GroupSizeSampler, HardTuplesSampler
 from oml_vit_ext.transforms.dtop import get_augs_dtop, get_norm_resize_dtop
 from oml_vit_ext.transforms.irt import get_augs_irt, get_norm_resize_irt
@@ -45,6 +51,9 @@ OURS: dict[tuple[str, str], Any] = {
     ("LOSSES", "pml"): PMLLoss,
     ("PAIRWISE_MODELS", "stir"): STIRSiamese,
     ("POSTPROCESSORS", "stir_reranker"): STIRReranker,
+    ("POSTPROCESSORS", "query_expansion"): QueryExpansion,
+    ("POSTPROCESSORS", "k_reciprocal"): KReciprocalReranker,
+    ("POSTPROCESSORS", "chain"): PostprocessorChain,
     ("TRANSFORMS", "augs_irt"): get_augs_irt,
     ("TRANSFORMS", "norm_resize_irt"): get_norm_resize_irt,
     ("TRANSFORMS", "augs_dtop"): get_augs_dtop,
