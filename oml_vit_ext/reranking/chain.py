@@ -27,7 +27,7 @@ class PostprocessorChain(EmbeddingPostprocessor):
 
     Attributes:
         top_n: The largest of the links; where one has none, OML's metric retrieves the whole gallery, as for that link.
-        model: The pairwise model of a link, so that OML's pipeline puts it on its device; of several, a list of modules.
+        model: The pairwise model of a link, for OML's pipeline to put it on its device; of several, a list of modules.
 
     Raises:
         ValueError: The list is empty, or a link is neither.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -190,5 +191,5 @@ def pool_of(space: SearchSpace) -> tuple[Rows, Ids]:
 
 def _per_query(keys: Ids, final: Floats, n_gallery: int, n_queries: int) -> Iterator[tuple[Ids, Floats]]:
     ends = np.searchsorted(keys // n_gallery, np.arange(n_queries + 1))
-    for start, stop in zip(ends[:-1], ends[1:], strict=True):
+    for start, stop in pairwise(ends):
         yield keys[start:stop] % n_gallery, final[start:stop]

@@ -77,7 +77,9 @@ def encode(pool: Rows, k1: int, k2: int, settings: Settings) -> tuple[Sparse, Fl
     near = reciprocal(lists[:, : k1 + 1])
     half = reciprocal(lists[:, : int(np.around(k1 / 2)) + 1])
     largest = largest_squared_distances(pool, settings.memory_mb)
-    at_once = max(1, int(settings.memory_mb * 1e6 / (64 * (k1 + 1) ** 2)))  # as many entries as there can be, and copies
+    at_once = max(
+        1, int(settings.memory_mb * 1e6 / (64 * (k1 + 1) ** 2))
+    )  # as many entries as there can be, and copies
     blocks = []
     for start in range(0, len(pool), at_once):
         stop = min(start + at_once, len(pool))

@@ -73,7 +73,9 @@ def search_space(embeddings: Embeddings, dataset: IQueryGalleryDataset, settings
         ValueError: The embeddings are not as many as the items, or not finite, or a row is all zeros.
     """
     check_length(embeddings, dataset, "embeddings")
-    query_ids, gallery_ids = (flat(ids).astype(np.int64) for ids in (dataset.get_query_ids(), dataset.get_gallery_ids()))
+    query_ids, gallery_ids = (
+        flat(ids).astype(np.int64) for ids in (dataset.get_query_ids(), dataset.get_gallery_ids())
+    )
     queries = Rows(embeddings, query_ids, "query embeddings")
     gallery = Rows(embeddings, gallery_ids, "gallery embeddings")
     for rows in (queries, gallery):

@@ -96,7 +96,7 @@ class _Pairs(IRetrievalPostprocessor):
 def test_an_index_has_no_images_for_links_by_pairs():
     dataset = labelled(frame("separate"))
     rr = retrieve(UNIT, dataset, n_items=10)
-    with pytest.raises(ValueError, match="_Pairs does not compute with embeddings alone.*rerank_hits"):
+    with pytest.raises(ValueError, match=r"_Pairs does not compute with embeddings alone.*rerank_hits"):
         PostprocessorChain([EXPANSION, _Pairs()]).process_in(search_space(UNIT, dataset, Settings()), rr)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from oml.retrieval.retrieval_results import RetrievalResults
 
-from helpers.toy_retrieval import N, embeddings_of, frame, labelled, sequences
+from helpers.toy_retrieval import embeddings_of, frame, labelled, sequences
 from oml_vit_ext.reranking import QueryExpansion
 from oml_vit_ext.retrieval import retrieve
 
@@ -39,17 +39,15 @@ def _plain(embeddings, dataset, n: int, alpha: float, n_items: int, database_sid
         return a == b or (names is not None and names[a] == names[b])
 
     def found(query: torch.Tensor, of: int, gallery: torch.Tensor, k: int) -> list[tuple[float, int]]:
-        pairs = [(float((query - g).norm()), i) for i, g in enumerate(gallery) if not is_left_out(of, gallery_ids[i])]
-        return sorted(pairs)[:k]
+        distances = (query - gallery).norm(dim=1).tolist()
+        ids = gallery_ids.tolist()
+        return sorted((d, i) for i, d in enumerate(distances) if not is_left_out(of, ids[i]))[:k]
 
     gallery = embeddings[gallery_ids]
     if database_side:
         neighbours = [found(g, int(i), gallery, n) for g, i in zip(gallery, gallery_ids, strict=True)]
         gallery = torch.stack(
-            [
-                _expanded(g, [gallery[i] for _, i in near], alpha)
-                for g, near in zip(gallery, neighbours, strict=True)
-            ]
+            [_expanded(g, [gallery[i] for _, i in near], alpha) for g, near in zip(gallery, neighbours, strict=True)]
         )
     results = []
     for q in query_ids.tolist():
@@ -100,7 +98,9 @@ def test_it_expands_by_the_results_it_is_given():
 def test_blocks_of_any_size_give_the_same(database_side: bool):
     dataset = _dataset()
     rr = retrieve(UNIT, dataset, n_items=9)
-    large, small = (QueryExpansion(3, 3.0, database_side, memory_mb=mb).process(rr, dataset, UNIT) for mb in (256, 1e-3))
+    large, small = (
+        QueryExpansion(3, 3.0, database_side, memory_mb=mb).process(rr, dataset, UNIT) for mb in (256, 1e-3)
+    )
     assert [ids.tolist() for ids in large.retrieved_ids] == [ids.tolist() for ids in small.retrieved_ids]
 
 
