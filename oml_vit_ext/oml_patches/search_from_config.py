@@ -58,7 +58,8 @@ def search_of(setting: Any) -> faiss_search | None:
         return faiss_search() if setting else None
     if not isinstance(setting, Mapping):
         raise ValueError(
-            f"{KEY} is {setting!r}, expected {AUTO}, true, false, or arguments of faiss_search: {', '.join(_ARGUMENTS)}."
+            f"{KEY} is {setting!r}, expected {AUTO}, true, false, or arguments of faiss_search: "
+            f"{', '.join(_ARGUMENTS)}."
         )
     for name in setting:
         if name not in _ARGUMENTS:
@@ -115,8 +116,8 @@ def _tell_once(search: faiss_search, metric: Any) -> None:
     if not _has_told and search.takes(n_queries, n_gallery, metric.acc.storage[metric._acc_embeddings_key]):
         _has_told.append(True)
         logger.info(
-            "open-metric-learning: %d queries x %d gallery images are searched through faiss, index %s; %s: false turns "
-            "that off",
+            "open-metric-learning: %d queries x %d gallery images are searched through faiss, index %s; "
+            "%s: false turns that off",
             n_queries,
             n_gallery,
             search.settings.index,
