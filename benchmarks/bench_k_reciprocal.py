@@ -11,15 +11,23 @@ above what it was before (Linux).
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
+import multiprocessing
 import time
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
 
+from json_file import write_json
+from oml_vit_ext.reranking import KReciprocalReranker
+from oml_vit_ext.retrieval.nearest import Grouping
+from oml_vit_ext.retrieval.retrieve import oml_results
+from oml_vit_ext.retrieval.rows import Rows
+from oml_vit_ext.retrieval.search_space import SearchSpace
+from oml_vit_ext.retrieval.settings import Settings
 from peak_memory import PeakMemory
 
 DIM, K1, K2, LAMBDA, TOP_N, PER_LABEL = 384, 20, 6, 0.3, 10, 20
@@ -33,16 +41,6 @@ def embeddings_of(n: int) -> Any:
 
 
 def ours(n: int, threads: int) -> dict[str, Any]:
-    import faiss
-    import torch
-
-    from oml_vit_ext.reranking import KReciprocalReranker
-    from oml_vit_ext.retrieval.nearest import Grouping
-    from oml_vit_ext.retrieval.retrieve import oml_results
-    from oml_vit_ext.retrieval.rows import Rows
-    from oml_vit_ext.retrieval.search_space import SearchSpace
-    from oml_vit_ext.retrieval.settings import Settings
-
     faiss.omp_set_num_threads(threads)
     torch.set_num_threads(threads)
     rows, itself = Rows(embeddings_of(n)), np.arange(n)
@@ -96,18 +94,23 @@ def dense(n: int, threads: int) -> dict[str, Any]:
 
 
 def run(worker: str, n: int, threads: int) -> dict[str, Any]:
-    import os
+    """In a process of its own, forked from this one, which imports but does not compute."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(sender, {"ours": ours, "dense": dense}[worker], n, threads))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        raise SystemExit(f"{worker} failed at n = {n}.") from None
+    finally:
+        process.join()
 
-    done = subprocess.run(
-        [sys.executable, __file__, "--worker", worker, "--sizes", str(n), "--threads", str(threads)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)},
-    )
-    if done.returncode:
-        raise SystemExit(f"{worker} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+
+def _send(sender: Any, measure: Any, n: int, threads: int) -> None:
+    with threadpool_limits(threads):
+        sender.send(measure(n, threads))
 
 
 def main() -> None:
@@ -116,11 +119,7 @@ def main() -> None:
     parser.add_argument("--dense-up-to", type=int, default=20_000, help="the dense version needs 30 bytes x n x n")
     parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE as well")
-    parser.add_argument("--worker", choices=("ours", "dense"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.worker:
-        print(json.dumps({"ours": ours, "dense": dense}[args.worker](args.sizes[0], args.threads)))
-        return
     rows = []
     print(f"{'n':>8}{'ours, s':>10}{'MB':>8}{'dense, s':>10}{'MB':>8}   same first ten of 50 queries")
     for n in args.sizes:
@@ -136,8 +135,6 @@ def main() -> None:
         print(text, flush=True)
         rows.append(row)
     if args.json:
-        from json_file import write_json
-
         write_json(args.json, {"threads": args.threads, "rows": rows})
 
 
