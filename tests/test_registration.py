@@ -118,7 +118,7 @@ def test_the_registry_still_prints(key: tuple[str, str], capsys: pytest.CaptureF
 @pytest.mark.parametrize("key", [key for key in OURS if key[0] not in PRINTED], ids="-".join)
 def test_what_oml_does_not_print_has_a_name_and_a_signature_too(key: tuple[str, str]):
     constructor = REGISTRIES[key[0]][key[1]]
-    assert constructor.__name__.startswith("STIR") and len(inspect.signature(constructor).parameters) > 3
+    assert inspect.isclass(constructor) and inspect.signature(constructor).parameters  # no partial: it has no name
 
 
 @pytest.mark.parametrize("extractor", [IRTExtractor, HybridViTExtractor])

@@ -18,13 +18,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wrapt import register_post_import_hook
 
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.oml_patches.replacing import replace
-from oml_vit_ext.retrieval.faiss_search import faiss_search
+
+if TYPE_CHECKING:  # the folder imports faiss, which registering names must not
+    from oml_vit_ext.retrieval.faiss_search import faiss_search
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ def search_of(setting: Any) -> faiss_search | None:
     Raises:
         ValueError: It is none of the values above.
     """
+    from oml_vit_ext.retrieval.faiss_search import faiss_search
+
     if setting in (None, AUTO):
         return faiss_search(least_pairs=LEAST_PAIRS)
     if isinstance(setting, bool):
@@ -97,7 +101,7 @@ def search_in_metrics(metrics: ModuleType) -> None:
     def search(compute: Callable[[Any], None]) -> Callable[[Any], None]:
         def compute_as_configured(self: Any) -> None:
             search = getattr(self, "_search_of_config", None)
-            if search is None or (search.least_pairs and faiss_search.is_active()):
+            if search is None or (search.least_pairs and search.is_active()):
                 return compute(self)
             _tell_once(search, self)
             with search:

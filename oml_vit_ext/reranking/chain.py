@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oml.interfaces.datasets import IQueryGalleryDataset
 from oml.interfaces.retrieval import IRetrievalPostprocessor
@@ -13,8 +13,10 @@ from oml.utils.misc import remove_unused_kwargs
 from torch import nn
 
 from oml_vit_ext.reranking.embedding_postprocessor import EmbeddingPostprocessor, check_queries, space_for
-from oml_vit_ext.retrieval.rows import Embeddings
-from oml_vit_ext.retrieval.search_space import SearchSpace
+
+if TYPE_CHECKING:
+    from oml_vit_ext.retrieval.rows import Embeddings
+    from oml_vit_ext.retrieval.search_space import SearchSpace
 
 
 class PostprocessorChain(EmbeddingPostprocessor):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from oml.interfaces.datasets import IQueryGalleryDataset
 from oml.interfaces.retrieval import IRetrievalPostprocessor
 from oml.retrieval.retrieval_results import RetrievalResults
 
-from oml_vit_ext.retrieval.rows import Embeddings
-from oml_vit_ext.retrieval.search_space import SearchSpace, search_space
-from oml_vit_ext.retrieval.settings import MEMORY_MB, Settings
+if TYPE_CHECKING:  # the folder imports faiss, which registering names must not
+    from oml_vit_ext.retrieval.rows import Embeddings
+    from oml_vit_ext.retrieval.search_space import SearchSpace
+    from oml_vit_ext.retrieval.settings import Settings
 
 
 class EmbeddingPostprocessor(IRetrievalPostprocessor, ABC):
@@ -22,6 +24,9 @@ class EmbeddingPostprocessor(IRetrievalPostprocessor, ABC):
         memory_mb: Bound for temporary memory, in MB (1e6 bytes).
         verbose: Show progress.
 
+    Raises:
+        ValueError: ``memory_mb`` is not positive.
+
     Attributes:
         top_n: So many items have to be retrieved before; OML's metric asks for it.
         independent: Whether the results of a query do not depend on the other queries.
@@ -29,8 +34,17 @@ class EmbeddingPostprocessor(IRetrievalPostprocessor, ABC):
 
     independent: bool = True
 
-    def __init__(self, memory_mb: float = MEMORY_MB, verbose: bool = False) -> None:
-        self.settings = Settings(memory_mb=memory_mb, verbose=verbose)
+    def __init__(self, memory_mb: float = 256.0, verbose: bool = False) -> None:
+        if not memory_mb > 0:
+            raise ValueError(f"memory_mb is {memory_mb!r}, expected a positive number of MB.")
+        self.memory_mb, self.verbose = memory_mb, verbose
+
+    @property
+    def settings(self) -> Settings:
+        """How to search: exactly, in this much memory."""
+        from oml_vit_ext.retrieval.settings import Settings
+
+        return Settings(memory_mb=self.memory_mb, verbose=self.verbose)
 
     @property
     @abstractmethod
@@ -80,4 +94,6 @@ def space_for(
             f"{name}: embeddings is None, expected those of the data set, ({len(dataset)}, dim). OML's metric and "
             f"pipelines hand them over; in a call of your own write process(rr, dataset, embeddings=embeddings)."
         )
+    from oml_vit_ext.retrieval.search_space import search_space
+
     return search_space(embeddings, dataset, settings)

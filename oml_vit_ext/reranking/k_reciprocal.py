@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,18 +15,11 @@ from tqdm.auto import tqdm
 from oml_vit_ext.common.arrays import Floats, Ids
 from oml_vit_ext.common.checks import check_number, check_whole
 from oml_vit_ext.reranking.embedding_postprocessor import EmbeddingPostprocessor
-from oml_vit_ext.reranking.reciprocal_encoding import (
-    encode,
-    jaccard_distances,
-    relative,
-    shared_weights,
-    squared_distances,
-)
 from oml_vit_ext.reranking.reranker import merge_distances
-from oml_vit_ext.retrieval.retrieve import oml_results
-from oml_vit_ext.retrieval.rows import Rows
-from oml_vit_ext.retrieval.search_space import SearchSpace
-from oml_vit_ext.retrieval.settings import MEMORY_MB
+
+if TYPE_CHECKING:
+    from oml_vit_ext.retrieval.rows import Rows
+    from oml_vit_ext.retrieval.search_space import SearchSpace
 
 
 class KReciprocalReranker(EmbeddingPostprocessor):
@@ -59,7 +53,7 @@ class KReciprocalReranker(EmbeddingPostprocessor):
         lambda_value: float = 0.3,
         top_n: int | None = None,
         *,
-        memory_mb: float = MEMORY_MB,
+        memory_mb: float = 256.0,
         verbose: bool = False,
     ) -> None:
         super().__init__(memory_mb, verbose)
@@ -74,6 +68,8 @@ class KReciprocalReranker(EmbeddingPostprocessor):
         return self.n_compared or 1
 
     def process_in(self, space: SearchSpace, rr: RetrievalResults) -> tuple[RetrievalResults, SearchSpace]:
+        from oml_vit_ext.retrieval.retrieve import oml_results
+
         if self.n_compared is None:
             distances, ids = self._in_the_whole_pool(space, rr.n_retrieved_items)
             lengths = [len(of_query) for of_query in rr.retrieved_ids]
@@ -84,15 +80,17 @@ class KReciprocalReranker(EmbeddingPostprocessor):
         return oml_results(distances, ids, rr.gt_ids), space
 
     def _in_the_whole_pool(self, space: SearchSpace, n_items: int) -> tuple[list[Tensor], list[Tensor]]:
+        from oml_vit_ext.reranking.reciprocal_encoding import encode, shared_weights
+
         pool, of_queries = pool_of(space)
         n_gallery = len(space.gallery)
         first_distances, first_ids = space.search(n_items)
         encoded, largest = encode(pool, self.k1, self.k2, self.settings)
         in_gallery = encoded[:n_gallery].tocsc()
         distances, ids = [], []
-        bar = tqdm(total=len(of_queries), desc="k-reciprocal re-ranking", disable=not self.settings.verbose)
+        bar = tqdm(total=len(of_queries), desc="k-reciprocal re-ranking", disable=not self.verbose)
         with bar:
-            for start, shared in shared_weights(encoded[of_queries], in_gallery, self.settings.memory_mb):
+            for start, shared in shared_weights(encoded[of_queries], in_gallery, self.memory_mb):
                 queries = np.arange(start, start + shared.shape[0])
                 ends = np.cumsum([0, *(len(first_ids[q]) for q in queries)])
                 found = np.repeat(queries - start, np.diff(ends)) * n_gallery
@@ -115,6 +113,8 @@ class KReciprocalReranker(EmbeddingPostprocessor):
         Returns:
             Query (from ``start``) × gallery size + gallery position, ascending within a query by the new distance.
         """
+        from oml_vit_ext.reranking.reciprocal_encoding import jaccard_distances, relative, squared_distances
+
         n_gallery = len(space.gallery)
         pairs = shared.tocoo()  # type: ignore[attr-defined]
         sharing = pairs.row.astype(np.int64) * n_gallery + pairs.col
@@ -128,7 +128,7 @@ class KReciprocalReranker(EmbeddingPostprocessor):
         is_new = np.flatnonzero(np.isnan(distance))
         of_query, of_gallery = start + keys // n_gallery, keys % n_gallery
         distance[is_new] = squared_distances(
-            space.queries, of_query[is_new], space.gallery, of_gallery[is_new], self.settings.memory_mb
+            space.queries, of_query[is_new], space.gallery, of_gallery[is_new], self.memory_mb
         )
         far = relative(distance, largest[of_query])
         final = self._mixed(jaccard_distances(weight), far)
@@ -138,10 +138,19 @@ class KReciprocalReranker(EmbeddingPostprocessor):
     def _among_the_first(
         self, space: SearchSpace, rr: RetrievalResults, n_compared: int
     ) -> tuple[list[Tensor], list[Tensor]]:
+        from oml_vit_ext.reranking.reciprocal_encoding import (
+            encode,
+            jaccard_distances,
+            relative,
+            shared_weights,
+            squared_distances,
+        )
+        from oml_vit_ext.retrieval.rows import Rows
+
         distances, ids = [], []
         for q, (old, retrieved) in enumerate(
             zip(
-                tqdm(rr.distances, desc="k-reciprocal re-ranking", disable=not self.settings.verbose),
+                tqdm(rr.distances, desc="k-reciprocal re-ranking", disable=not self.verbose),
                 rr.retrieved_ids,
                 strict=True,
             )
@@ -155,9 +164,9 @@ class KReciprocalReranker(EmbeddingPostprocessor):
             rows = np.concatenate([space.queries.block(q, q + 1), space.gallery.take(first.numpy())])
             pool = Rows(rows)
             encoded, largest = encode(pool, self.k1, self.k2, self.settings)
-            [(_, shared)] = shared_weights(encoded[:1], encoded[1:].tocsc(), self.settings.memory_mb)
+            [(_, shared)] = shared_weights(encoded[:1], encoded[1:].tocsc(), self.memory_mb)
             itself = np.zeros(len(first), dtype=np.int64)
-            squared = squared_distances(pool, itself, pool, itself + np.arange(1, len(rows)), self.settings.memory_mb)
+            squared = squared_distances(pool, itself, pool, itself + np.arange(1, len(rows)), self.memory_mb)
             final = self._mixed(jaccard_distances(shared.toarray()[0]), relative(squared, largest[itself]))
             order = torch.from_numpy(np.lexsort((squared, final)))
             distances.append(merge_distances(torch.from_numpy(final)[order], old[n_compared:]))
@@ -174,6 +183,8 @@ def pool_of(space: SearchSpace) -> tuple[Rows, Ids]:
 
     A query that is in the gallery, but with another embedding there (after a query expansion), is both.
     """
+    from oml_vit_ext.retrieval.rows import Rows
+
     n_gallery = len(space.gallery)
     gallery, queries = space.gallery.block(0, n_gallery), space.queries.block(0, len(space.queries))
     positions = np.full(len(queries), -1, dtype=np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from oml.retrieval.retrieval_results import RetrievalResults
@@ -11,12 +12,10 @@ from torch import Tensor
 from oml_vit_ext.common.arrays import Floats, Ids
 from oml_vit_ext.common.checks import check_number, check_whole
 from oml_vit_ext.reranking.embedding_postprocessor import EmbeddingPostprocessor
-from oml_vit_ext.retrieval.engines import make_engine
-from oml_vit_ext.retrieval.nearest import Grouping, nearest
-from oml_vit_ext.retrieval.retrieve import oml_results
-from oml_vit_ext.retrieval.rows import Rows
-from oml_vit_ext.retrieval.search_space import SearchSpace
-from oml_vit_ext.retrieval.settings import MEMORY_MB
+
+if TYPE_CHECKING:
+    from oml_vit_ext.retrieval.rows import Rows
+    from oml_vit_ext.retrieval.search_space import SearchSpace
 
 
 class QueryExpansion(EmbeddingPostprocessor):
@@ -44,7 +43,7 @@ class QueryExpansion(EmbeddingPostprocessor):
         alpha: float = 3.0,
         database_side: bool = False,
         *,
-        memory_mb: float = MEMORY_MB,
+        memory_mb: float = 256.0,
         verbose: bool = False,
     ) -> None:
         super().__init__(memory_mb, verbose)
@@ -57,6 +56,8 @@ class QueryExpansion(EmbeddingPostprocessor):
         return self.n
 
     def process_in(self, space: SearchSpace, rr: RetrievalResults) -> tuple[RetrievalResults, SearchSpace]:
+        from oml_vit_ext.retrieval.retrieve import oml_results
+
         found: Sequence[Tensor] = rr.retrieved_ids
         if self.database_side:
             space = self._with_expanded_gallery(space)
@@ -69,6 +70,9 @@ class QueryExpansion(EmbeddingPostprocessor):
         return oml_results(distances, ids, rr.gt_ids), space
 
     def _with_expanded_gallery(self, space: SearchSpace) -> SearchSpace:
+        from oml_vit_ext.retrieval.engines import make_engine
+        from oml_vit_ext.retrieval.nearest import Grouping, nearest
+
         key = ("expanded gallery", self.n, self.alpha)
         if key not in space.kept:
             gallery = space.gallery
@@ -81,8 +85,10 @@ class QueryExpansion(EmbeddingPostprocessor):
 
     def _expanded(self, rows: Rows, gallery: Rows, found: Sequence[Tensor], name: str) -> Rows:
         """All ``rows``, each expanded by its first n of ``found``."""
+        from oml_vit_ext.retrieval.rows import Rows
+
         expanded = np.empty((len(rows), rows.dim), dtype=np.float32)
-        at_once = max(1, int(self.settings.memory_mb * 1e6 / (12 * rows.dim * (self.n + 1))))
+        at_once = max(1, int(self.memory_mb * 1e6 / (12 * rows.dim * (self.n + 1))))
         for start in range(0, len(rows), at_once):
             stop = min(start + at_once, len(rows))
             ids, is_there = _padded(found[start:stop], self.n)
