@@ -64,10 +64,14 @@ def make_index(args: argparse.Namespace) -> None:
             embedder = index.embedder(trust_weights=args.trust_weights, **model_settings(args))
         else:
             embedder = embedder_of(args)
-            index = SearchIndex(args.root or args.images, embedder.fingerprint, args.faiss, embedder.config)
+            source, model = args.root or args.images, embedder.fingerprint
+            index = SearchIndex(source, model, args.faiss, embedder.config, grid=args.grid or 0)
+        if args.grid is not None and args.grid != index.grid:
+            raise SystemExit(f"--grid is {args.grid}, but the index has grid {index.grid}: expected the same, or none.")
         images = shard_of(list_images(args.images, index.root), args.shard)
         if not args.predictions:
-            check_fillable(embedder.fingerprint.width, index.index, len(set(index.images.key) | set(images.key)))
+            n_images = len(set(index.images.key) | set(images.key))
+            check_fillable(embedder.fingerprint.width, index.index, n_images * (1 + index.grid**2))
         if args.predictions:
             report = add_predictions(index, args.predictions, embedder)
         else:
@@ -157,7 +161,7 @@ def answer(args: argparse.Namespace) -> None:
 def table(hits: Sequence[Hit]) -> str:
     lines = [f"{'':>4} {'distance':>9}  image"]
     for rank, hit in enumerate(hits, start=1):
-        extra = "".join(f"  [{value}]" for value in (hit.label, hit.box) if value)
+        extra = "".join(f"  [{value}]" for value in (hit.label, hit.crop or hit.box) if value)
         lines.append(f"{rank:>4} {hit.distance:>9.4f}  {hit.path}{extra}")
     return "\n".join(lines)
 
@@ -202,6 +206,9 @@ def parse_args() -> argparse.Namespace:
     )
     index.add_argument(
         "--faiss", default="Flat", help="factory string: Flat (exact), HNSW32, ... (default: %(default)s)"
+    )
+    index.add_argument(
+        "--grid", type=int, metavar="N", help="embed the N x N parts of each image too: for small objects (default: 0)"
     )
     index.add_argument("--shard", default="0/1", help="i/n: only part i of n of the images (default: all)")
     index.add_argument("--predictions", type=Path, help="take the embeddings from what predict_extractor.py wrote")

@@ -32,7 +32,7 @@ def draw_hits(queries: Sequence[Path], found: Sequence[Sequence[Hit]], root: Pat
     for row, (query, hits) in enumerate(zip(queries, found, strict=True)):
         _show(axes[row, 0], query, "", NEUTRAL, "query")
         for column, hit in enumerate(hits, start=1):
-            _show(axes[row, column], root / hit.path, hit.box, FOUND, f"{hit.distance:.3f}")
+            _show(axes[row, column], root / hit.path, hit.crop or hit.box, FOUND, f"{hit.distance:.3f}")
     fig.tight_layout()
     save_figure(fig, path)
 

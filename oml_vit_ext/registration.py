@@ -14,7 +14,13 @@ from oml.registry.transforms import TRANSFORMS_FOR_PRETRAINED, TRANSFORMS_REGIST
 from oml_vit_ext import oml_patches
 from oml_vit_ext.extractors import ExtractorWithMomentum, ExtractorWithPCA, HybridViTExtractor, IRTExtractor
 from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, PMLLoss
-from oml_vit_ext.reranking import STIRReranker, STIRSiamese
+from oml_vit_ext.reranking import (
+    KReciprocalReranker,
+    PostprocessorChain,
+    QueryExpansion,
+    STIRReranker,
+    STIRSiamese,
+)
 from oml_vit_ext.samplers import GroupSizeSampler, HardTuplesSampler
 from oml_vit_ext.transforms.dtop import get_augs_dtop, get_norm_resize_dtop
 from oml_vit_ext.transforms.irt import get_augs_irt, get_norm_resize_irt
@@ -32,7 +38,12 @@ LOSSES = {
     "pml": PMLLoss,
 }
 PAIRWISE_MODELS: dict[str, Any] = {"stir": STIRSiamese}
-POSTPROCESSORS: dict[str, Any] = {"stir_reranker": STIRReranker}
+POSTPROCESSORS: dict[str, Any] = {
+    "stir_reranker": STIRReranker,
+    "query_expansion": QueryExpansion,
+    "k_reciprocal": KReciprocalReranker,
+    "chain": PostprocessorChain,
+}
 SAMPLERS: dict[str, Any] = {"group_size": GroupSizeSampler, "hard_tuples": HardTuplesSampler}
 TRANSFORMS = {
     "augs_irt": get_augs_irt,

@@ -18,9 +18,11 @@ import yaml
 from hydra import compose, initialize_config_module
 from oml.registry.losses import get_criterion_by_cfg
 from oml.registry.models import get_extractor_by_cfg
+from oml.registry.postprocessors import get_postprocessor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
 from helpers import DEMO_DATA, ROOT
+from oml_vit_ext.oml_patches.search_from_config import search_of
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [*DOCS, ROOT / "CHANGELOG.md", DEMO_DATA / "README.md", ROOT / "examples/demo_weights/README.md"]
@@ -53,7 +55,12 @@ def test_python_runs(code: str):
 @pytest.mark.parametrize("text", _blocks("yaml"))
 def test_yaml_builds(text: str):
     cfg = yaml.safe_load(text)
-    builders = {"extractor": get_extractor_by_cfg, "criterion": get_criterion_by_cfg}
+    builders = {
+        "extractor": get_extractor_by_cfg,
+        "criterion": get_criterion_by_cfg,
+        "postprocessor": get_postprocessor_by_cfg,
+        "faiss_search": search_of,
+    }
     assert set(cfg) - {"defaults"}
     for key, part in cfg.items():
         if key == "extractor":

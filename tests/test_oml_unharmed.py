@@ -19,12 +19,14 @@ CHANGED = {
     "oml.lightning.pipelines.train_postprocessor.parse_engine_params_from_config",
     "oml.lightning.pipelines.train_postprocessor.get_loaders_with_embeddings",
     "oml.lightning.pipelines.train.dictconfig_to_dict",
+    "oml.lightning.pipelines.validate.dictconfig_to_dict",
     "oml.lightning.pipelines.train.parse_ckpt_callback_from_config",
     "oml.lightning.pipelines.train_postprocessor.dictconfig_to_dict",
     "oml.lightning.pipelines.train_postprocessor.parse_ckpt_callback_from_config",
     "oml.lightning.pipelines.predict.get_im_reader_for_transforms",
     "oml.datasets.images.get_im_reader_for_transforms",
     "oml.datasets.images.ImageBaseDataset.visualize",
+    "oml.metrics.embeddings.EmbeddingMetrics._compute_retrieval_results",
 }
 
 WALK = """

@@ -20,7 +20,13 @@ from oml.registry.transforms import TRANSFORMS_FOR_PRETRAINED
 import oml_vit_ext
 from oml_vit_ext.extractors import ExtractorWithMomentum, ExtractorWithPCA, HybridViTExtractor, IRTExtractor
 from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, PMLLoss
-from oml_vit_ext.reranking import STIRReranker, STIRSiamese
+from oml_vit_ext.reranking import (
+    KReciprocalReranker,
+    PostprocessorChain,
+    QueryExpansion,
+    STIRReranker,
+    STIRSiamese,
+)
 from oml_vit_ext.samplers import GroupSizeSampler, HardTuplesSampler
 from oml_vit_ext.transforms.dtop import get_augs_dtop, get_norm_resize_dtop
 from oml_vit_ext.transforms.irt import get_augs_irt, get_norm_resize_irt
@@ -45,6 +51,9 @@ OURS: dict[tuple[str, str], Any] = {
     ("LOSSES", "pml"): PMLLoss,
     ("PAIRWISE_MODELS", "stir"): STIRSiamese,
     ("POSTPROCESSORS", "stir_reranker"): STIRReranker,
+    ("POSTPROCESSORS", "query_expansion"): QueryExpansion,
+    ("POSTPROCESSORS", "k_reciprocal"): KReciprocalReranker,
+    ("POSTPROCESSORS", "chain"): PostprocessorChain,
     ("TRANSFORMS", "augs_irt"): get_augs_irt,
     ("TRANSFORMS", "norm_resize_irt"): get_norm_resize_irt,
     ("TRANSFORMS", "augs_dtop"): get_augs_dtop,
@@ -109,7 +118,7 @@ def test_the_registry_still_prints(key: tuple[str, str], capsys: pytest.CaptureF
 @pytest.mark.parametrize("key", [key for key in OURS if key[0] not in PRINTED], ids="-".join)
 def test_what_oml_does_not_print_has_a_name_and_a_signature_too(key: tuple[str, str]):
     constructor = REGISTRIES[key[0]][key[1]]
-    assert constructor.__name__.startswith("STIR") and len(inspect.signature(constructor).parameters) > 3
+    assert inspect.isclass(constructor) and inspect.signature(constructor).parameters  # no partial: it has no name
 
 
 @pytest.mark.parametrize("extractor", [IRTExtractor, HybridViTExtractor])

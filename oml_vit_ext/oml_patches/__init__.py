@@ -16,8 +16,10 @@ from oml_vit_ext.oml_patches.freezing import freeze_in_training
 from oml_vit_ext.oml_patches.image_reader import read_all_upright, read_upright_where_asked
 from oml_vit_ext.oml_patches.lonely_queries import warn_of_lonely_queries
 from oml_vit_ext.oml_patches.new_transforms import take_new_transforms
+from oml_vit_ext.oml_patches.postprocessor_embeddings import hand_over_embeddings
 from oml_vit_ext.oml_patches.resume import resume_trainings
 from oml_vit_ext.oml_patches.sampler_epochs import introduce_samplers
+from oml_vit_ext.oml_patches.search_from_config import search_as_configured
 from oml_vit_ext.oml_patches.strict_arguments import build_losses_strictly, build_samplers_strictly
 
 WITHOUT = "OML_VIT_EXT_WITHOUT"
@@ -47,6 +49,8 @@ def apply(
         "new_transforms": take_new_transforms,
         "resume": resume_trainings,
         "embedding_loader": lambda: validate_on_embeddings(our_postprocessors),
+        "postprocessor_embeddings": hand_over_embeddings,
+        "search_from_config": search_as_configured,
     }
     unwanted = {name.strip() for name in os.environ.get(WITHOUT, "").split(",")} - {""}
     for name in unwanted - {"all", *changes}:

@@ -8,7 +8,9 @@ from types import TracebackType
 from typing import Any
 
 import oml.retrieval.retrieval_results as oml_results
+import torch
 
+from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.retrieval.retrieve import Neighbours, knn, knn_qg
 from oml_vit_ext.retrieval.settings import EXACT, MEMORY_MB, Settings
 
@@ -29,13 +31,29 @@ class faiss_search:  # named like the functions of contextlib
 
     Args:
         index, search_params, memory_mb: As in :func:`oml_vit_ext.retrieval.retrieve`.
+        least_pairs: Searches of fewer queries × gallery images, and those of embeddings on a GPU, are left to OML; 0:
+            none are.
 
     Raises:
-        ValueError: ``memory_mb`` is not positive. What else may be wrong is told by the first search.
+        ValueError: ``memory_mb`` is not positive, ``least_pairs`` is no whole number. What else may be wrong is told by
+            the first search.
     """
 
-    def __init__(self, index: str = EXACT, *, search_params: str = "", memory_mb: float = MEMORY_MB) -> None:
+    def __init__(
+        self, index: str = EXACT, *, search_params: str = "", memory_mb: float = MEMORY_MB, least_pairs: int = 0
+    ) -> None:
         self.settings = Settings(index, search_params, memory_mb)
+        self.least_pairs = check_whole("least_pairs", least_pairs)
+
+    @staticmethod
+    def is_active() -> bool:
+        """Whether this is called inside such a block."""
+        return bool(_active)
+
+    def takes(self, n_queries: int, n_gallery: int, embeddings: Any) -> bool:
+        """Whether a search goes through faiss."""
+        on_cpu = getattr(embeddings, "device", None) in (None, torch.device("cpu"))
+        return self.least_pairs == 0 or (on_cpu and n_queries * n_gallery >= self.least_pairs)
 
     def __enter__(self) -> faiss_search:
         with _SWITCHING:
@@ -63,13 +81,24 @@ class faiss_search:  # named like the functions of contextlib
 def _batched_knn(
     embeddings: Any, ids_query: Any, ids_gallery: Any, top_n: int, bs: Any = None, verbose: bool = False, **more: Any
 ) -> Neighbours:
+    if not _active[-1].takes(len(ids_query), len(ids_gallery), embeddings):
+        given = {"ids_query": ids_query, "ids_gallery": ids_gallery, "top_n": top_n, "verbose": verbose, **more}
+        return _of_oml("batched_knn", bs, embeddings=embeddings, **given)
     return knn(embeddings, ids_query, ids_gallery, n_items=top_n, settings=_settings(verbose), **more)
 
 
 def _batched_knn_qg(
     embeddings_query: Any, embeddings_gallery: Any, top_n: int, bs: Any = None, verbose: bool = False, **more: Any
 ) -> Neighbours:
+    if not _active[-1].takes(len(embeddings_query), len(embeddings_gallery), embeddings_query):
+        given = {"embeddings_query": embeddings_query, "embeddings_gallery": embeddings_gallery, "top_n": top_n, **more}
+        return _of_oml("batched_knn_qg", bs, verbose=verbose, **given)
     return knn_qg(embeddings_query, embeddings_gallery, n_items=top_n, settings=_settings(verbose), **more)
+
+
+def _of_oml(name: str, bs: Any, **given: Any) -> Neighbours:
+    found: Neighbours = _oml_functions[name](**given, **({} if bs is None else {"bs": bs}))
+    return found
 
 
 def _settings(verbose: bool) -> Settings:

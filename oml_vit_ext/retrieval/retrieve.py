@@ -81,13 +81,13 @@ def retrieve(
         >>> found.retrieved_ids[0].tolist(), found.distances[0].tolist(), found.gt_ids[0].tolist()
         ([1, 2], [1.0, 3.0], [1, 2])
     """
-    _check_length(embeddings, dataset, "embeddings")
+    check_length(embeddings, dataset, "embeddings")
     labels = np.asarray(dataset.get_labels()) if isinstance(dataset, IQueryGalleryLabeledDataset) else None
     distances, ids, gt_ids = knn(
         embeddings,
         ids_query=dataset.get_query_ids(),
         ids_gallery=dataset.get_gallery_ids(),
-        sequence_ids=_sequences(dataset),
+        sequence_ids=sequences_of(dataset),
         labels_gt=labels,
         n_items=n_items,
         settings=Settings(index, search_params, memory_mb, verbose),
@@ -112,16 +112,16 @@ def retrieve_qg(
     Arguments and errors are those of :func:`retrieve`. Sequences are told apart by their names in both datasets; OML
      numbers them in each dataset on its own, so that unrelated sequences can get the same number there.
     """
-    _check_length(embeddings_query, dataset_query, "query embeddings")
-    _check_length(embeddings_gallery, dataset_gallery, "gallery embeddings")
+    check_length(embeddings_query, dataset_query, "query embeddings")
+    check_length(embeddings_gallery, dataset_gallery, "gallery embeddings")
     of_query = np.asarray(dataset_query.get_labels()) if isinstance(dataset_query, ILabeledDataset) else None
     of_gallery = np.asarray(dataset_gallery.get_labels()) if isinstance(dataset_gallery, ILabeledDataset) else None
     labelled = of_query is not None and of_gallery is not None
     distances, ids, gt_ids = knn_qg(
         embeddings_query,
         embeddings_gallery,
-        sequence_ids_query=_sequences(dataset_query),
-        sequence_ids_gallery=_sequences(dataset_gallery),
+        sequence_ids_query=sequences_of(dataset_query),
+        sequence_ids_gallery=sequences_of(dataset_gallery),
         labels_query=of_query if labelled else None,
         labels_gallery=of_gallery if labelled else None,
         n_items=n_items,
@@ -144,10 +144,10 @@ def knn(
 
     ``ids_query`` and ``ids_gallery`` say which rows; ``sequence_ids`` and ``labels_gt`` have one entry per row.
     """
-    rows_query, rows_gallery = _flat(ids_query).astype(np.int64), _flat(ids_gallery).astype(np.int64)
+    rows_query, rows_gallery = flat(ids_query).astype(np.int64), flat(ids_gallery).astype(np.int64)
 
     def of(rows: Any, values: Any) -> Any:
-        return None if values is None else _flat(values)[rows]
+        return None if values is None else flat(values)[rows]
 
     return _search(
         Rows(embeddings, rows_query, "query embeddings"),
@@ -199,14 +199,14 @@ def _search(
     check_dims(queries, gallery)
     gallery.check()
     queries.check()
-    ignored = [g for g in (_grouping(items, "ids"), _grouping(sequences, "sequences")) if g is not None]
+    ignored = [g for g in (grouping(items, "ids"), grouping(sequences, "sequences")) if g is not None]
     distances, ids = nearest(queries, gallery, make_engine(gallery, settings), n_items, ignored, settings)
-    by_label = _grouping(labels, "labels")
+    by_label = grouping(labels, "labels")
     gt_ids = None if by_label is None else ground_truth(by_label, ignored)
     return distances, ids, gt_ids  # type: ignore[return-value]
 
 
-def _grouping(values: tuple[Any, Any], name: str) -> Grouping | None:
+def grouping(values: tuple[Any, Any], name: str) -> Grouping | None:
     """Integer codes that are equal where the values are, over queries and gallery together."""
     of_queries, of_gallery = values
     if of_queries is None and of_gallery is None:
@@ -214,22 +214,22 @@ def _grouping(values: tuple[Any, Any], name: str) -> Grouping | None:
     if of_queries is None or of_gallery is None:
         known, unknown = ("gallery", "queries") if of_queries is None else ("queries", "gallery")
         raise ValueError(f"The {name} of the {known} are known but those of the {unknown} are not: expected both.")
-    of_queries, of_gallery = _flat(of_queries), _flat(of_gallery)
+    of_queries, of_gallery = flat(of_queries), flat(of_gallery)
     codes = pd.factorize(np.concatenate([of_queries, of_gallery]))[0].astype(np.int64)
     return Grouping(codes[: len(of_queries)], codes[len(of_queries) :])
 
 
-def _sequences(dataset: IBaseDataset) -> Any:
+def sequences_of(dataset: IBaseDataset) -> Any:
     """OML's column of sequences, if there is one."""
     return dataset.extra_data.get(SEQUENCE_COLUMN)
 
 
-def _flat(values: Any) -> Any:
+def flat(values: Any) -> Any:
     """One dimension also where OML squeezed a single id to none."""
     return (values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)).reshape(-1)
 
 
-def _check_length(embeddings: Embeddings, dataset: IBaseDataset, name: str) -> None:
+def check_length(embeddings: Embeddings, dataset: IBaseDataset, name: str) -> None:
     check_matrix(embeddings, name)
     if len(embeddings) != len(dataset):
         raise ValueError(f"There are {len(embeddings)} {name} for a dataset of {len(dataset)} items: expected as many.")

@@ -125,6 +125,26 @@ def test_an_index_is_synced_and_images_removed(folder: Path, monkeypatch: pytest
         _search("remove", "cat.png", "--index", "kept")
 
 
+def test_a_grid_names_the_part(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    objects = [Image.open(path).convert("RGB") for path in sorted((folder / "photos/noto").iterdir())[:4]]
+    (tmp_path / "photos").mkdir()
+    for i, (first, second) in enumerate([objects[:2], objects[2:]]):
+        scene = Image.new("RGB", (96, 96), "white")
+        scene.paste(first.resize((48, 48)), (0, 0))
+        scene.paste(second.resize((48, 48)), (48, 48))
+        scene.save(tmp_path / f"photos/{i}.png")
+    objects[3].resize((48, 48)).save(tmp_path / "query.png")
+    _search("index", "photos", "--to", "index", "--grid", "2", "--device", "cpu")
+    shown = _search("query", "query.png", "--index", "index", "-k", "2", "--picture", "top.png", "--device", "cpu")
+    rows = [line.split() for line in shown.splitlines() if line.strip()[:1].isdigit()]
+    assert [row[2] for row in rows] == ["1.png", "0.png"]
+    assert rows[0][3] == "[48,48,96,96]" and float(rows[0][1]) < 1e-3
+    assert "2 unchanged" in _search("index", "photos", "--to", "index", "--device", "cpu")
+    with pytest.raises(SystemExit, match=r"--grid is 3, but the index has grid 2"):
+        _search("index", "photos", "--to", "index", "--grid", "3", "--device", "cpu")
+
+
 @pytest.mark.parametrize(
     ("option", "told"), [([], True), (["--trust-faiss-file"], False), (["--no-trust-faiss-file"], False)]
 )

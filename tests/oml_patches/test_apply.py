@@ -10,7 +10,7 @@ from helpers import ROOT
 from oml_vit_ext import oml_patches
 
 NAMES = ["strict_arguments", "freezing", "sampler_epochs", "image_reader", "lonely_queries", "new_transforms"]
-NAMES += ["resume", "embedding_loader"]
+NAMES += ["resume", "embedding_loader", "postprocessor_embeddings", "search_from_config"]
 
 
 @pytest.fixture()
@@ -27,6 +27,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "take_new_transforms": "new_transforms",
         "resume_trainings": "resume",
         "validate_on_embeddings": "embedding_loader",
+        "hand_over_embeddings": "postprocessor_embeddings",
+        "search_as_configured": "search_from_config",
     }
     for function, name in functions.items():
         monkeypatch.setattr(oml_patches, function, lambda *_, name=name: names.append(name) if name else None)

@@ -40,3 +40,12 @@ def test_an_oml_without_that_function_is_left_alone(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO, "oml_vit_ext"):
         replace(owner, "function", _twice, "twice as much")
     assert not vars(owner) and not caplog.records
+
+
+def test_changes_with_different_effects_come_on_top_of_each_other_each_once(caplog: pytest.LogCaptureFixture):
+    owner = SimpleNamespace(function=lambda n: n)
+    with caplog.at_level(logging.INFO, "oml_vit_ext"):
+        for _ in range(2):
+            replace(owner, "function", _twice, "twice as much")
+            replace(owner, "function", lambda original: lambda n: original(n) + 1, "one more")
+    assert owner.function(3) == 7 and len(caplog.records) == 2

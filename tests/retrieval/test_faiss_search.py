@@ -104,6 +104,21 @@ def test_a_wrong_index_is_told_when_the_oml_searches() -> None:
         _found()
 
 
+def test_small_searches_are_left_to_oml_if_asked(n_searches: list[int]) -> None:
+    for least_pairs, expected in ((150 * 150 + 1, 0), (150 * 150, 1), (0, 2)):
+        before = _found()
+        with faiss_search(least_pairs=least_pairs):
+            assert _found() == before
+        assert len(n_searches) == expected
+    with faiss_search(least_pairs=9 * 150 + 1):
+        RetrievalResults.from_embeddings_qg(
+            embeddings_of(9), embeddings_of(seed=1), labels_only(9), labels_only(150), 5, False
+        )
+    assert len(n_searches) == 2
+    with pytest.raises(ValueError, match="least_pairs is -1, expected a whole number of at least 0"):
+        faiss_search(least_pairs=-1)
+
+
 def test_metrics_are_the_same() -> None:
     def metrics() -> dict:
         metric = EmbeddingMetrics(labelled(frame()), cmc_top_k=(1, 5), map_top_k=(5,), fmr_vals=(0.1,), verbose=False)

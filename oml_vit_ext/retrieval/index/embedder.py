@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,7 +94,7 @@ class Embedder(OldEmbedderNames):
             list(paths),
             bboxes=None if boxes is None else list(boxes),
             transform=self.transform,
-            f_imread=reader_for(self.transform),
+            f_imread=_LastImage(reader_for(self.transform)),
         )
         loader: DataLoader[Any] = DataLoader(
             _Readable(images), batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=_pack
@@ -144,6 +144,22 @@ class Embedder(OldEmbedderNames):
             for i, row in zip(members, out, strict=True):
                 embeddings[i] = row
         return np.stack(embeddings)
+
+
+class _LastImage:
+    """A reader that does not decode the image again whose parts follow each other."""
+
+    def __init__(self, reader: Callable[[bytes], Any]) -> None:
+        self._reader = reader
+        self._content: bytes | None = None
+        self._image: Any = None
+
+    def __call__(self, content: bytes) -> Any:
+        if content != self._content:
+            self._content = None  # in case it cannot be read
+            self._image = self._reader(content)
+            self._content = content
+        return self._image
 
 
 class _Readable(Dataset[_Item]):

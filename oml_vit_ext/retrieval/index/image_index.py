@@ -14,12 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from oml_vit_ext.common.arrays import Floats
+from oml_vit_ext.common.arrays import Box, Floats
 from oml_vit_ext.common.files import stamp
 from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.images.sizes import look_at_images
 from oml_vit_ext.retrieval.index.content import digests, is_gone
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
+from oml_vit_ext.retrieval.index.grid import grid_boxes, rows_per_image
 from oml_vit_ext.retrieval.index.image_list import list_images, parse_box, relative_to_root
 from oml_vit_ext.retrieval.index.model_config import check_runs_no_code, plain
 from oml_vit_ext.retrieval.old_names import OldIndexNames, takes_descriptors
@@ -30,12 +32,16 @@ _COMPARED_NAMES = 10_000  # in order to name the nearest one
 
 
 class Hit(NamedTuple):
-    """One retrieved image: its path below the root, the Euclidean distance, its label and box if it has them."""
+    """One retrieved image: its path below the root, the Euclidean distance, its label and box if it has them.
+
+    With a grid, ``crop`` is the part that was nearest, as a box in px of the upright image; empty: the whole.
+    """
 
     path: str
     distance: float
     label: str
     box: str
+    crop: str = ""
 
 
 @dataclass
@@ -73,6 +79,8 @@ class ImageIndex(OldIndexNames, ABC):
         fingerprint: Of the model whose embeddings the index holds.
         config: ``{"extractor": {name, args}, "transforms": {name, args}}``: how to build the model again.
     """
+
+    grid: int = 0  # n: beside each image, its n x n parts are embedded
 
     def __init__(self, root: Path | str, fingerprint: Fingerprint, config: Mapping[str, Any] | None) -> None:
         self.root = Path(root).absolute()
@@ -141,6 +149,11 @@ class ImageIndex(OldIndexNames, ABC):
             ValueError: Another model, another dimension or number of embeddings, or rows that are not finite.
         """
         self.check_model(fingerprint, "the embeddings")
+        if self.grid:
+            raise ValueError(
+                f"The index has a grid of {self.grid} x {self.grid} parts, whose embeddings cannot be given: expected "
+                f"images that it embeds itself, by add or sync."
+            )
         images = list_images(source, self.root)
         rows = self._checked(embeddings)
         if len(rows) != len(images):
@@ -230,8 +243,9 @@ class ImageIndex(OldIndexNames, ABC):
         todo = images[~same].reset_index(drop=True)
         taken_over = self._take_over(todo, known, left, report)
         todo = todo[~taken_over].reset_index(drop=True)
-        for start in range(0, len(todo), _EMBEDDED_AT_ONCE):
-            report += self._add_part(todo[start : start + _EMBEDDED_AT_ONCE].reset_index(drop=True), embedder, verbose)
+        at_once = max(1, _EMBEDDED_AT_ONCE // rows_per_image(self.grid))
+        for start in range(0, len(todo), at_once):
+            report += self._add_part(todo[start : start + at_once].reset_index(drop=True), embedder, verbose)
         no_longer_read = [key for key, _ in report.broken if key in known]
         report.changed = sum(key in known for key in todo.key) - len(no_longer_read)
         report.added -= report.changed
@@ -282,7 +296,7 @@ class ImageIndex(OldIndexNames, ABC):
         if donors:
             content = dict(zip(maybe, found, strict=True))
             rows = todo.iloc[list(donors)].assign(digest=[content[i] for i in donors]).reset_index(drop=True)
-            self._store(rows, self._embeddings_of(list(donors.values())))
+            self._store(self._with_regions(rows), self._embeddings_of(list(donors.values())))
         n_same = sum(todo.key[i] == donor for i, donor in donors.items())
         report.unchanged += n_same
         report.renamed = len(donors) - n_same
@@ -290,19 +304,46 @@ class ImageIndex(OldIndexNames, ABC):
 
     def _add_part(self, images: pd.DataFrame, embedder: Embedder, verbose: bool) -> AddReport:
         report = AddReport()
+        images = self._with_regions(images)
+        per_image = rows_per_image(self.grid)
+        paths = [self.root / path for path in images.path for _ in range(per_image)]
+        boxes = [box for row in images.itertuples() for box in self._boxes(row)]
         positions: list[int] = []
         parts: list[Floats] = []
-        paths = [self.root / path for path in images.path]
-        boxes = [parse_box(box) for box in images.box]
+        broken: dict[int, str] = {}  # by the image, with the first reason
         for batch in embedder.embed(paths, boxes, verbose=verbose):
             positions.extend(batch.positions)
             parts.append(batch.embeddings)
-            report.broken.extend((str(images.key[position]), reason) for position, reason in batch.broken)
-        if positions:
-            embedded = images.iloc[positions].reset_index(drop=True)
-            self._store(embedded.assign(digest=self._digests(embedded)), np.concatenate(parts))
-        report.added = len(positions)
+            for position, reason in batch.broken:
+                broken.setdefault(position // per_image, reason)
+        report.broken = [(str(images.key[i]), reason) for i, reason in sorted(broken.items())]
+        whole = np.setdiff1d(np.arange(len(images)), list(broken))
+        if len(whole):
+            kept = ~np.isin(np.array(positions) // per_image, list(broken))
+            embedded = images.iloc[whole].reset_index(drop=True)
+            rows = np.concatenate(parts)[kept].reshape(len(whole), -1)
+            self._store(embedded.assign(digest=self._digests(embedded)), rows)
+        report.added = len(whole)
         return report
+
+    def _with_regions(self, images: pd.DataFrame) -> pd.DataFrame:
+        """With a grid: whose parts are taken, the image or its box, as a box; empty if the file cannot be read."""
+        if not self.grid:
+            return images
+        sizes = look_at_images(self.root, images.path.tolist(), verbose=False)
+        regions = []
+        for box, size in zip(images.box, sizes, strict=True):
+            if isinstance(size, str):
+                regions.append("")
+            else:
+                regions.append(box or f"0,0,{','.join(map(str, size[1::-1] if size.turned else size[:2]))}")
+        return images.assign(region=np.array(regions, dtype=object))
+
+    def _boxes(self, image: Any) -> list[Box | None]:
+        """What is embedded of an image: itself, then its parts; itself in their place if it cannot be read."""
+        region = parse_box(image.region) if self.grid else None
+        parts = [None] * self.grid**2 if region is None else grid_boxes(region, self.grid)
+        return [parse_box(image.box), *parts]
 
     def _digests(self, images: pd.DataFrame) -> list[str]:
         """Of the content that was embedded: empty for a file that has changed meanwhile."""

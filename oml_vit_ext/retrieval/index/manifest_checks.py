@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.retrieval.index.grid import check_grid
 
 # The files of an index, as ``commit`` is given them to write.
 FILE_NAME = re.compile(r"(?:images|descriptors)-\d{6}-\d{6}\.(?:csv|npy)|faiss-\d{6}\.index")
@@ -20,6 +21,7 @@ def check_manifest(content: Mapping[str, Any]) -> None:
     """
     for name in ("generation", "n_images", "n_trained"):
         check_whole(name, content.get(name))
+    check_grid(content.get("grid", 0))  # those of earlier versions have none
     kinds: dict[str, tuple[type, ...]] = {
         **{"root": (str,), "index": (str,), "faiss_file": (str,)},
         **{"model": (dict,), "files": (dict,), "parts": (list,), "config": (dict, type(None))},

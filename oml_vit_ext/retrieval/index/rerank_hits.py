@@ -25,7 +25,7 @@ def rerank_hits(
 
     Args:
         query: The image that was searched.
-        hits: What the index found for it, nearest first.
+        hits: What the index found for it, nearest first; of an index with a grid the nearest part is compared.
         root: Folder of the hits' paths: ``index.root``.
         reranker: E.g. ``STIRReranker(top_n=20, ...)``; its ``top_n`` says how many of the first hits it looks at.
         transform: Of the re-ranker's images.
@@ -48,7 +48,7 @@ class _OneQuery(ImageBaseDataset, IQueryGalleryDataset):
     def __init__(self, query: Path, hits: Sequence[Hit], root: Path, transform: Any) -> None:
         super().__init__(
             paths=[query, *(root / hit.path for hit in hits)],
-            bboxes=[None, *(parse_box(hit.box) for hit in hits)],
+            bboxes=[None, *(parse_box(hit.crop or hit.box) for hit in hits)],
             transform=transform,
             f_imread=reader_for(transform),
         )

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from torch import Tensor
 
-from oml_vit_ext.common.arrays import Floats
+from oml_vit_ext.common.arrays import Floats, Ids
 from oml_vit_ext.retrieval.engines import Engine, FaissEngine, check_fillable, exact_engine
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
+from oml_vit_ext.retrieval.index.grid import check_grid, grid_boxes, nearest_part, rows_per_image
 from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex
-from oml_vit_ext.retrieval.index.image_list import list_images
+from oml_vit_ext.retrieval.index.image_list import list_images, parse_box
 from oml_vit_ext.retrieval.index.kept_faiss import KeptFaiss
 from oml_vit_ext.retrieval.index.makers_mark import is_own, mark
 from oml_vit_ext.retrieval.index.storage import (
@@ -30,9 +33,10 @@ from oml_vit_ext.retrieval.index.storage import (
     write_files,
 )
 from oml_vit_ext.retrieval.index.table import EmbeddingTable
-from oml_vit_ext.retrieval.nearest import nearest
 from oml_vit_ext.retrieval.old_names import takes_descriptors
-from oml_vit_ext.retrieval.rows import Embeddings
+from oml_vit_ext.retrieval.retrieve import oml_results
+from oml_vit_ext.retrieval.rows import Embeddings, Rows
+from oml_vit_ext.retrieval.search_space import SearchesAgain, SearchSpace
 from oml_vit_ext.retrieval.settings import EXACT, MEMORY_MB, Settings
 
 
@@ -50,9 +54,12 @@ class SearchIndex(ImageIndex):
         fingerprint: Of the model.
         index: ``Flat`` (exact) or a faiss factory string, e.g. ``IVF1024,Flat``, ``HNSW32``, ``IVF4096,PQ48np``.
         config: ``{"extractor": {name, args}, "transforms": {name, args}}``: how to build the model again.
+        grid: n: beside each image its n × n parts are embedded, and the nearest of them all counts: for small objects
+            in large pictures. Embeddings, faiss index and the time of embedding and of exact search are 1 + n² times
+            those without. 0: the whole images alone.
 
     Raises:
-        ValueError: faiss does not know ``index``, or it does not go with the dimension.
+        ValueError: faiss does not know ``index``, or it does not go with the dimension; ``grid`` is no such number.
 
     Example:
         Three pictures in one colour each, embedded by their mean colour.
@@ -83,13 +90,21 @@ class SearchIndex(ImageIndex):
     """
 
     def __init__(
-        self, root: Path | str, fingerprint: Fingerprint, index: str = EXACT, config: Mapping[str, Any] | None = None
+        self,
+        root: Path | str,
+        fingerprint: Fingerprint,
+        index: str = EXACT,
+        config: Mapping[str, Any] | None = None,
+        *,
+        grid: int = 0,
     ) -> None:
         super().__init__(root, fingerprint, config)
         check_fillable(fingerprint.width, index)  # a wrong string is told before images are embedded
         self.index = index
-        self._table = EmbeddingTable()
+        self.grid = check_grid(grid)
+        self._table = EmbeddingTable(rows_per_image(grid))
         self._faiss = KeptFaiss(index)
+        self._kept: dict[Hashable, Any] = {}  # what postprocessors have computed of the gallery as it is
         self._folder: Path | None = None
         self._manifest: dict[str, Any] | None = None
         self._mapped = False
@@ -102,6 +117,7 @@ class SearchIndex(ImageIndex):
         *,
         root: Path | str | None = None,
         index: str = EXACT,
+        grid: int = 0,
         verbose: bool = False,
     ) -> tuple[SearchIndex, AddReport]:
         """A new index of a folder, or of a dataframe with ``root``; errors as for ``add``."""
@@ -109,9 +125,9 @@ class SearchIndex(ImageIndex):
             if isinstance(source, pd.DataFrame):
                 raise ValueError("An index of a dataframe needs root, the folder that its paths are relative to.")
             root = source
-        made = cls(root, embedder.fingerprint, index, embedder.config)
+        made = cls(root, embedder.fingerprint, index, embedder.config, grid=grid)
         images = list_images(source, made.root)
-        check_fillable(embedder.fingerprint.width, index, len(images))
+        check_fillable(embedder.fingerprint.width, index, len(images) * rows_per_image(grid))
         return made, made.add(images, embedder, verbose=verbose)
 
     @classmethod
@@ -176,7 +192,7 @@ class SearchIndex(ImageIndex):
 
     @property
     def images(self) -> pd.DataFrame:
-        """The images, with the columns of ``list_images`` and ``digest``, of the file's content."""
+        """The images, with the columns of ``list_images``, ``digest`` (of the file's content) and ``region`` (grid)."""
         return self._table.images
 
     def __len__(self) -> int:
@@ -184,24 +200,44 @@ class SearchIndex(ImageIndex):
 
     @takes_descriptors
     def search(
-        self, embeddings: Embeddings, k: int = 10, *, search_params: str = "", memory_mb: float = MEMORY_MB
+        self,
+        embeddings: Embeddings,
+        k: int = 10,
+        *,
+        search_params: str = "",
+        memory_mb: float = MEMORY_MB,
+        postprocessor: SearchesAgain | None = None,
     ) -> list[list[Hit]]:
-        """As in :class:`ImageIndex`. ``search_params`` is for an approximate index: ``nprobe=16``, ``efSearch=64``.
+        """As in :class:`ImageIndex`. What is found for a query does not depend on the other queries.
+
+        Args:
+            embeddings: ``(n, dim)``, of the queries.
+            k: Images per query.
+            search_params: Of an approximate index: ``nprobe=16``, ``efSearch=64``.
+            memory_mb: Bound for temporary memory, in MB (1e6 bytes).
+            postprocessor: ``QueryExpansion``, ``KReciprocalReranker`` or a ``PostprocessorChain`` of these. A gallery
+                expanded once is kept until the index changes.
 
         Raises:
             ValueError: Embeddings of another dimension, not finite or all zeros; ``k`` below 1; an empty index; wrong
-                ``search_params`` or ``memory_mb``.
+                ``search_params`` or ``memory_mb``; a postprocessor that needs images.
         """
         settings = Settings(self.index, search_params, memory_mb)
         queries = self._checked(embeddings, k)
         if not len(self):
             raise ValueError("The index is empty: add images before searching.")
-        engine = self._engine(settings)
-        distances, ids = nearest(queries, self._table.rows(), engine, k, [], settings)
-        path, label, box = (self.images[column].to_numpy() for column in ("path", "label", "box"))
+        space = SearchSpace(queries, self._table.rows(), [], settings, self._engine(settings), self._kept)
+        n_rows = k * self._table.per_image  # those hold the nearest part of k images
+        found = space.search(n_rows) if postprocessor is None else _postprocessed(space, n_rows, postprocessor)
+        return [self._hits(rows.numpy(), distances.numpy(), k) for distances, rows in zip(*found, strict=True)]
+
+    def _hits(self, rows: Ids, distances: Floats, k: int) -> list[Hit]:
+        first = nearest_part(rows, self.grid, k)
+        numbers, parts = np.divmod(rows[first], self._table.per_image)
+        path, label, box, region = (self.images[column].to_numpy() for column in ("path", "label", "box", "region"))
         return [
-            [Hit(path[i], d, label[i], box[i]) for i, d in zip(row.tolist(), found.tolist(), strict=True)]
-            for row, found in zip(ids, distances, strict=True)
+            Hit(path[i], distance, label[i], box[i], _crop(region[i], self.grid, part))
+            for i, part, distance in zip(numbers.tolist(), parts.tolist(), distances[first].tolist(), strict=True)
         ]
 
     def _stamps(self, keys: list[str]) -> dict[str, tuple[int, int, str]]:
@@ -212,12 +248,14 @@ class SearchIndex(ImageIndex):
 
     def _drop(self, keys: list[str]) -> None:
         self._raise_if_mapped()
+        self._kept = {}
         if keys:
             self._table.drop(keys)
             self._faiss.forget()
 
     def _store(self, images: pd.DataFrame, embeddings: Floats) -> None:
         self._raise_if_mapped()
+        self._kept = {}
         if self._table.put(images, embeddings):
             self._faiss.forget()
 
@@ -229,7 +267,8 @@ class SearchIndex(ImageIndex):
             verify_checksums(folder, manifest["files"])
         try:
             model = Fingerprint.from_dict(manifest["model"])
-            loaded = cls(root or manifest["root"], model, manifest["index"], manifest["config"])
+            grid = manifest.get("grid", 0)
+            loaded = cls(root or manifest["root"], model, manifest["index"], manifest["config"], grid=grid)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{str(folder / MANIFEST)!r} is no manifest of an index: {error}") from error
         if not manifest.get("finished", True):
@@ -240,16 +279,16 @@ class SearchIndex(ImageIndex):
             )
         loaded._folder, loaded._manifest, loaded._mapped = folder, manifest, mmap
         dim = model.width
-        loaded._table = EmbeddingTable.read(folder, [(a, b) for a, b in manifest["parts"]], dim=dim, mmap=mmap)
+        parts, per_image = [(a, b) for a, b in manifest["parts"]], rows_per_image(grid)
+        loaded._table = EmbeddingTable.read(folder, parts, dim=dim, mmap=mmap, per_image=per_image)
         if len(loaded) != manifest["n_images"]:
             raise ValueError(
                 f"{str(folder / MANIFEST)!r} speaks of {manifest['n_images']} images, expected {len(loaded)} as in its "
                 f"tables. Make the index again."
             )
         if _is_to_be_read(folder, manifest, mmap) if trust_faiss_file is None else trust_faiss_file:
-            loaded._faiss.read(
-                folder, manifest["faiss_file"], n_trained=manifest["n_trained"], n_rows=len(loaded), dim=dim, mmap=mmap
-            )
+            n_rows, n_trained = len(loaded) * per_image, manifest["n_trained"]
+            loaded._faiss.read(folder, manifest["faiss_file"], n_trained=n_trained, n_rows=n_rows, dim=dim, mmap=mmap)
         return loaded
 
     def _engine(self, settings: Settings) -> Engine:
@@ -271,6 +310,7 @@ class SearchIndex(ImageIndex):
             "generation": generation,
             "root": str(self.root),
             "index": self.index,
+            "grid": self.grid,
             "n_images": len(self),
             "finished": finish,
             "n_trained": self._faiss.n_trained,
@@ -334,6 +374,25 @@ def _mark(checksum: str) -> str:
             stacklevel=5,
         )
         return ""
+
+
+def _postprocessed(
+    space: SearchSpace, n_items: int, postprocessor: SearchesAgain
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Distances and rows of each query, which counts alone: also where other queries would change its result."""
+    if not postprocessor.independent and len(space.queries) > 1:
+        alone = [space.with_queries(Rows(space.queries.block(q, q + 1))) for q in range(len(space.queries))]
+        found = [_postprocessed(of_one, n_items, postprocessor) for of_one in alone]
+        return [d for distances, _ in found for d in distances], [r for _, rows in found for r in rows]
+    n_first = max(n_items, getattr(postprocessor, "top_n", 0))
+    results, _ = postprocessor.process_in(space, oml_results(*space.search(n_first), None))
+    return results.distances, results.retrieved_ids
+
+
+def _crop(region: str, grid: int, part: int) -> str:
+    """The box of a part, of 0: the whole, to n²; empty for the whole."""
+    box = parse_box(region) if part else None
+    return "" if box is None else ",".join(map(str, grid_boxes(box, grid)[part - 1]))
 
 
 @takes_descriptors

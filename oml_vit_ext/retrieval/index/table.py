@@ -22,22 +22,30 @@ if os.name == "nt":
 _BOX = r"(?:-?\d{1,9},){3}-?\d{1,9}|"
 
 STORED = [*COLUMNS, "digest"]  # of the file's content, empty if it is not known
+_KEPT = [*STORED, "region"]  # whose parts are embedded too, as a box in px; empty without a grid
+_DEFAULTS = {"digest": "", "region": ""}  # tables of earlier versions have no such columns
 
 Files = list[tuple[str, str]]  # of each saved part: the table of images, the array of embeddings
 
 
 class EmbeddingTable:
-    """Row i of ``images`` (columns ``STORED``) belongs to row i of ``rows()``."""
+    """Row i of ``images`` (columns ``STORED`` and ``region``) belongs to row i of the embeddings.
 
-    def __init__(self) -> None:
-        self.images = pd.DataFrame({column: [] for column in STORED})
+    Args:
+        per_image: Embeddings of one image, side by side in its row: more than one with a grid. ``rows()`` has them one
+            below the other.
+    """
+
+    def __init__(self, per_image: int = 1) -> None:
+        self.images = pd.DataFrame({column: [] for column in _KEPT})
+        self.per_image = per_image
         self.files: Files = []
         self._parts: list[Floats] = []  # one array per saved file, then what is new
         self._row_of: dict[str, int] = {}  # key -> row
         self._rewritten: set[int] = set()  # saved parts with a changed image
 
     @classmethod
-    def read(cls, folder: Path, files: Files, *, dim: int, mmap: bool) -> EmbeddingTable:
+    def read(cls, folder: Path, files: Files, *, dim: int, mmap: bool, per_image: int = 1) -> EmbeddingTable:
         """The parts saved in ``folder``; with ``mmap``, the embeddings stay there and are not looked at.
 
         Raises:
@@ -45,18 +53,18 @@ class EmbeddingTable:
             ValueError: A file is no such table or array, they have different numbers of rows, an image lies outside of
                 the root or is there twice, or the embeddings are not of width ``dim``, not finite or all zeros.
         """
-        table = cls()
+        table = cls(per_image)
         table.files = files
         images = [_read_images(folder / name) for name, _ in files]
         table._parts = [read_array(folder / name, mmap=mmap) for _, name in files]
         for (name, array_name), part, array in zip(files, images, table._parts, strict=True):
-            if array.shape != (len(part), dim) or array.dtype != np.float32:
+            if array.shape != (len(part), per_image * dim) or array.dtype != np.float32:
                 raise ValueError(
                     f"{str(folder / array_name)!r} holds {array.dtype} of shape {array.shape}, expected float32 of "
-                    f"shape ({len(part)}, {dim}): a row for each image of {name}. Make the index again."
+                    f"shape ({len(part)}, {per_image * dim}): a row for each image of {name}. Make the index again."
                 )
             if not mmap:
-                Rows(array, name=str(folder / array_name)).check()
+                Rows(array.reshape(-1, dim), name=str(folder / array_name)).check()
         table.images = pd.concat(images, ignore_index=True) if images else table.images
         if table.images.key.duplicated().any():
             twice = table.images.key[table.images.key.duplicated()].iloc[0]
@@ -68,8 +76,8 @@ class EmbeddingTable:
         return len(self.images)
 
     def rows(self) -> StackedRows:
-        """All embeddings, ``(len(self), dim)``."""
-        return StackedRows(self._parts)
+        """All embeddings, ``(len(self) * per_image, dim)``: those of one image after those of another."""
+        return StackedRows([part.reshape(-1, part.shape[1] // self.per_image) for part in self._parts])
 
     def stamps(self, keys: list[str]) -> dict[str, tuple[int, int, str]]:
         """Size, time and content of the files, as stored, of those of ``keys`` that are in the table."""
@@ -78,8 +86,8 @@ class EmbeddingTable:
         return {key: (int(sizes[row]), int(times[row]), str(contents[row])) for key, row in found}
 
     def embeddings_of(self, keys: list[str]) -> Floats:
-        """``(len(keys), dim)``; every key is in the table."""
-        return self.rows().take(np.array([self._row_of[key] for key in keys], dtype=np.int64))
+        """``(len(keys), per_image * dim)``; every key is in the table."""
+        return StackedRows(self._parts).take(np.array([self._row_of[key] for key in keys], dtype=np.int64))
 
     def drop(self, keys: list[str]) -> None:
         """Take rows out; every key is in the table."""
@@ -104,7 +112,7 @@ class EmbeddingTable:
 
     def put(self, images: pd.DataFrame, embeddings: Floats) -> bool:
         """Append rows, or replace those whose key is there already; returns whether any was replaced."""
-        images = images.assign(**({} if "digest" in images else {"digest": ""}))[STORED]
+        images = images.assign(**{k: v for k, v in _DEFAULTS.items() if k not in images})[_KEPT]
         is_known = np.array([key in self._row_of for key in images.key], dtype=bool)
         for position in np.flatnonzero(is_known):
             self._replace(self._row_of[images.key.iloc[position]], images.iloc[position], embeddings[position])
@@ -165,13 +173,14 @@ def _write_images(images: pd.DataFrame, path: Path) -> None:
 def _read_images(path: Path) -> pd.DataFrame:
     try:
         text = pd.read_csv(path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
-        text = text if "digest" in text else text.assign(digest="")  # tables of earlier versions
-        images = text[STORED].astype({"size": np.int64, "mtime_ns": np.int64})
+        text = text.assign(**{k: v for k, v in _DEFAULTS.items() if k not in text})
+        images = text[_KEPT].astype({"size": np.int64, "mtime_ns": np.int64})
     except (ValueError, KeyError, OverflowError, TypeError) as error:
         raise ValueError(f"{str(path)!r} is no table of images ({type(error).__name__}: {error}).") from error
     for column, what, is_wrong in (
         ("path", "a path below the root", images.path.str.contains(_LEADS_OUT)),
         ("box", "four whole numbers or nothing", ~images.box.str.fullmatch(_BOX)),
+        ("region", "four whole numbers or nothing", ~images.region.str.fullmatch(_BOX)),
     ):
         if is_wrong.any():
             raise ValueError(f"{str(path)!r} has the {column} {images[column][is_wrong].iloc[0]!r}, expected {what}.")

@@ -79,3 +79,10 @@ def test_our_reranker_orders_them_by_its_model(tmp_path: Path, hits: list[Hit]):
 def test_one_hit_needs_no_reranker(tmp_path: Path, hits: list[Hit]):
     for few in (hits[:1], []):
         assert rerank_hits(tmp_path / "nowhere.png", few, tmp_path, None, None) == few  # type: ignore[arg-type]
+
+
+def test_of_an_index_with_a_grid_the_part_is_compared(tmp_path: Path, hits: list[Hit]):
+    reranker = Reverse()
+    rerank_hits(tmp_path / "query.png", [hits[1], hits[2]._replace(crop="5,0,15,10")], tmp_path, reranker, TO_TENSOR)
+    images = [reranker.dataset[i][reranker.dataset.input_tensors_key] for i in (1, 2)]
+    torch.testing.assert_close(images[1].mean(dim=(1, 2)), torch.tensor([0.0, 0.0, 1.0]), atol=0.05, rtol=0)

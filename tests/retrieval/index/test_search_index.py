@@ -11,13 +11,16 @@ import pandas as pd
 import pytest
 import torch
 from oml.registry.transforms import get_transforms_by_cfg
+from oml.retrieval import ConstantThresholding
 from PIL import Image
 from torch import nn
 
 from helpers import TINY_PLAIN
 from helpers.embedders import make_embedder, paths_of
-from helpers.random_index import random_index, random_rows
-from oml_vit_ext.retrieval import Embedder, SearchIndex, list_images, search_shards
+from helpers.random_index import add_random, random_index, random_rows
+from helpers.toy_retrieval import labelled
+from oml_vit_ext.reranking import KReciprocalReranker, PostprocessorChain, QueryExpansion
+from oml_vit_ext.retrieval import Embedder, SearchIndex, list_images, retrieve, search_shards
 
 TRANSFORMS = {"name": "norm_resize_irt", "args": {"im_size": 32, "crop_size": 32}}
 
@@ -245,3 +248,60 @@ def test_asking_for_a_billion_hits_takes_no_memory_for_them(tmp_path: Path, fact
     index = random_index(tmp_path, factory)
     (hits,) = index.search(random_rows(np.arange(1)), k=10**9, search_params="nprobe=2" if "IVF" in factory else "")
     assert 30 < len(hits) <= 40 and hits[0].path == "000000.png"  # HNSW does not reach every image
+
+
+POSTPROCESSORS = [
+    QueryExpansion(3),
+    QueryExpansion(3, database_side=True),
+    KReciprocalReranker(4, 2, top_n=15),
+    KReciprocalReranker(4, 2),
+    PostprocessorChain([QueryExpansion(3), KReciprocalReranker(4, 2)]),
+]
+
+
+def _positions(hits: list) -> list[int]:
+    return [int(hit.path[:6]) for hit in hits]
+
+
+@pytest.mark.parametrize("postprocessor", POSTPROCESSORS)
+def test_a_postprocessor_gives_each_query_what_process_gives_it_alone(tmp_path: Path, postprocessor):
+    """Whatever other queries come with it: the gallery is the index, the query is not in it."""
+    index = random_index(tmp_path, n=40)
+    queries = random_rows(np.arange(500, 504))
+    found = index.search(queries, 6, postprocessor=postprocessor)
+    for query, hits in zip(queries, found, strict=True):
+        df = pd.DataFrame({"label": 0, "is_query": [True] + [False] * 40})
+        dataset = labelled(df.assign(is_gallery=~df.is_query))
+        embeddings = np.concatenate([query[None], random_rows(np.arange(40))])
+        rr = retrieve(embeddings, dataset, n_items=max(6, postprocessor.top_n))
+        alone = postprocessor.process(rr, dataset, embeddings=embeddings)
+        assert _positions(hits) == alone.retrieved_ids[0][:6].tolist()
+        np.testing.assert_allclose([hit.distance for hit in hits], alone.distances[0][:6], rtol=1e-4)
+    assert any(_positions(a) != _positions(b) for a, b in zip(found, index.search(queries, 6), strict=True))
+
+
+def test_what_a_postprocessor_keeps_of_the_gallery_goes_when_the_gallery_changes(tmp_path: Path):
+    index, expansion = random_index(tmp_path, n=40), QueryExpansion(3, database_side=True)
+    queries = random_rows(np.arange(500, 503))
+    first = index.search(queries, 5, postprocessor=expansion)
+    assert index._kept and index.search(queries, 5, postprocessor=expansion) == first
+    add_random(index, 30)
+    fresh = random_index(tmp_path, n=70)
+    assert index.search(queries, 5, postprocessor=expansion) == fresh.search(queries, 5, postprocessor=expansion)
+    index.remove([f"{i:06d}.png" for i in range(40, 70)])
+    assert index.search(queries, 5, postprocessor=expansion) == first
+
+
+def test_a_postprocessor_searches_an_approximate_index(tmp_path: Path):
+    index, flat = random_index(tmp_path, "HNSW32", n=200), random_index(tmp_path, n=200)
+    queries = random_rows(np.arange(500, 504))
+    found = index.search(queries, 5, search_params="efSearch=200", postprocessor=QueryExpansion(3))
+    assert [_positions(a) for a in found] == [
+        _positions(b) for b in flat.search(queries, 5, postprocessor=QueryExpansion(3))
+    ]
+
+
+def test_a_postprocessor_that_needs_images_is_told(tmp_path: Path):
+    chain = PostprocessorChain([QueryExpansion(3), ConstantThresholding(1.0)])
+    with pytest.raises(ValueError, match="ConstantThresholding does not compute with embeddings alone"):
+        random_index(tmp_path).search(random_rows(np.arange(2)), postprocessor=chain)
