@@ -13,13 +13,15 @@ import pytest
 from oml.registry import EXTRACTORS_REGISTRY, LOSSES_REGISTRY, SAMPLERS_REGISTRY, TRANSFORMS_REGISTRY, show_registry
 from oml.registry.losses import get_criterion_by_cfg
 from oml.registry.models import PAIRWISE_MODELS_REGISTRY
+from oml.registry.optimizers import OPTIMIZERS_REGISTRY
 from oml.registry.postprocessors import POSTPROCESSORS_REGISTRY
 from oml.registry.samplers import get_sampler_by_cfg
 from oml.registry.transforms import TRANSFORMS_FOR_PRETRAINED
 
 import oml_vit_ext
 from oml_vit_ext.extractors import ExtractorWithMomentum, ExtractorWithPCA, HybridViTExtractor, IRTExtractor
-from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, PMLLoss
+from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, MatryoshkaLoss, PMLLoss
+from oml_vit_ext.optimizers import AdamWGroups
 from oml_vit_ext.reranking import STIRReranker, STIRSiamese
 from oml_vit_ext.samplers import GroupSizeSampler, HardTuplesSampler
 from oml_vit_ext.transforms.dtop import get_augs_dtop, get_norm_resize_dtop
@@ -28,6 +30,7 @@ from oml_vit_ext.transforms.irt import get_augs_irt, get_norm_resize_irt
 REGISTRIES: dict[str, dict[str, Any]] = {
     "EXTRACTORS": EXTRACTORS_REGISTRY,
     "LOSSES": LOSSES_REGISTRY,
+    "OPTIMIZERS": OPTIMIZERS_REGISTRY,
     "PAIRWISE_MODELS": PAIRWISE_MODELS_REGISTRY,
     "POSTPROCESSORS": POSTPROCESSORS_REGISTRY,
     "TRANSFORMS": TRANSFORMS_REGISTRY,
@@ -42,7 +45,9 @@ OURS: dict[tuple[str, str], Any] = {
     ("LOSSES", "contrastive_xbm"): ContrastiveXBMLoss,
     ("LOSSES", "differential_entropy"): DifferentialEntropyLoss,
     ("LOSSES", "irt"): IRTLoss,
+    ("LOSSES", "matryoshka"): MatryoshkaLoss,
     ("LOSSES", "pml"): PMLLoss,
+    ("OPTIMIZERS", "adamw_groups"): AdamWGroups,
     ("PAIRWISE_MODELS", "stir"): STIRSiamese,
     ("POSTPROCESSORS", "stir_reranker"): STIRReranker,
     ("TRANSFORMS", "augs_irt"): get_augs_irt,
@@ -109,7 +114,7 @@ def test_the_registry_still_prints(key: tuple[str, str], capsys: pytest.CaptureF
 @pytest.mark.parametrize("key", [key for key in OURS if key[0] not in PRINTED], ids="-".join)
 def test_what_oml_does_not_print_has_a_name_and_a_signature_too(key: tuple[str, str]):
     constructor = REGISTRIES[key[0]][key[1]]
-    assert constructor.__name__.startswith("STIR") and len(inspect.signature(constructor).parameters) > 3
+    assert constructor.__name__.startswith(("STIR", "AdamW")) and len(inspect.signature(constructor).parameters) > 3
 
 
 @pytest.mark.parametrize("extractor", [IRTExtractor, HybridViTExtractor])
@@ -142,6 +147,8 @@ def test_constructors_have_the_promised_arguments_in_order():
         DifferentialEntropyLoss: ["eps"],
         IRTLoss: ["margin", "memory_size", "memory_start", "memory_weight", "entropy_weight", "reduction"],
         PMLLoss: ["loss", "distance", "reducer", "miner", "regularizer", "memory_size"],
+        MatryoshkaLoss: ["criterion", "dims", "weights", "label2category"],
+        AdamWGroups: ["params", "lr", "criterion_lr_factor", "layer_decay", "weight_decay", "betas", "eps"],
         STIRSiamese: ["extractor", "mlp_hidden_dims", "use_tta", "join_layer", "weights"],
         STIRReranker: ["top_n", "pairwise_model", "num_workers", "batch_size", "verbose", "use_fp16"],
     }

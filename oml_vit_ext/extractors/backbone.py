@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oml_vit_ext.common.layer_places import note_places
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.extractors.checkpoints import StateDict
 from oml_vit_ext.extractors.packaged_weights import ARCH, INSTALL, NAME
@@ -64,7 +65,16 @@ def build_backbone(
         setattr(backbone, "attn_pool", None)  # noqa: B010  (never called here; DDP would wait for its gradients)
     if source.path is not None:
         load_backbone(backbone, source.path, arch=arch, allow_pickle=allow_pickle, choose=choose)
+    _note_layers(backbone)
     return backbone
+
+
+def _note_layers(backbone: nn.Module) -> None:
+    """For optimizers with layer-wise learning rates, by timm's own division into layers."""
+    from timm.models import group_parameters
+
+    vit = cast(Any, backbone)
+    note_places(backbone, group_parameters(backbone, vit.group_matcher(), reverse=True), vit.no_weight_decay())
 
 
 def check_arch(arch: str) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.retrieval.engines import Engine, FaissEngine, check_fillable, exact_engine
+from oml_vit_ext.retrieval.first_dims import FirstDimsEngine, Shortlist
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex
@@ -88,6 +89,7 @@ class SearchIndex(ImageIndex):
         self.index = index
         self._table = EmbeddingTable()
         self._faiss = KeptFaiss(index)
+        self._first_dims: FirstDimsEngine | None = None
         self._folder: Path | None = None
         self._manifest: dict[str, Any] | None = None
         self._mapped = False
@@ -177,19 +179,37 @@ class SearchIndex(ImageIndex):
 
     @takes_descriptors
     def search(
-        self, embeddings: Embeddings, k: int = 10, *, search_params: str = "", memory_mb: float = MEMORY_MB
+        self,
+        embeddings: Embeddings,
+        k: int = 10,
+        *,
+        search_params: str = "",
+        memory_mb: float = MEMORY_MB,
+        first_dims: int | None = None,
+        shortlist: int = 100,
     ) -> list[list[Hit]]:
-        """As in :class:`ImageIndex`. ``search_params`` is for an approximate index: ``nprobe=16``, ``efSearch=64``.
+        """As in :class:`ImageIndex`.
+
+        Args:
+            embeddings: ``(n, dim)``.
+            k: Hits for each.
+            search_params: Of an approximate index: ``nprobe=16``, ``efSearch=64``.
+            memory_mb: Bound for temporary memory, in MB.
+            first_dims: Find ``shortlist`` images (``k``, if that is more) by this many first dimensions alone, and order
+                them by all. For embeddings of the criterion ``matryoshka``, and an index ``Flat``. The first dimensions
+                are kept in memory until images are added or leave: 4 bytes each and image.
+            shortlist: Of ``first_dims``.
 
         Raises:
             ValueError: Embeddings of another dimension, not finite or all zeros; ``k`` below 1; an empty index; wrong
-                ``search_params`` or ``memory_mb``.
+                ``search_params``, ``memory_mb`` or ``shortlist``; ``first_dims`` out of range or of an approximate
+                index.
         """
         settings = Settings(self.index, search_params, memory_mb)
         queries = self._checked(embeddings, k)
         if not len(self):
             raise ValueError("The index is empty: add images before searching.")
-        engine = self._engine(settings)
+        engine = self._engine(settings) if first_dims is None else self._short_engine(settings, first_dims, shortlist)
         distances, ids = nearest(queries, self._table.rows(), engine, k, [], settings)
         path, label, box = (self.images[column].to_numpy() for column in ("path", "label", "box"))
         return [
@@ -208,9 +228,11 @@ class SearchIndex(ImageIndex):
         if keys:
             self._table.drop(keys)
             self._faiss.forget()
+            self._first_dims = None
 
     def _store(self, images: pd.DataFrame, embeddings: Floats) -> None:
         self._raise_if_mapped()
+        self._first_dims = None
         if self._table.put(images, embeddings):
             self._faiss.forget()
 
@@ -249,6 +271,18 @@ class SearchIndex(ImageIndex):
         if self.index == EXACT:
             return exact_engine(self._table.rows(), settings)
         return FaissEngine(self._faiss.up_to_date(self._table.rows()), settings.search_params, self.index)
+
+    def _short_engine(self, settings: Settings, first_dims: int, shortlist: int) -> Engine:
+        if self.index != EXACT or settings.search_params:
+            raise ValueError(
+                f"first_dims is {first_dims}, expected None for index {self.index!r} with search_params "
+                f"{settings.search_params!r}: first dimensions are searched exactly, in an index {EXACT!r}."
+            )
+        engine = self._first_dims
+        if engine is None or engine.first_dims != first_dims:
+            engine = FirstDimsEngine(self._table.rows(), first_dims, settings.memory_mb / 2)
+            self._first_dims = engine
+        return Shortlist(engine, shortlist)
 
     def _write(self, target: Path, *, finish: bool) -> None:
         """Commit the parts that are new or rewritten, and the faiss index if it is new; the folder is locked."""
