@@ -26,6 +26,7 @@ GROUPS = {
     "extractor": get_extractor_by_cfg,
     "criterion": get_criterion_by_cfg,
     "transforms": get_transforms_by_cfg,
+    "optimizer": lambda cfg: get_optimizer_by_cfg(cfg, params=[torch.nn.Parameter(torch.ones(2))]),
 }
 # Parts of all runs; families with a test file of their own; groups that test_stir.py builds.
 TESTED_ELSEWHERE = {"common", "dtop", "stir", "revisited", "pairwise_model", "postprocessor", "study"}
