@@ -13,7 +13,7 @@ from oml.registry.samplers import SAMPLERS_REGISTRY
 from oml.registry.transforms import TRANSFORMS_FOR_PRETRAINED, TRANSFORMS_REGISTRY
 
 from oml_vit_ext import oml_patches
-from oml_vit_ext.extractors import ExtractorWithMomentum, ExtractorWithPCA, HybridViTExtractor, IRTExtractor
+from oml_vit_ext.extractors import ExtractorWithHead, ExtractorWithMomentum, ExtractorWithPCA, HybridViTExtractor, IRTExtractor
 from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, MatryoshkaLoss, PMLLoss
 from oml_vit_ext.optimizers import AdamWGroups
 from oml_vit_ext.reranking import STIRReranker, STIRSiamese
@@ -25,6 +25,7 @@ EXTRACTORS = {
     "irt": IRTExtractor,
     "hybrid_vit": HybridViTExtractor,
     "extractor_with_pca": ExtractorWithPCA,
+    "extractor_with_head": ExtractorWithHead,
     "extractor_with_momentum": ExtractorWithMomentum,
 }
 LOSSES = {

@@ -19,7 +19,7 @@ from oml.registry.samplers import get_sampler_by_cfg
 from oml.registry.transforms import TRANSFORMS_FOR_PRETRAINED
 
 import oml_vit_ext
-from oml_vit_ext.extractors import ExtractorWithMomentum, ExtractorWithPCA, HybridViTExtractor, IRTExtractor
+from oml_vit_ext.extractors import ExtractorWithHead, ExtractorWithMomentum, ExtractorWithPCA, HybridViTExtractor, IRTExtractor
 from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, MatryoshkaLoss, PMLLoss
 from oml_vit_ext.optimizers import AdamWGroups
 from oml_vit_ext.reranking import STIRReranker, STIRSiamese
@@ -41,6 +41,7 @@ OURS: dict[tuple[str, str], Any] = {
     ("EXTRACTORS", "irt"): IRTExtractor,
     ("EXTRACTORS", "hybrid_vit"): HybridViTExtractor,
     ("EXTRACTORS", "extractor_with_pca"): ExtractorWithPCA,
+    ("EXTRACTORS", "extractor_with_head"): ExtractorWithHead,
     ("EXTRACTORS", "extractor_with_momentum"): ExtractorWithMomentum,
     ("LOSSES", "contrastive_xbm"): ContrastiveXBMLoss,
     ("LOSSES", "differential_entropy"): DifferentialEntropyLoss,
@@ -142,6 +143,7 @@ def test_constructors_have_the_promised_arguments_in_order():
             "normalise_features",
         ],
         ExtractorWithPCA: ["extractor", "weights", "n_components", "whiten", "normalise_features"],
+        ExtractorWithHead: ["extractor", "weights", "dims", "normalise_features"],
         ExtractorWithMomentum: ["extractor", "momentum"],
         ContrastiveXBMLoss: ["margin", "memory_size", "memory_start", "memory_weight", "reduction"],
         DifferentialEntropyLoss: ["eps"],

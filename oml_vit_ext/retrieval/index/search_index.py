@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from oml_vit_ext.common.arrays import Floats
@@ -173,6 +174,12 @@ class SearchIndex(ImageIndex):
     def images(self) -> pd.DataFrame:
         """The images, with the columns of ``list_images`` and ``digest``, of the file's content."""
         return self._table.images
+
+    @property
+    def embeddings(self) -> Floats:
+        """``(n, dim)``, row i of image i: of a large index that is a lot of memory."""
+        rows = self._table.rows()
+        return rows.block(0, len(rows)) if len(self) else np.empty((0, self.fingerprint.width), dtype=np.float32)
 
     def __len__(self) -> int:
         return len(self._table)
