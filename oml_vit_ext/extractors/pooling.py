@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from oml_vit_ext.common.messages import unknown_name
 
-POOLINGS = ("cls", "avg", "max", "gem")
+POOLINGS = ("cls", "avg", "max", "gem", "map")
 _SMALLEST = 1e-6
 
 
@@ -32,7 +32,8 @@ class Pooling(nn.Module):
     """Tokens ``(B, N, D)`` -> vector ``(B, D)``, by name.
 
     Args:
-        pooling: ``cls``, or ``avg``, ``max``, ``gem`` over the patch tokens. A distillation token is part of none.
+        pooling: ``cls``, or ``avg``, ``max``, ``gem`` over the patch tokens. A distillation token is part of none. ``map``
+            is a part of the backbone: its tokens cannot be pooled here.
         num_prefix_tokens: How many tokens before the patch tokens (CLS, distillation, registers).
         gem_p: The exponent of GeM.
 
@@ -56,6 +57,8 @@ class Pooling(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``(B, N, D)`` -> ``(B, D)``."""
+        if self.pooling == "map":
+            raise RuntimeError("Pooling 'map' needs the backbone: it is done by backbone.pool_as_trained.")
         from timm.layers.pool1d import global_pool_nlc  # timm costs 6 % of the start
 
         if self.pooling == "gem":

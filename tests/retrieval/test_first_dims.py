@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.embedders import paths_of
 from helpers.random_index import DIM, add_random, random_index, random_rows
 from oml_vit_ext.retrieval.first_dims import FirstDimsEngine, first_of
 from oml_vit_ext.retrieval.rows import Rows
@@ -42,10 +43,10 @@ def test_an_index_finds_what_a_plain_computation_finds(tmp_path: Path, first: in
 
 def test_all_dimensions_or_all_images_are_the_exact_search(tmp_path: Path):
     index = random_index(tmp_path)
-    exact = index.search(QUERIES, 5)
-    assert index.search(QUERIES, 5, first_dims=DIM, shortlist=5) == exact
-    assert index.search(QUERIES, 5, first_dims=1, shortlist=40) == exact
-    assert index.search(QUERIES, 5, first_dims=1, shortlist=5) != exact
+    exact = paths_of(index.search(QUERIES, 5))
+    assert paths_of(index.search(QUERIES, 5, first_dims=DIM, shortlist=5)) == exact
+    assert paths_of(index.search(QUERIES, 5, first_dims=1, shortlist=40)) == exact
+    assert paths_of(index.search(QUERIES, 5, first_dims=1, shortlist=5)) != exact
 
 
 def test_it_sees_images_that_come_and_go(tmp_path: Path):
