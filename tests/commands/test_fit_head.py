@@ -9,6 +9,7 @@ import pytest
 import torch
 from oml.registry.models import get_extractor_by_cfg
 
+from helpers import ROOT
 from helpers.configs import composed
 from oml_vit_ext.commands.fit_head import fit_head
 from oml_vit_ext.extractors import load_head
@@ -18,7 +19,8 @@ from oml_vit_ext.retrieval import SearchIndex
 def test_it_embeds_once_and_fits_each_time(
     demo_slice: Path, in_tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    tiny = ["irt/variant=irt_o", f"dataset_root={demo_slice}", "bs_val=16"]
+    weights = f"pretrained={ROOT}/examples/demo_weights/vit_tiny_emoji.safetensors"
+    tiny = ["irt/variant=irt_o", f"dataset_root={demo_slice}", "bs_val=16", weights]
     loss = "{name: pml, args: {loss: {name: SupConLoss}}}"
     fit_head("irt/validate_demo", tiny, in_tmp_path / "head.safetensors", loss, "8", steps=3)
     df = pd.read_csv(demo_slice / "df.csv")
@@ -38,7 +40,7 @@ def test_it_embeds_once_and_fits_each_time(
     head, fitted_on = load_head(in_tmp_path / "head.safetensors")
     assert head(torch.rand(1, 192)).shape == (1, 4) and fitted_on == index.fingerprint.weights
 
-    overrides = ["irt/variant=head", f"head={in_tmp_path}/head.safetensors"]
+    overrides = ["irt/variant=head", weights, f"head={in_tmp_path}/head.safetensors"]
     extractor = get_extractor_by_cfg(composed("irt/validate_demo", *overrides).extractor)
     assert extractor.feat_dim == 4
 
@@ -46,8 +48,7 @@ def test_it_embeds_once_and_fits_each_time(
 def test_wrong_input_is_one_sentence(demo_slice: Path, in_tmp_path: Path):
     with pytest.raises(ValueError, match="--dims is '8x', expected whole numbers"):
         fit_head("irt/validate_demo", ["irt/variant=irt_o"], dims="8x")
-    tiny = ["irt/variant=irt_o", f"dataset_root={demo_slice}", "dataframe_name=none.csv"]
     df = pd.read_csv(demo_slice / "df.csv")
     df[df.split == "validation"].to_csv(in_tmp_path / "none.csv", index=False)
     with pytest.raises(ValueError, match="has no training rows, on which a head is fitted"):
-        fit_head("irt/validate_demo", [*tiny[:2], f"dataframe_name={in_tmp_path}/none.csv"])
+        fit_head("irt/validate_demo", ["irt/variant=irt_o", f"dataframe_name={in_tmp_path}/none.csv"])
