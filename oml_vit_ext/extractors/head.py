@@ -32,7 +32,9 @@ def make_head(width: int, dims: Sequence[int]) -> nn.Sequential:
     torch.Size([3, 2])
     """
     if isinstance(dims, (str, int)) or not len(dims):
-        raise ValueError(f"dims is {dims!r}, expected a list of the layers' widths, e.g. [128], or [512, 128] for an MLP.")
+        raise ValueError(
+            f"dims is {dims!r}, expected a list of the layers' widths, e.g. [128], or [512, 128] for an MLP."
+        )
     layers: list[nn.Module] = []
     for dim in dims:
         layers += [nn.Linear(width, check_whole("dims", dim, 1)), nn.GELU()]

@@ -90,7 +90,9 @@ class TokenStore:
         max_mb: float = 10_000,
     ) -> None:
         if not isinstance(model, STIRSiamese):
-            raise TypeError(f"model is a {type(model).__name__}, expected a STIRSiamese: it alone encodes single images.")
+            raise TypeError(
+                f"model is a {type(model).__name__}, expected a STIRSiamese: it alone encodes single images."
+            )
         if precision not in PRECISIONS:
             raise ValueError(unknown_name("precision", precision, PRECISIONS))
         self.max_mb = check_number("max_mb", max_mb, 0.001)

@@ -44,7 +44,9 @@ LABELS = [label for label in range(40) for _ in range(4)]
 def _offline(cfg: DictConfig) -> DictConfig:
     """The same config with random weights in place of a download, and fewer blocks to build."""
     OmegaConf.set_struct(cfg, False)
-    cfg = OmegaConf.merge(cfg, {"pretrained": None, "checkpoint": None, "pca": None, "head": None, "timm_args": {"depth": 2}})
+    cfg = OmegaConf.merge(
+        cfg, {"pretrained": None, "checkpoint": None, "pca": None, "head": None, "timm_args": {"depth": 2}}
+    )
     OmegaConf.update(cfg, "extractor.args.weights", None)
     if cfg.extractor.name == "extractor_with_head":
         cfg.extractor.args.dims = [8]  # of a file they are known

@@ -101,7 +101,9 @@ def test_its_state_goes_on():
     _gradients(model, proxies, other_model, other_proxies)
     optimizer.step()
     other.step()
-    torch.testing.assert_close([*other_model.parameters(), *other_proxies.parameters()], [*model.parameters(), *proxies.parameters()])
+    torch.testing.assert_close(
+        [*other_model.parameters(), *other_proxies.parameters()], [*model.parameters(), *proxies.parameters()]
+    )
 
 
 def test_without_a_criterion_that_learns():

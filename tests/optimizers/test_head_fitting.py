@@ -69,7 +69,7 @@ def test_the_criterion_learns_too():
 
 
 def test_labels_with_one_embedding_are_left_out_and_few_embeddings_repeat():
-    x, labels = clusters()
+    x, _labels = clusters()
     seen: list[list[int]] = []
 
     class Watching(ContrastiveXBMLoss):

@@ -30,7 +30,9 @@ def test_a_transformer_has_timms_groups(tiny: dict, layer_decay: float):
     mine, timms = _by_parameter(ours), _by_parameter(theirs)
     assert mine.keys() == timms.keys()
     assert all(mine[key] == pytest.approx(timms[key]) for key in mine)
-    assert {scale for scale, _ in mine.values()} == ({1.0} if layer_decay == 1 else {1.0, 0.6, 0.6**2})  # blocks, embedding
+    assert {scale for scale, _ in mine.values()} == (
+        {1.0} if layer_decay == 1 else {1.0, 0.6, 0.6**2}
+    )  # blocks, embedding
 
 
 def test_the_last_layer_comes_first_and_the_criterion_last():

@@ -14,7 +14,9 @@ from oml_vit_ext.reranking.token_files import pack_tokens, read_tokens
 
 @pytest.mark.parametrize("shape", [(5, 48), (3, 4, 48)])
 @pytest.mark.parametrize("precision, error, n_bytes", [("half", 5e-4, 96), ("int8", 1 / 250, 50)])
-def test_they_come_back_nearly_as_they_were(tmp_path: Path, shape: tuple[int, ...], precision: str, error: float, n_bytes: int):
+def test_they_come_back_nearly_as_they_were(
+    tmp_path: Path, shape: tuple[int, ...], precision: str, error: float, n_bytes: int
+):
     tokens = torch.randn(shape) * torch.tensor([0.01, 1.0, 30.0])[torch.arange(shape[-2]) % 3, None]
     tokens[0, 0] = 0.0
     packed = pack_tokens(tokens, precision)
@@ -28,7 +30,12 @@ def test_they_come_back_nearly_as_they_were(tmp_path: Path, shape: tuple[int, ..
 
 @pytest.mark.parametrize(
     "array",
-    [np.zeros((2, 3), np.float32), np.zeros(4, np.float16), np.full((2, 3), np.nan, np.float16), np.zeros((2, 2), np.int8)],
+    [
+        np.zeros((2, 3), np.float32),
+        np.zeros(4, np.float16),
+        np.full((2, 3), np.nan, np.float16),
+        np.zeros((2, 2), np.int8),
+    ],
     ids=["float32", "flat", "nan", "narrow"],
 )
 def test_other_arrays_are_no_tokens(tmp_path: Path, array: np.ndarray):

@@ -50,8 +50,12 @@ def rerank_hits(
     Raises:
         ValueError: ``tokens`` are of another model than the re-ranker's, or of other transforms.
     """
-    if tokens is not None and (tokens.model is not getattr(reranker, "model", None) or tokens.transform is not transform):
-        raise ValueError("tokens are of another model or transform than the re-ranker's, expected a TokenStore of these two.")
+    if tokens is not None and (
+        tokens.model is not getattr(reranker, "model", None) or tokens.transform is not transform
+    ):
+        raise ValueError(
+            "tokens are of another model or transform than the re-ranker's, expected a TokenStore of these two."
+        )
     if len(hits) < 2:
         return list(hits)
     dataset = _OneQuery(Path(query), hits, Path(root), transform)
