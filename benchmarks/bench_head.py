@@ -1,12 +1,13 @@
-"""A head on frozen embeddings beside what it stands in for, on the bundled photos: the figures of docs/howto/beyond_training.md.
+"""A head on frozen embeddings beside what it stands in for, on the bundled photos: the figures of
+docs/howto/beyond_training.md.
 
   python benchmarks/bench_head.py                 # everything that is missing in docs/results/head.json
   python benchmarks/bench_head.py --only head,pca
 
-Settings are chosen by CMC@1 on a third of the *training* labels, held out; nothing is chosen on validation labels. Each row
-is then one seed, trained on all training labels and validated on labels never seen. Seconds are those of the processor
-divided by the threads: what an idle machine takes. Fine-tuning gets as many seconds as embedding the training photos and
-fitting the head take together.
+Settings are chosen by CMC@1 on a third of the *training* labels, held out; nothing is chosen on validation labels.
+Each row is then one seed, trained on all training labels and validated on labels never seen. Seconds are those of the
+processor divided by the threads: what an idle machine takes. Fine-tuning gets as many seconds as embedding the
+training photos and fitting the head take together.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""STIR with its candidates' tokens on disk: bytes, pairs per second, and what rounding them costs, on the bundled photos.
+"""STIR with its candidates' tokens on disk: bytes, pairs per second, and what rounding them costs, on the bundled
+photos.
 
   python benchmarks/bench_tokens.py        # writes docs/results/tokens.json
 
-The pair model is as it starts before training (``join_layer`` blocks alone, then jointly; its head measures a distance): what
-is compared is the same model with and without tokens on disk, not the quality of a trained one. Seconds are those of the
-processor divided by the threads.
+The pair model is as it starts before training (``join_layer`` blocks alone, then jointly; its head measures a
+distance): what is compared is the same model with and without tokens on disk, not the quality of a trained one.
+Seconds are those of the processor divided by the threads.
 """
 
 from __future__ import annotations

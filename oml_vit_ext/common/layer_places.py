@@ -1,7 +1,7 @@
 """Where a parameter stands in its transformer, written on the parameter itself.
 
-OML's pipelines hand parameters to optimizers without their names. Who builds a transformer notes the place of each of its
-parameters; an optimizer reads it. Copies (``copy.deepcopy``) lose the note.
+OML's pipelines hand parameters to optimizers without their names. Who builds a transformer notes the place of each of
+its parameters; an optimizer reads it. Copies (``copy.deepcopy``) lose the note.
 """
 
 from __future__ import annotations

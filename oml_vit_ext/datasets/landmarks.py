@@ -78,9 +78,10 @@ def gldv2_clean(root: Path, exclude_labels: str | Path | None = None) -> Listing
 
     Args:
         root: The folder that holds the list, or one above.
-        exclude_labels: A file of landmark ids that are left out, one in a line, or a CSV with the column ``landmark_id``.
-            For training without the landmarks of Revisited Oxford and Paris, of which GLDv2-clean holds some: see Song
-            et al., On Train-Test Class Overlap and Detection for Image Retrieval, arXiv 2404.01524.
+        exclude_labels: A file of landmark ids that are left out, one in a line, or a CSV with the column
+            ``landmark_id``. For training without the landmarks of Revisited Oxford and Paris, of which GLDv2-clean
+            holds some: see Song et al., On Train-Test Class Overlap and Detection for Image Retrieval, arXiv
+            2404.01524.
     """
     places = ("train_clean.csv", "train/train_clean.csv", "metadata/train_clean.csv")
     root = find_root(root, *places)

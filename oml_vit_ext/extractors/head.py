@@ -1,4 +1,4 @@
-"""A linear layer or a small MLP behind any extractor, trained on its embeddings alone (``optimizers/head_fitting.py``)."""
+"""A linear layer or a small MLP behind any extractor, trained on its embeddings alone by ``fit_head``."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def _shape_of(state: StateDict, path: Path) -> tuple[list[int], int]:
             return dims, widths[0]
     raise RuntimeError(
         f"head {str(path)!r} holds {', '.join(sorted(state)[:8]) or 'nothing'}, expected weights and biases of linear "
-        f"layers in float32: fit it with examples/fit_head.py. Weights of the extractor belong to the inner one (in YAML: "
-        f"extractor.args.extractor.args.weights)."
+        f"layers in float32: fit it with examples/fit_head.py. Weights of the extractor belong to the inner one (in "
+        f"YAML: extractor.args.extractor.args.weights)."
     )
 
 
@@ -101,12 +101,13 @@ class ExtractorWithHead(WrappedExtractor):
     Args:
         extractor: Any extractor; the head must have been fitted on its embeddings.
         weights: File of :func:`save_head`, or ``None``: random, to be trained or loaded from a checkpoint.
-        dims: Widths of the layers, ``[128]`` for a linear head, ``[512, 128]`` for an MLP; of ``weights`` they are known.
+        dims: Widths of the layers, ``[128]`` for a linear head, ``[512, 128]`` for an MLP; of ``weights`` they are
+            known.
         normalise_features: Scale embeddings to length 1.
 
     Raises:
-        ValueError: Without ``weights``, ``dims`` is wrong or missing; with them, they have other ``dims``, or were fitted
-            on embeddings of another width, or of other weights.
+        ValueError: Without ``weights``, ``dims`` is wrong or missing; with them, they have other ``dims``, or were
+            fitted on embeddings of another width, or of other weights.
         FileNotFoundError, RuntimeError: The file is missing or is no head.
 
     >>> from oml_vit_ext.extractors import IRTExtractor

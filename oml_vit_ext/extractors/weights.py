@@ -33,7 +33,7 @@ _NOT_NEEDED = re.compile(
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Where weights come from: a name that timm knows (a tag, ``hf-hub:``, ``local-dir:``), a file, or neither (random)."""
+    """Where weights come from: what timm knows (a tag, ``hf-hub:``, ``local-dir:``), a file, or neither (random)."""
 
     tag: str | None = None
     path: Path | None = None

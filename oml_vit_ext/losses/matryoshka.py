@@ -32,8 +32,8 @@ class MatryoshkaLoss(nn.Module):
     """``L = sum_d weight_d * criterion(first d dimensions)``, with a criterion of its own for each d.
 
     Each prefix is scaled to the length of the whole embedding: to 1, where embeddings have length 1. Whatever the
-    criterion keeps (a memory, proxies, class centres) is kept for each prefix. On several processes the criteria do what
-    they do alone.
+    criterion keeps (a memory, proxies, class centres) is kept for each prefix. On several processes the criteria do
+    what they do alone.
 
     Args:
         criterion: ``{"name": ..., "args": {...}}``, any name of OML's registry; or a criterion, which is copied. An

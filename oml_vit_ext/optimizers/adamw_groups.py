@@ -16,16 +16,16 @@ from oml_vit_ext.optimizers.parameter_groups import parameter_groups
 class AdamWGroups(torch.optim.AdamW):
     """AdamW that trains proxies and class centres faster, early layers more slowly, and lets norms and biases be.
 
-    A step of a group has the learning rate ``lr * lr_scale``. Schedulers change ``lr`` alone, so every one of them works,
-    those included that give all groups the same (``one_cycle``, ``cyclic``); the ``lr`` in the log is that of the last
-    layer.
+    A step of a group has the learning rate ``lr * lr_scale``. Schedulers change ``lr`` alone, so every one of them
+    works, those included that give all groups the same (``one_cycle``, ``cyclic``); the ``lr`` in the log is that of
+    the last layer.
 
     Sources: faster proxies, Kim et al., Proxy Anchor Loss, arXiv 2003.13911 (a factor of 100 in the authors' code);
     layer-wise decay, BEiT, arXiv 2106.08254.
 
     Args:
-        params: As OML's pipelines give them: a list of two groups, the extractor's parameters and the criterion's, or the
-            parameters of a model alone.
+        params: As OML's pipelines give them: a list of two groups, the extractor's parameters and the criterion's, or
+            the parameters of a model alone.
         lr: Learning rate of the last layer. It counts, not the one in the groups of ``params``.
         criterion_lr_factor: Learning rate of the criterion's parameters as a multiple of ``lr``.
         layer_decay: Each layer's learning rate is this multiple of that of the layer behind it, 0 to 1; 1 treats all

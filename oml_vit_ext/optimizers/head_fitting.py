@@ -35,8 +35,8 @@ def fit_head(
 ) -> nn.Sequential:
     """A head for ``ExtractorWithHead``, trained with any criterion on batches of ``n_labels`` times ``n_instances``.
 
-    A linear head starts as the first principal components of the embeddings, so that it can only get better than PCA; an
-    MLP starts at random. AdamW, the learning rate falls to zero along a cosine.
+    A linear head starts as the first principal components of the embeddings, an MLP at random. AdamW, the learning
+    rate falls to zero along a cosine.
 
     Args:
         embeddings: ``(N, D)``, finite.
@@ -54,7 +54,8 @@ def fit_head(
         The head, in evaluation mode, on the CPU.
 
     Raises:
-        ValueError: Wrong shapes or numbers, embeddings that are not finite, or fewer than two labels with two embeddings.
+        ValueError: Wrong shapes or numbers, embeddings that are not finite, or fewer than two labels with two
+            embeddings.
 
     >>> from oml_vit_ext.losses import ContrastiveXBMLoss
     >>> head = fit_head(torch.randn(12, 8), [0, 1, 2] * 4, ContrastiveXBMLoss(), dims=[2], steps=3, n_labels=2)

@@ -21,9 +21,9 @@ def parameter_groups(
     """Groups for a ``torch.optim.Optimizer``, by falling ``lr_scale``.
 
     A parameter of layer ``l`` of ``n`` has ``lr_scale = layer_decay ** (n - 1 - l)``, which is timm's rule and BEiT's
-    (Bao et al., arXiv 2106.08254); parameters of a model that are in no layer, a head for instance, have 1. Weight decay
-    is 0 for vectors and scalars (norms, biases) and for what the transformer's author leaves out (position embeddings).
-    Those of the criterion come last, with ``lr_scale = criterion_lr_factor``.
+    (Bao et al., arXiv 2106.08254); parameters of a model that are in no layer, a head for instance, have 1. Weight
+    decay is 0 for vectors and scalars (norms, biases) and for what the transformer's author leaves out (position
+    embeddings). Those of the criterion come last, with ``lr_scale = criterion_lr_factor``.
 
     Args:
         model: Parameters of the extractor. Where they stand is noted on them, see ``common/layer_places.py``.
@@ -42,8 +42,8 @@ def parameter_groups(
     places = [place_of(parameter) for parameter in model]
     if layer_decay != 1 and not any(places):
         raise ValueError(
-            f"layer_decay is {layer_decay}, but none of the {len(model)} parameters says which layer of a transformer it "
-            f"belongs to: expected those of an extractor of this package, as it was built and not a deep copy, or "
+            f"layer_decay is {layer_decay}, but none of the {len(model)} parameters says which layer of a transformer "
+            f"it belongs to: expected those of an extractor of this package, as it was built and not a deep copy, or "
             f"layer_decay=1."
         )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

@@ -70,8 +70,8 @@ def score_pairs(
     """Distances of pairs of images, as ``model.predict`` gives them.
 
     What ``STIRSiamese.encode`` makes of an image is kept between pairs; of any other model, the decoded image itself. A
-    data set with an attribute ``token_files``, a path or ``None`` for each image, spares decoding those with a file of a
-    ``TokenStore``.
+    data set with an attribute ``token_files``, a path or ``None`` for each image, spares decoding those with a file of
+    a ``TokenStore``.
 
     Args:
         model: Runs on the device that it is on, in evaluation mode; its modes are restored afterwards.

@@ -1,4 +1,4 @@
-"""What a pair model makes of each image alone, kept on disk: re-ranking decodes the query and none of its candidates."""
+"""What a pair model makes of each image alone, kept on disk: a query decodes itself and none of its candidates."""
 
 from __future__ import annotations
 
@@ -64,16 +64,18 @@ class TokenStore:
     """A folder with one file for each image: the tokens that ``STIRSiamese.encode`` makes of it.
 
     Files are named after the path, the box, the size and the time of change of the image, in a folder named after the
-    model and the transform. So tokens of a changed image, of another model or another transform are never used; ``sync``
-    takes them away. Each file is written under another name and renamed: a crash leaves none that is cut short.
+    model and the transform. So tokens of a changed image, of another model or another transform are never used;
+    ``sync`` takes them away. Each file is written under another name and renamed: a crash leaves none that is cut
+    short.
 
     Args:
         folder: Where the tokens lie, for instance in the index's folder's neighbourhood: ``photo_index.tokens``.
-        model: A ``STIRSiamese`` whose tokens are kept; with ``join_layer=0`` they are patch embeddings, the pair's blocks
-            are then all still to be computed.
+        model: A ``STIRSiamese`` whose tokens are kept; with ``join_layer=0`` they are patch embeddings, the pair's
+            blocks are then all still to be computed.
         transform: Of its images.
         precision: ``half`` (2 bytes a number), or ``int8`` (1 byte, and 2 for the largest number of each token).
-        max_mb: The most that the files may take, in MB (1e6 bytes). Images without room are decoded when they are needed.
+        max_mb: The most that the files may take, in MB (1e6 bytes). Images without room are decoded when they are
+            needed.
 
     Raises:
         ValueError: ``precision`` is not known, or ``max_mb`` is not positive.

@@ -114,7 +114,7 @@ def test_lists_of_landmarks_that_do_not_fit_are_named(tmp_path: Path):
     file.write_text("7\n9\n12\n")
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="lists every landmark of"):
         gldv2_clean(tmp_path, exclude_labels=file)
-    with pytest.raises(FileNotFoundError, match="exclude_labels is .*none.txt': there is no such file"):
+    with pytest.raises(FileNotFoundError, match=r"exclude_labels is .*none\.txt': there is no such file"):
         gldv2_clean(tmp_path, exclude_labels=tmp_path / "none.txt")
 
 

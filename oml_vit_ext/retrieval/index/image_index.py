@@ -154,7 +154,8 @@ class ImageIndex(OldIndexNames, ABC):
     ) -> list[list[Hit]]:
         """The ``k`` nearest images of the index for each image file, nearest first.
 
-        An image that is in the index finds itself, at distance 0. ``more`` are arguments of this index's :meth:`search`.
+        An image that is in the index finds itself, at distance 0. ``more`` are arguments of this index's
+        :meth:`search`.
 
         Raises:
             ValueError: Another model than the index's, or an image cannot be read.

@@ -202,8 +202,9 @@ class SearchIndex(ImageIndex):
             k: Hits for each.
             search_params: Of an approximate index: ``nprobe=16``, ``efSearch=64``.
             memory_mb: Bound for temporary memory, in MB.
-            first_dims: Find ``shortlist`` images (``k``, if that is more) by this many first dimensions alone, and order
-                them by all. For embeddings of the criterion ``matryoshka``, and an index ``Flat``. The first dimensions
+            first_dims: Find ``shortlist`` images (``k``, if that is more) by this many first dimensions alone, and
+                order them by all. For embeddings of the criterion ``matryoshka``, and an index ``Flat``. The first
+                dimensions
                 are kept in memory until images are added or leave: 4 bytes each and image.
             shortlist: Of ``first_dims``.
 
