@@ -63,7 +63,7 @@ def build_backbone(
     if source.tag is not None:
         backbone = _create_pretrained(source.tag, arch, timm_args or {})
     else:
-        backbone = _create(arch, timm_args or {})
+        backbone = _create(arch, arch, timm_args or {})
     has_attn_pool = getattr(backbone, "attn_pool", None) is not None
     if keep_attn_pool and not has_attn_pool:
         raise ValueError(
@@ -178,17 +178,18 @@ def resize_to_stride(images: Tensor, stride: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
-def _create(arch: str, timm_args: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
+def _create(name: str, arch: str, timm_args: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
     import timm
 
-    return timm.create_model(arch, pretrained=pretrained, num_classes=0, dynamic_img_size=True, **timm_args)
+    any_size = {} if arch.startswith("naflexvit") else {"dynamic_img_size": True}  # the former does not ask
+    return timm.create_model(name, pretrained=pretrained, num_classes=0, **any_size, **timm_args)
 
 
 def _create_pretrained(tag: str, arch: str, timm_args: Mapping[str, Any]) -> nn.Module:
     try:
         if (of_tag := architecture_of(tag)) != arch:
             raise ValueError(f"weights {tag!r} belong to arch {of_tag!r}, but arch is {arch!r}: change one of the two.")
-        return _create(tag, timm_args, pretrained=True)
+        return _create(tag, arch, timm_args, pretrained=True)
     except Exception as error:
         is_download = not tag.startswith(LOCAL_DIR) and (isinstance(error, OSError) or _is_of_a_client(error))
         if not is_download:

@@ -141,17 +141,21 @@ class ExtractorWithHead(WrappedExtractor):
 
     def project(self, embeddings: Tensor) -> Tensor:
         """Embeddings of the inner extractor ``(B, D)`` -> ``(B, dims[-1])``."""
+        dtype = next(self.head.parameters()).dtype
         with torch.autocast(device_type=embeddings.device.type, enabled=False):
-            projected: Tensor = self.head(embeddings.to(self.head[0].weight.dtype))
+            projected: Tensor = self.head(embeddings.to(dtype))
         return F.normalize(projected, dim=-1) if self.normalise_features else projected
 
     @property
     def feat_dim(self) -> int:
         """Width of the embeddings."""
-        return int(self.head[-1].out_features)
+        return self._widths()[-1]
+
+    def _widths(self) -> list[int]:
+        return [layer.out_features for layer in self.head if isinstance(layer, nn.Linear)]
 
     def _check(self, source: str, fitted_on: str, dims: Sequence[int] | None) -> None:
-        of_file = [layer.out_features for layer in self.head if isinstance(layer, nn.Linear)]
+        of_file = self._widths()
         name = type(self.extractor).__name__
         if dims is not None and list(dims) != of_file:
             raise ValueError(f"dims is {list(dims)}, expected {of_file} as in the head {source!r}, or None.")

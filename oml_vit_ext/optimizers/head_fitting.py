@@ -102,7 +102,8 @@ def _start_as_pca(layer: nn.Linear, embeddings: Tensor) -> None:
 
 def _batches(labels: NDArray[np.int64], n_labels: int, n_instances: int, seed: int) -> Iterator[Tensor]:
     """Rows of batches without end, of labels that occur at least twice."""
-    rows_of = [rows for rows in map(np.flatnonzero, labels == np.arange(labels.max() + 1)[:, None]) if len(rows) > 1]
+    ends = np.cumsum(np.bincount(labels))
+    rows_of = [rows for rows in np.split(np.argsort(labels, kind="stable"), ends[:-1]) if len(rows) > 1]
     if len(rows_of) < 2:
         raise ValueError(
             f"{len(rows_of)} labels have two embeddings or more, expected at least 2: there is nothing to compare."

@@ -253,7 +253,7 @@ def test_an_older_torch_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def saved_by_timm(tmp_path: Path) -> tuple[Path, torch.nn.Module]:
     args = {"depth": 1, "img_size": 32}
     model = timm.create_model("vit_tiny_patch16_224", num_classes=3, **args).eval()
-    timm.models.save_for_hf(model, tmp_path / "saved", model_args=args)
+    timm.models.save_for_hf(model, tmp_path / "saved", model_args=args, safe_serialization=True)
     return tmp_path / "saved", model
 
 

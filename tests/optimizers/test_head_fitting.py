@@ -84,7 +84,7 @@ def test_labels_with_one_embedding_are_left_out_and_few_embeddings_repeat():
 
 def test_what_cannot_be_fitted():
     x, labels = clusters()
-    with pytest.raises(ValueError, match=r"shape \(160, 24\) and 3 labels"):
+    with pytest.raises(ValueError, match=r"shape \(160, 16\) and 3 labels"):
         fit_head(x, [0, 1, 2], ContrastiveXBMLoss())
     with pytest.raises(ValueError, match="1 labels have two embeddings or more, expected at least 2"):
         fit_head(x[:4], [0, 0, 1, 2], ContrastiveXBMLoss(), [2])
