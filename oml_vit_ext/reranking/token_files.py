@@ -25,7 +25,7 @@ def read_tokens(file: Path) -> Tensor | None:
 
 
 def pack_tokens(tokens: Tensor, precision: str) -> NDArray[Any]:
-    """Tokens ``(..., D)``, float32, as float16; or as int8, with the largest number of each row as float16 behind it."""
+    """Tokens ``(..., D)``, float32, as float16; or as int8, and behind each row its largest number as float16."""
     if precision == "half":
         return tokens.half().numpy()
     largest = tokens.abs().amax(dim=-1, keepdim=True).clamp(min=1e-4).half().clamp(max=65_504)
