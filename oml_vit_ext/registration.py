@@ -7,13 +7,21 @@ from typing import Any
 from oml.const import MEAN, STD, TNormParam
 from oml.registry.losses import LOSSES_REGISTRY
 from oml.registry.models import EXTRACTORS_REGISTRY, PAIRWISE_MODELS_REGISTRY
+from oml.registry.optimizers import OPTIMIZERS_REGISTRY
 from oml.registry.postprocessors import POSTPROCESSORS_REGISTRY
 from oml.registry.samplers import SAMPLERS_REGISTRY
 from oml.registry.transforms import TRANSFORMS_FOR_PRETRAINED, TRANSFORMS_REGISTRY
 
 from oml_vit_ext import oml_patches
-from oml_vit_ext.extractors import ExtractorWithMomentum, ExtractorWithPCA, HybridViTExtractor, IRTExtractor
-from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, PMLLoss
+from oml_vit_ext.extractors import (
+    ExtractorWithHead,
+    ExtractorWithMomentum,
+    ExtractorWithPCA,
+    HybridViTExtractor,
+    IRTExtractor,
+)
+from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, MatryoshkaLoss, PMLLoss
+from oml_vit_ext.optimizers import AdamWGroups
 from oml_vit_ext.reranking import (
     KReciprocalReranker,
     PostprocessorChain,
@@ -29,14 +37,17 @@ EXTRACTORS = {
     "irt": IRTExtractor,
     "hybrid_vit": HybridViTExtractor,
     "extractor_with_pca": ExtractorWithPCA,
+    "extractor_with_head": ExtractorWithHead,
     "extractor_with_momentum": ExtractorWithMomentum,
 }
 LOSSES = {
     "contrastive_xbm": ContrastiveXBMLoss,
     "differential_entropy": DifferentialEntropyLoss,
     "irt": IRTLoss,
+    "matryoshka": MatryoshkaLoss,
     "pml": PMLLoss,
 }
+OPTIMIZERS: dict[str, Any] = {"adamw_groups": AdamWGroups}
 PAIRWISE_MODELS: dict[str, Any] = {"stir": STIRSiamese}
 POSTPROCESSORS: dict[str, Any] = {
     "stir_reranker": STIRReranker,
@@ -62,6 +73,7 @@ def register() -> None:
     additions: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         ("EXTRACTORS_REGISTRY", EXTRACTORS_REGISTRY, EXTRACTORS),
         ("LOSSES_REGISTRY", LOSSES_REGISTRY, LOSSES),
+        ("OPTIMIZERS_REGISTRY", OPTIMIZERS_REGISTRY, OPTIMIZERS),
         ("PAIRWISE_MODELS_REGISTRY", PAIRWISE_MODELS_REGISTRY, PAIRWISE_MODELS),
         ("POSTPROCESSORS_REGISTRY", POSTPROCESSORS_REGISTRY, POSTPROCESSORS),
         ("SAMPLERS_REGISTRY", SAMPLERS_REGISTRY, SAMPLERS),

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from hydra import compose, initialize_config_module
 from oml.registry.losses import get_criterion_by_cfg
 from oml.registry.models import get_extractor_by_cfg
+from oml.registry.optimizers import get_optimizer_by_cfg
 from oml.registry.postprocessors import get_postprocessor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
@@ -52,12 +54,17 @@ def test_python_runs(code: str):
     assert done.returncode == 0, done.stderr
 
 
+def _optimizer(cfg: dict) -> torch.optim.Optimizer:
+    return get_optimizer_by_cfg(cfg, params=[torch.nn.Parameter(torch.ones(2))])
+
+
 @pytest.mark.parametrize("text", _blocks("yaml"))
 def test_yaml_builds(text: str):
     cfg = yaml.safe_load(text)
     builders = {
         "extractor": get_extractor_by_cfg,
         "criterion": get_criterion_by_cfg,
+        "optimizer": _optimizer,
         "postprocessor": get_postprocessor_by_cfg,
         "faiss_search": search_of,
     }

@@ -13,13 +13,21 @@ import pytest
 from oml.registry import EXTRACTORS_REGISTRY, LOSSES_REGISTRY, SAMPLERS_REGISTRY, TRANSFORMS_REGISTRY, show_registry
 from oml.registry.losses import get_criterion_by_cfg
 from oml.registry.models import PAIRWISE_MODELS_REGISTRY
+from oml.registry.optimizers import OPTIMIZERS_REGISTRY
 from oml.registry.postprocessors import POSTPROCESSORS_REGISTRY
 from oml.registry.samplers import get_sampler_by_cfg
 from oml.registry.transforms import TRANSFORMS_FOR_PRETRAINED
 
 import oml_vit_ext
-from oml_vit_ext.extractors import ExtractorWithMomentum, ExtractorWithPCA, HybridViTExtractor, IRTExtractor
-from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, PMLLoss
+from oml_vit_ext.extractors import (
+    ExtractorWithHead,
+    ExtractorWithMomentum,
+    ExtractorWithPCA,
+    HybridViTExtractor,
+    IRTExtractor,
+)
+from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, MatryoshkaLoss, PMLLoss
+from oml_vit_ext.optimizers import AdamWGroups
 from oml_vit_ext.reranking import (
     KReciprocalReranker,
     PostprocessorChain,
@@ -34,6 +42,7 @@ from oml_vit_ext.transforms.irt import get_augs_irt, get_norm_resize_irt
 REGISTRIES: dict[str, dict[str, Any]] = {
     "EXTRACTORS": EXTRACTORS_REGISTRY,
     "LOSSES": LOSSES_REGISTRY,
+    "OPTIMIZERS": OPTIMIZERS_REGISTRY,
     "PAIRWISE_MODELS": PAIRWISE_MODELS_REGISTRY,
     "POSTPROCESSORS": POSTPROCESSORS_REGISTRY,
     "TRANSFORMS": TRANSFORMS_REGISTRY,
@@ -44,11 +53,14 @@ OURS: dict[tuple[str, str], Any] = {
     ("EXTRACTORS", "irt"): IRTExtractor,
     ("EXTRACTORS", "hybrid_vit"): HybridViTExtractor,
     ("EXTRACTORS", "extractor_with_pca"): ExtractorWithPCA,
+    ("EXTRACTORS", "extractor_with_head"): ExtractorWithHead,
     ("EXTRACTORS", "extractor_with_momentum"): ExtractorWithMomentum,
     ("LOSSES", "contrastive_xbm"): ContrastiveXBMLoss,
     ("LOSSES", "differential_entropy"): DifferentialEntropyLoss,
     ("LOSSES", "irt"): IRTLoss,
+    ("LOSSES", "matryoshka"): MatryoshkaLoss,
     ("LOSSES", "pml"): PMLLoss,
+    ("OPTIMIZERS", "adamw_groups"): AdamWGroups,
     ("PAIRWISE_MODELS", "stir"): STIRSiamese,
     ("POSTPROCESSORS", "stir_reranker"): STIRReranker,
     ("POSTPROCESSORS", "query_expansion"): QueryExpansion,
@@ -146,11 +158,14 @@ def test_constructors_have_the_promised_arguments_in_order():
             "normalise_features",
         ],
         ExtractorWithPCA: ["extractor", "weights", "n_components", "whiten", "normalise_features"],
+        ExtractorWithHead: ["extractor", "weights", "dims", "normalise_features"],
         ExtractorWithMomentum: ["extractor", "momentum"],
         ContrastiveXBMLoss: ["margin", "memory_size", "memory_start", "memory_weight", "reduction"],
         DifferentialEntropyLoss: ["eps"],
         IRTLoss: ["margin", "memory_size", "memory_start", "memory_weight", "entropy_weight", "reduction"],
         PMLLoss: ["loss", "distance", "reducer", "miner", "regularizer", "memory_size"],
+        MatryoshkaLoss: ["criterion", "dims", "weights", "label2category"],
+        AdamWGroups: ["params", "lr", "criterion_lr_factor", "layer_decay", "weight_decay", "betas", "eps"],
         STIRSiamese: ["extractor", "mlp_hidden_dims", "use_tta", "join_layer", "weights"],
         STIRReranker: ["top_n", "pairwise_model", "num_workers", "batch_size", "verbose", "use_fp16"],
     }

@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--train-on-all", action="store_true", help="all 713 models in the training set: sfm120k")
     one.add_argument("--train-labels", type=int, help="the first N classes are for training, -1: all: folders")
+    one.add_argument("--exclude-labels", type=Path, help="file of landmark ids that are left out: gldv2_clean")
     one.set_defaults(run=_convert)
 
     two = commands.add_parser("join", help="training rows of one dataframe, validation rows of another")
@@ -70,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    given = {name: getattr(args, name) for name in ("boxes", "official_split", "train_on_all", "train_labels")}
+    names = ("boxes", "official_split", "train_on_all", "train_labels", "exclude_labels")
+    given = {name: getattr(args, name) for name in names}
     frame = convert(
         args.name,
         args.root,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from oml.const import LABELS_COLUMN
 
+from oml_vit_ext.common.messages import some
 from oml_vit_ext.common.safe_pickle import read_pickle
 from oml_vit_ext.datasets.listing import (
     TRAIN,
@@ -75,16 +80,32 @@ def sfm120k(root: Path, train_on_all: bool = False) -> Listing:
     )
 
 
-def gldv2_clean(root: Path) -> Listing:
-    """GLDv2-clean: ``train_clean.csv`` and images ``train/a/b/c/abc....jpg``; all are for training."""
+def gldv2_clean(root: Path, exclude_labels: str | Path | None = None) -> Listing:
+    """GLDv2-clean: ``train_clean.csv`` and images ``train/a/b/c/abc....jpg``; all are for training.
+
+    Labels are numbered from 0 in the order of the landmarks' ids, which stay in the column ``landmark_id``.
+
+    Args:
+        root: The folder that holds the list, or one above.
+        exclude_labels: A file of landmark ids that are left out, one in a line, or a CSV with the column
+            ``landmark_id``. For training without the landmarks of Revisited Oxford and Paris, of which GLDv2-clean
+            holds some: see Song et al., On Train-Test Class Overlap and Detection for Image Retrieval, arXiv
+            2404.01524.
+    """
     places = ("train_clean.csv", "train/train_clean.csv", "metadata/train_clean.csv")
     root = find_root(root, *places)
     source = find_file(root, *places)
-    table = read_table(source, dtype={"images": str})
+    table = _read_list(source, dtype={"images": str})
     if list(table.columns[:2]) != ["landmark_id", "images"]:
         raise ValueError(f"{source} has the columns {', '.join(table.columns)}, expected landmark_id and images.")
     table = table.assign(id=table["images"].str.split()).explode("id", ignore_index=True)
-    return _gldv2(root, source, table, Counts(train_images=1_580_470, train_labels=81_313))
+    counts = Counts(train_images=1_580_470, train_labels=81_313)
+    if exclude_labels is not None:
+        table, counts = _without_landmarks(table, counts, Path(exclude_labels), source)
+    listing = _gldv2(root, source, table, counts)
+    ids = listing.frame[LABELS_COLUMN]
+    numbers = np.unique(ids, return_inverse=True)[1]
+    return replace(listing, frame=listing.frame.assign(**{LABELS_COLUMN: numbers, "landmark_id": ids}))
 
 
 def gldv2_noisy(root: Path) -> Listing:
@@ -92,7 +113,7 @@ def gldv2_noisy(root: Path) -> Listing:
     places = ("train.csv", "train/train.csv", "metadata/train.csv")
     root = find_root(root, *places)
     source = find_file(root, *places)
-    table = read_table(source, usecols=["id", "landmark_id"], dtype={"id": str})
+    table = _read_list(source, usecols=["id", "landmark_id"], dtype={"id": str})
     return _gldv2(root, source, table, Counts(train_images=4_132_914, train_labels=203_094))
 
 
@@ -137,8 +158,64 @@ def _revisited(root: Path, name: str, counts: Counts) -> Listing:
     return Listing(data.root, frame, counts, data.root / f"gnd_{name}.pkl", image_folders=("jpg",))
 
 
+def _read_list(source: Path, **how: Any) -> pd.DataFrame:
+    if not source.stat().st_size:
+        raise ValueError(f"{source} is empty, expected a list of landmarks and images.")
+    table = read_table(source, **how)
+    if table.empty:
+        raise ValueError(f"{source} lists no image, expected a list of landmarks and images.")
+    return table
+
+
+def _without_landmarks(table: pd.DataFrame, counts: Counts, file: Path, source: Path) -> tuple[pd.DataFrame, Counts]:
+    """Rows of other landmarks than those of ``file``, and how many images and labels are to be expected then.
+
+    Warns:
+        How many landmarks and images are left out, and which of the file's landmarks the table does not have.
+    """
+    excluded = _landmark_ids(file)
+    known = np.isin(excluded, table["landmark_id"])
+    if not known.any():
+        raise ValueError(
+            f"{file} lists {len(excluded)} landmarks, none of which is in {source}: is it the list of another data set?"
+        )
+    left_out = table["landmark_id"].isin(excluded)
+    told = f"gldv2_clean: {int(known.sum())} landmarks of {file} are left out, with {int(left_out.sum())} images."
+    if not known.all():
+        unknown = [str(number) for number in excluded[~known]]
+        told += f" {len(unknown)} of its landmarks are not in {source.name}: {some(unknown)}."
+    warnings.warn(told, stacklevel=2)
+    if left_out.all():
+        raise ValueError(f"{file} lists every landmark of {source}: there is nothing left to train on.")
+    smaller = replace(
+        counts,
+        train_images=(counts.train_images or 0) - int(left_out.sum()),
+        train_labels=(counts.train_labels or 0) - int(known.sum()),
+    )
+    return table[~left_out].reset_index(drop=True), smaller
+
+
+def _landmark_ids(file: Path) -> NDArray[np.int64]:
+    if not file.is_file():
+        raise FileNotFoundError(f"exclude_labels is {str(file)!r}: there is no such file.")
+    lines = [line.split(",") for line in file.read_text().split("\n") if line.strip()]
+    column = 0
+    if lines and "landmark_id" in (names := [name.strip() for name in lines[0]]):
+        column = names.index("landmark_id")
+        lines = lines[1:]
+    ids = [line[column].strip() if column < len(line) else "" for line in lines]
+    wrong = [text for text in ids if not text.isdigit()]
+    if wrong or not ids:
+        found = f"the line {wrong[0]!r}" if wrong else "no line"
+        raise ValueError(f"{file} has {found}, expected the id of a landmark in each line, or a column landmark_id.")
+    return np.unique(np.array(ids, dtype=np.int64))
+
+
 def _gldv2(root: Path, source: Path, table: pd.DataFrame, counts: Counts) -> Listing:
     ids = table["id"]
+    if ids.isna().any():
+        landmark = table["landmark_id"][ids.isna()].iloc[0]
+        raise ValueError(f"{source} lists no image for the landmark {landmark}, expected at least one.")
     short = ids[ids.str.len() < 3]
     if len(short):
         raise ValueError(f"{source} lists the image {short.iloc[0]!r}, expected an id of at least three letters.")

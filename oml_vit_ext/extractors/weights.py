@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
@@ -21,6 +22,8 @@ from oml_vit_ext.extractors.published import image_tower, to_timm_names
 
 logger = logging.getLogger(__name__)
 
+HF_HUB, LOCAL_DIR = "hf-hub:", "local-dir:"  # timm's prefixes of models in its own format: config.json and weights
+
 # Parts of published checkpoints that an extractor has no use for: classifiers, CLIP's projection, the attention pooling
 # of SigLIP, the projections of DINO, the decoder of MAE, mask tokens.
 _NOT_NEEDED = re.compile(
@@ -31,7 +34,7 @@ _NOT_NEEDED = re.compile(
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Where weights come from: a timm tag, a local file, or neither (random)."""
+    """Where weights come from: what timm knows (a tag, ``hf-hub:``, ``local-dir:``), a file, or neither (random)."""
 
     tag: str | None = None
     path: Path | None = None
@@ -55,6 +58,8 @@ def resolve_weights(weights: str | Path | None, arch: str) -> WeightsSource:
         if arch != ARCH:
             raise ValueError(f"weights {NAME!r} belong to arch {ARCH!r}, but arch is {arch!r}: change one of the two.")
         return WeightsSource(path=packaged_weights())
+    if str(weights).startswith((HF_HUB, LOCAL_DIR)):
+        return WeightsSource(tag=str(weights))
     path = Path(weights).expanduser()
     if path.is_file():
         return WeightsSource(path=path)
@@ -72,6 +77,31 @@ def resolve_weights(weights: str | Path | None, arch: str) -> WeightsSource:
     known = [f"{arch}.{tag.split('.', 1)[1]}" for tag in list_pretrained(f"{arch}.*")] or list_pretrained()
     known += [NAME] if arch == ARCH else []
     raise ValueError(unknown_name("weights (neither a file nor a timm pretrained tag):", name, known))
+
+
+def architecture_of(tag: str) -> str:
+    """timm's name of the architecture that weights belong to; of ``hf-hub:`` its config is downloaded.
+
+    Args:
+        tag: A pretrained tag, ``hf-hub:org/name`` or ``local-dir:FOLDER``.
+
+    Raises:
+        FileNotFoundError, ValueError: There is no such folder, or it holds no model as timm saves it.
+    """
+    if tag.startswith(HF_HUB):
+        from timm.models import load_model_config_from_hf
+
+        return str(load_model_config_from_hf(tag.removeprefix(HF_HUB))[1])
+    if not tag.startswith(LOCAL_DIR):
+        return tag.split(".")[0]
+    config = existing_file(Path(tag.removeprefix(LOCAL_DIR)) / "config.json", f"weights {tag!r}")
+    try:
+        return str(json.loads(config.read_text())["architecture"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"weights {tag!r}: {str(config)!r} names no architecture, expected a folder that timm has saved "
+            f"(timm.models.save_for_hf)."
+        ) from error
 
 
 def load_backbone(

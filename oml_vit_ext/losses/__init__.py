@@ -4,6 +4,7 @@ from oml_vit_ext.losses.contrastive import contrastive_loss
 from oml_vit_ext.losses.contrastive_xbm import ContrastiveXBMLoss
 from oml_vit_ext.losses.entropy import DifferentialEntropyLoss, entropy_loss
 from oml_vit_ext.losses.irt import IRTLoss
+from oml_vit_ext.losses.matryoshka import MatryoshkaLoss
 from oml_vit_ext.losses.memory import FeatureMemory
 from oml_vit_ext.losses.pml import PMLLoss
 
@@ -12,6 +13,7 @@ __all__ = [
     "DifferentialEntropyLoss",
     "FeatureMemory",
     "IRTLoss",
+    "MatryoshkaLoss",
     "PMLLoss",
     "contrastive_loss",
     "entropy_loss",

@@ -8,6 +8,7 @@ from oml_vit_ext.reranking.query_expansion import QueryExpansion
 from oml_vit_ext.reranking.reranker import STIRReranker
 from oml_vit_ext.reranking.scoring import ScoringStats, score_pairs
 from oml_vit_ext.reranking.siamese import STIRSiamese
+from oml_vit_ext.reranking.token_store import TokenStore
 
 __all__ = [
     "BudgetCurve",
@@ -19,6 +20,7 @@ __all__ = [
     "STIRReranker",
     "STIRSiamese",
     "ScoringStats",
+    "TokenStore",
     "budget_curve",
     "fit_fusion",
     "save_fusion",

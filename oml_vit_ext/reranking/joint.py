@@ -24,6 +24,7 @@ def is_joinable(backbone: nn.Module | None) -> bool:
         isinstance(backbone, VisionTransformer)
         and backbone.pos_embed is not None
         and isinstance(backbone.patch_drop, nn.Identity)  # dropped patches would lose their places
+        and backbone.attn_pool is None  # it pools the patches of one image
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from oml_vit_ext.images.loading import image_name, load_images
 from oml_vit_ext.reranking.pair_order import Pairs, Step, order_for_reuse, plan_steps
 from oml_vit_ext.reranking.precision import pays
 from oml_vit_ext.reranking.siamese import STIRSiamese
+from oml_vit_ext.reranking.token_files import read_tokens
 
 # Images that are decoded together: enough for the part of the model that runs per image, small beside the cache.
 _IMAGES_PER_BATCH = 32
@@ -67,7 +69,9 @@ def score_pairs(
 ) -> tuple[Tensor, ScoringStats]:
     """Distances of pairs of images, as ``model.predict`` gives them.
 
-    What ``STIRSiamese.encode`` makes of an image is kept between pairs; of any other model, the decoded image itself.
+    What ``STIRSiamese.encode`` makes of an image is kept between pairs; of any other model, the decoded image itself. A
+    data set with an attribute ``token_files``, a path or ``None`` for each image, spares decoding those with a file of
+    a ``TokenStore``.
 
     Args:
         model: Runs on the device that it is on, in evaluation mode; its modes are restored afterwards.
@@ -96,16 +100,20 @@ def score_pairs(
     with _inference(model, half):
         cache = _Cache(model, dataset)
         first = int(pairs[0, 0])
-        cache.add(*next(load_images(dataset, [[first]], 0)))
+        cache.take_from_disk([first])
+        if first not in cache.encoded:
+            cache.add(*next(load_images(dataset, [[first]], 0)))
         capacity = _capacity(cache.held_mb, memory_mb)
         order = order_for_reuse(pairs, capacity)
         steps = plan_steps(pairs[order], capacity, batch_size, held={first})
-        batches = [batch for step in steps for batch in _load_batches(step)]
-        loading = load_images(dataset, batches, num_workers)
+        batches = [batch for step in steps for batch in _load_batches(step, cache.files)]
+        loading = load_images(dataset, batches, num_workers) if batches else iter(())
         for step in tqdm(steps, desc=f"Re-ranking on {cache.device}", unit="batch", disable=not verbose):
             cache.drop(step.drop)
-            for _ in _load_batches(step):
+            for _ in _load_batches(step, cache.files):
                 cache.add(*next(loading))
+            for damaged in cache.take_from_disk(step.load):
+                cache.add(*next(load_images(dataset, [[damaged]], 0)))
             rows = order[step.pairs]
             found = _score_step(cache, pairs[rows], batch_size)
             _check_finite(found, pairs[rows], dataset)
@@ -127,6 +135,9 @@ class _Cache:
         if isinstance(model, STIRSiamese):
             self.encode, self.distance = model.encode, model.distance
         self.encoded: dict[int, Tensor] = {}
+        self.files: dict[int, Path] = {}  # tokens that are on disk
+        if isinstance(model, STIRSiamese):
+            self.files = {i: file for i, file in enumerate(getattr(dataset, "token_files", ())) if file is not None}
         self.n_added, self.held_mb, self.peak_mb = 0, 0.0, 0.0
 
     def add(self, ids: list[int], images: Tensor) -> None:
@@ -135,6 +146,19 @@ class _Cache:
             self.held_mb += encoded.nbytes / 1e6
         self.n_added += len(ids)
         self.peak_mb = max(self.peak_mb, self.held_mb)
+
+    def take_from_disk(self, ids: list[int]) -> list[int]:
+        """Those of the images that have a file; returns those whose file is gone or damaged."""
+        damaged = []
+        for i in (i for i in ids if i in self.files):
+            tokens = read_tokens(self.files[i])
+            if tokens is None:
+                damaged.append(i)
+                continue
+            self.encoded[i] = tokens.to(self.device)
+            self.held_mb += tokens.nbytes / 1e6
+        self.peak_mb = max(self.peak_mb, self.held_mb)
+        return damaged
 
     def drop(self, ids: list[int]) -> None:
         for i in ids:
@@ -151,9 +175,9 @@ def _score_step(cache: _Cache, pairs: Pairs, batch_size: int) -> Tensor:
     return torch.cat(found).cpu()
 
 
-def _load_batches(step: Step) -> Iterator[list[int]]:
-    """The images of a step, a few at a time."""
-    ids = step.load
+def _load_batches(step: Step, on_disk: Mapping[int, Path]) -> Iterator[list[int]]:
+    """The images of a step that are to be decoded, a few at a time."""
+    ids = [i for i in step.load if i not in on_disk]
     for start in range(0, len(ids), _IMAGES_PER_BATCH):
         yield ids[start : start + _IMAGES_PER_BATCH]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from oml_vit_ext.common.momentum_embeddings import attach
-from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, PMLLoss
+from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, MatryoshkaLoss, PMLLoss
 
 N_STEPS, DIM = 4, 5
 # Rows of each process: equal and unequal local batches.
@@ -27,6 +27,7 @@ CRITERIA: dict[str, Callable[[], nn.Module]] = {
     "nonzero_pairs": lambda: ContrastiveXBMLoss(0.1, memory_size=20, memory_weight=0.5, reduction="nonzero_pairs"),
     "entropy": DifferentialEntropyLoss,
     "irt": lambda: IRTLoss(0.1, memory_size=11),
+    "matryoshka": lambda: MatryoshkaLoss(ContrastiveXBMLoss(0.1, memory_size=20), dims=[2, DIM]),
     "pml memory": lambda: PMLLoss({"name": "MultiSimilarityLoss"}, memory_size=20),
     "pml parameters": lambda: PMLLoss(
         {"name": "ArcFaceLoss", "args": {"num_classes": 3, "embedding_size": DIM, "margin": 10, "scale": 4}}

@@ -26,6 +26,7 @@ GROUPS = {
     "extractor": get_extractor_by_cfg,
     "criterion": get_criterion_by_cfg,
     "transforms": get_transforms_by_cfg,
+    "optimizer": lambda cfg: get_optimizer_by_cfg(cfg, params=[torch.nn.Parameter(torch.ones(2))]),
 }
 # Parts of all runs; families with a test file of their own; groups that test_stir.py builds.
 TESTED_ELSEWHERE = {"common", "dtop", "stir", "revisited", "pairwise_model", "postprocessor", "study"}
@@ -43,8 +44,12 @@ LABELS = [label for label in range(40) for _ in range(4)]
 def _offline(cfg: DictConfig) -> DictConfig:
     """The same config with random weights in place of a download, and fewer blocks to build."""
     OmegaConf.set_struct(cfg, False)
-    cfg = OmegaConf.merge(cfg, {"pretrained": None, "checkpoint": None, "pca": None, "timm_args": {"depth": 2}})
+    cfg = OmegaConf.merge(
+        cfg, {"pretrained": None, "checkpoint": None, "pca": None, "head": None, "timm_args": {"depth": 2}}
+    )
     OmegaConf.update(cfg, "extractor.args.weights", None)
+    if cfg.extractor.name == "extractor_with_head":
+        cfg.extractor.args.dims = [8]  # of a file they are known
     return cfg
 
 
@@ -72,7 +77,7 @@ def test_every_group_config_builds(group: str):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", RUNS)
 def test_every_run_composes_and_builds(name: str, variant: str):
-    if "train" in name and variant in ("irt_o", "irt_r_pca128"):
+    if "train" in name and variant in ("irt_o", "irt_r_pca128", "head"):
         variant = "irt_r"  # off the shelf, or trained before: there is nothing to train
     cfg = _offline(composed(name, f"irt/variant={variant}"))
     extractor = get_extractor_by_cfg(cfg.extractor)

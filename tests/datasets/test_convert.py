@@ -135,7 +135,8 @@ def test_sfm120k_for_classification_trains_on_all_models(tmp_path: Path):
 def test_gldv2(tmp_path: Path):
     miniature.gldv2(tmp_path)
     clean, noisy = converted("gldv2_clean", tmp_path), converted("gldv2_noisy", tmp_path)
-    assert clean.label.tolist() == [1, 1, 7] and set(clean.split) == {"train"}
+    assert clean.label.tolist() == [0, 0, 1] and clean.landmark_id.tolist() == [1, 1, 7]
+    assert set(clean.split) == {"train"}
     assert clean.path[0] == "train/0/a/1/0a1b2c.jpg"
     assert noisy.label.tolist() == [1, 1, 7, 203093]
 

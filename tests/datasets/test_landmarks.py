@@ -55,7 +55,7 @@ def test_images_of_gldv2_are_found_in_every_layout(tmp_path: Path, folder: str):
     frame = gldv2_clean(tmp_path).frame
     below = "" if folder == "." else f"{folder}/"
     assert frame.path.tolist() == [f"{below}0/1/2/0123.jpg", f"{below}a/b/c/abcd.jpg", f"{below}0/0/f/00ff.jpg"]
-    assert frame.label.tolist() == [7, 7, 9]
+    assert frame.label.tolist() == [0, 0, 1] and frame.landmark_id.tolist() == [7, 7, 9]  # class centres count from 0
 
 
 def test_wrong_tables_of_gldv2_are_named(tmp_path: Path):
@@ -65,6 +65,57 @@ def test_wrong_tables_of_gldv2_are_named(tmp_path: Path):
     (tmp_path / "train.csv").write_text("id,url,landmark_id\n0123,http://x,7\n12,http://x,7\n")
     with pytest.raises(ValueError, match="lists the image '12', expected an id of at least three letters"):
         gldv2_noisy(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("", "is empty, expected a list of landmarks and images"),
+        ("landmark_id,images\n", "lists no image, expected a list of landmarks and images"),
+        ("landmark_id,images\n7,0123\n8,\n", "lists no image for the landmark 8, expected at least one"),
+    ],
+)
+def test_lists_of_gldv2_without_images_are_named(tmp_path: Path, content: str, message: str):
+    (tmp_path / "train_clean.csv").write_text(content)
+    with pytest.raises(ValueError, match=rf"train_clean\.csv {message}"):
+        gldv2_clean(tmp_path)
+    (tmp_path / "train.csv").write_text(content.replace("images", "id").replace("7,0123", "0123,7"))
+    with pytest.raises(ValueError, match=r"train\.csv (is empty|lists no image)"):
+        gldv2_noisy(tmp_path)
+
+
+LANDMARKS = "landmark_id,images\n7,0123 abcd\n9,00ff\n12,1111 2222\n"
+
+
+@pytest.mark.parametrize("text", ["9\n7\n\n", "url,landmark_id\nhttp://x,7\nhttp://y,9\n"], ids=["lines", "csv"])
+def test_landmarks_can_be_left_out(tmp_path: Path, text: str):
+    (tmp_path / "train_clean.csv").write_text(LANDMARKS)
+    (tmp_path / "overlap.txt").write_text(text)
+    with pytest.warns(UserWarning, match="2 landmarks of .*overlap.txt are left out, with 3 images.$"):
+        listing = gldv2_clean(tmp_path, exclude_labels=tmp_path / "overlap.txt")
+    assert listing.frame.landmark_id.tolist() == [12, 12] and listing.frame.label.tolist() == [0, 0]
+    assert (listing.counts.train_images, listing.counts.train_labels) == (1_580_467, 81_311)
+
+
+def test_lists_of_landmarks_that_do_not_fit_are_named(tmp_path: Path):
+    (tmp_path / "train_clean.csv").write_text(LANDMARKS)
+    file = tmp_path / "overlap.txt"
+    file.write_text("7\n100\n101\n")
+    with pytest.warns(UserWarning, match="2 of its landmarks are not in train_clean.csv: 100; 101"):
+        gldv2_clean(tmp_path, exclude_labels=file)
+    for text, message in (
+        ("100\n", "lists 1 landmarks, none of which is in .*train_clean.csv"),
+        ("Eiffel Tower\n", "has the line 'Eiffel Tower', expected the id of a landmark"),
+        ("", "has no line, expected the id of a landmark"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            gldv2_clean(tmp_path, exclude_labels=file)
+    file.write_text("7\n9\n12\n")
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="lists every landmark of"):
+        gldv2_clean(tmp_path, exclude_labels=file)
+    with pytest.raises(FileNotFoundError, match=r"exclude_labels is .*none\.txt': there is no such file"):
+        gldv2_clean(tmp_path, exclude_labels=tmp_path / "none.txt")
 
 
 def test_paths_of_nc_clean_may_hold_spaces(tmp_path: Path):

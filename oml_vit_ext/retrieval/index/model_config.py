@@ -53,6 +53,8 @@ def _absolute(config: Any) -> Any:
         return {key: _absolute(value) for key, value in config.items()}
     if isinstance(config, list):
         return [_absolute(value) for value in config]
+    if isinstance(config, str) and config.startswith("local-dir:"):
+        return "local-dir:" + os.path.abspath(config.removeprefix("local-dir:"))
     if isinstance(config, str) and config and os.path.isfile(config):
         return os.path.abspath(config)
     return config

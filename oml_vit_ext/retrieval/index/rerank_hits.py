@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from oml.datasets.images import ImageBaseDataset
@@ -13,13 +13,29 @@ from oml.interfaces.retrieval import IRetrievalPostprocessor
 from oml.retrieval.retrieval_results import RetrievalResults
 from torch import LongTensor
 
+from oml_vit_ext.common.arrays import Box
 from oml_vit_ext.retrieval.index.image_index import Hit
 from oml_vit_ext.retrieval.index.image_list import parse_box
 from oml_vit_ext.transforms.upright import reader_for
 
 
+class Tokens(Protocol):
+    """Of ``reranking.TokenStore``, what is needed here."""
+
+    model: Any
+    transform: Any
+
+    def files(self, paths: Sequence[Path], boxes: Sequence[Box | None]) -> list[Path | None]: ...
+
+
 def rerank_hits(
-    query: Path | str, hits: Sequence[Hit], root: Path | str, reranker: IRetrievalPostprocessor, transform: Any
+    query: Path | str,
+    hits: Sequence[Hit],
+    root: Path | str,
+    reranker: IRetrievalPostprocessor,
+    transform: Any,
+    *,
+    tokens: Tokens | None = None,
 ) -> list[Hit]:
     """The same hits in the order, and with the distances, that the re-ranker gives them.
 
@@ -29,10 +45,23 @@ def rerank_hits(
         root: Folder of the hits' paths: ``index.root``.
         reranker: E.g. ``STIRReranker(top_n=20, ...)``; its ``top_n`` says how many of the first hits it looks at.
         transform: Of the re-ranker's images.
+        tokens: A ``TokenStore`` of the re-ranker's model: hits that it holds are not decoded.
+
+    Raises:
+        ValueError: ``tokens`` are of another model than the re-ranker's, or of other transforms.
     """
+    if tokens is not None and (
+        tokens.model is not getattr(reranker, "model", None) or tokens.transform is not transform
+    ):
+        raise ValueError(
+            "tokens are of another model or transform than the re-ranker's, expected a TokenStore of these two."
+        )
     if len(hits) < 2:
         return list(hits)
     dataset = _OneQuery(Path(query), hits, Path(root), transform)
+    if tokens is not None:
+        paths, boxes = [Path(root) / hit.path for hit in hits], [parse_box(hit.box) for hit in hits]
+        dataset.token_files = [None, *tokens.files(paths, boxes)]
     found = RetrievalResults(
         distances=[torch.tensor([hit.distance for hit in hits])],  # type: ignore[list-item]
         retrieved_ids=[torch.arange(len(hits))],  # type: ignore[list-item]
@@ -44,6 +73,8 @@ def rerank_hits(
 
 class _OneQuery(ImageBaseDataset, IQueryGalleryDataset):
     """The query and its hits as a data set of OML."""
+
+    token_files: Sequence[Path | None] = ()  # see ``score_pairs``
 
     def __init__(self, query: Path, hits: Sequence[Hit], root: Path, transform: Any) -> None:
         super().__init__(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from oml_vit_ext.common.arrays import Floats, Ids
 from oml_vit_ext.retrieval.engines import Engine, FaissEngine, check_fillable, exact_engine
+from oml_vit_ext.retrieval.first_dims import FirstDimsEngine, Shortlist
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.grid import check_grid, grid_boxes, nearest_part, rows_per_image
@@ -105,6 +106,7 @@ class SearchIndex(ImageIndex):
         self._table = EmbeddingTable(rows_per_image(grid))
         self._faiss = KeptFaiss(index)
         self._kept: dict[Hashable, Any] = {}  # what postprocessors have computed of the gallery as it is
+        self._first_dims: FirstDimsEngine | None = None
         self._folder: Path | None = None
         self._manifest: dict[str, Any] | None = None
         self._mapped = False
@@ -195,6 +197,14 @@ class SearchIndex(ImageIndex):
         """The images, with the columns of ``list_images``, ``digest`` (of the file's content) and ``region`` (grid)."""
         return self._table.images
 
+    @property
+    def embeddings(self) -> Floats:
+        """``(n, dim)``, row i of image i, of a grid those of whole images: of a large index that is a lot of memory."""
+        if not len(self):
+            return np.empty((0, self.fingerprint.width), dtype=np.float32)
+        rows = self._table.rows()
+        return rows.block(0, len(rows))[:: self._table.per_image]
+
     def __len__(self) -> int:
         return len(self._table)
 
@@ -207,6 +217,8 @@ class SearchIndex(ImageIndex):
         search_params: str = "",
         memory_mb: float = MEMORY_MB,
         postprocessor: SearchesAgain | None = None,
+        first_dims: int | None = None,
+        shortlist: int = 100,
     ) -> list[list[Hit]]:
         """As in :class:`ImageIndex`. What is found for a query does not depend on the other queries.
 
@@ -217,16 +229,26 @@ class SearchIndex(ImageIndex):
             memory_mb: Bound for temporary memory, in MB (1e6 bytes).
             postprocessor: ``QueryExpansion``, ``KReciprocalReranker`` or a ``PostprocessorChain`` of these. A gallery
                 expanded once is kept until the index changes.
+            first_dims: Find ``shortlist`` rows (``k``, if that is more) by this many first dimensions alone, and order
+                them by all. For embeddings of the criterion ``matryoshka``, an index ``Flat`` and no postprocessor. The
+                first dimensions are kept in memory until images are added or leave: 4 bytes each and row.
+            shortlist: Of ``first_dims``.
 
         Raises:
             ValueError: Embeddings of another dimension, not finite or all zeros; ``k`` below 1; an empty index; wrong
-                ``search_params`` or ``memory_mb``; a postprocessor that needs images.
+                ``search_params``, ``memory_mb`` or ``shortlist``; a postprocessor that needs images; ``first_dims`` out
+                of range, of an approximate index or beside a postprocessor.
         """
         settings = Settings(self.index, search_params, memory_mb)
         queries = self._checked(embeddings, k)
         if not len(self):
             raise ValueError("The index is empty: add images before searching.")
-        space = SearchSpace(queries, self._table.rows(), [], settings, self._engine(settings), self._kept)
+        engine = self._engine(settings) if first_dims is None else self._short_engine(settings, first_dims, shortlist)
+        if first_dims is not None and postprocessor is not None:
+            raise ValueError(
+                f"first_dims is {first_dims}, expected None beside a postprocessor: it compares whole embeddings."
+            )
+        space = SearchSpace(queries, self._table.rows(), [], settings, engine, self._kept)
         n_rows = k * self._table.per_image  # those hold the nearest part of k images
         found = space.search(n_rows) if postprocessor is None else _postprocessed(space, n_rows, postprocessor)
         return [self._hits(rows.numpy(), distances.numpy(), k) for distances, rows in zip(*found, strict=True)]
@@ -252,10 +274,12 @@ class SearchIndex(ImageIndex):
         if keys:
             self._table.drop(keys)
             self._faiss.forget()
+            self._first_dims = None
 
     def _store(self, images: pd.DataFrame, embeddings: Floats) -> None:
         self._raise_if_mapped()
         self._kept = {}
+        self._first_dims = None
         if self._table.put(images, embeddings):
             self._faiss.forget()
 
@@ -295,6 +319,18 @@ class SearchIndex(ImageIndex):
         if self.index == EXACT:
             return exact_engine(self._table.rows(), settings)
         return FaissEngine(self._faiss.up_to_date(self._table.rows()), settings.search_params, self.index)
+
+    def _short_engine(self, settings: Settings, first_dims: int, shortlist: int) -> Engine:
+        if self.index != EXACT or settings.search_params:
+            raise ValueError(
+                f"first_dims is {first_dims}, expected None for index {self.index!r} with search_params "
+                f"{settings.search_params!r}: first dimensions are searched exactly, in an index {EXACT!r}."
+            )
+        engine = self._first_dims
+        if engine is None or engine.first_dims != first_dims:
+            engine = FirstDimsEngine(self._table.rows(), first_dims, settings.memory_mb / 2)
+            self._first_dims = engine
+        return Shortlist(engine, shortlist)
 
     def _write(self, target: Path, *, finish: bool) -> None:
         """Commit the parts that are new or rewritten, and the faiss index if it is new; the folder is locked."""
