@@ -14,7 +14,7 @@ NOT_WITH_LOWEST := --deselect "tests/extractors/test_hybrid_export.py::test_onnx
 	--deselect "tests/losses/test_pml.py::test_it_trains[ranking]" \
 	--deselect "tests/extractors/test_pca.py::test_files_with_odd_tensors_are_refused[components-value5]"
 
-.PHONY: help demo weights configs test test-lowest lint types bench check clean
+.PHONY: help demo weights configs docs test test-lowest lint types bench check clean
 
 help:
 	@echo "make demo         train IRT and STIR on real photos, and show on a page what they find (makes $(VENV) first)"
@@ -25,6 +25,7 @@ help:
 	@echo "make bench        ours beside the peers, as ratios"
 	@echo "make check        lint, types, test, bench"
 	@echo "make weights      train the demo's starting weights again"
+	@echo "make docs         the documentation as a site, in site/"
 	@echo "make configs      write the main runs' configs, fully composed, into docs/configs"
 	@echo "make clean        remove the environments and what runs wrote"
 	@echo "make help         this list"
@@ -51,6 +52,9 @@ weights: $(VENV)/.installed
 
 configs: $(VENV)/.installed
 	$(BIN)/python docs/compose_configs.py
+
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2
@@ -83,4 +87,4 @@ bench: $(VENV)/.installed-dev
 check: lint types test bench
 
 clean:
-	rm -rf $(VENV) $(LOWEST) outputs logs build *.egg-info
+	rm -rf $(VENV) $(LOWEST) outputs logs build site *.egg-info
