@@ -43,10 +43,8 @@ def _rows(file: Path, columns: list[str]) -> list[list[str]]:
     if file.suffix == ".csv":
         with file.open(encoding="utf-8", newline="") as opened:
             return list(csv.reader(opened))
-    return [
-        [name.replace("_", " ") for name in columns],
-        *([_cell(r, n) for n in columns] for r in json.loads(file.read_text())),
-    ]
+    header = [name.replace("_", " ") for name in columns]
+    return [header, *([_cell(row, name) for name in columns] for row in json.loads(file.read_text()))]
 
 
 def _cell(row: dict[str, Any], name: str) -> str:

@@ -1,4 +1,4 @@
-"""What mkdocs does besides: the start page from the README, links that lead out of ``docs/``, order and names of the menu.
+"""What mkdocs does besides: the start page from the README, links that lead out of ``docs/``, the order of the menu.
 
 A page that is new in a folder is in the menu without a line here. The site has to work without a network: a built page
 that would load anything from elsewhere ends the build.

@@ -27,13 +27,8 @@ from oml.registry.transforms import get_transforms_by_cfg
 from helpers import DEMO_DATA, ROOT
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PAGES = [
-    *DOCS,
-    ROOT / "CHANGELOG.md",
-    ROOT / "CONTRIBUTING.md",
-    DEMO_DATA / "README.md",
-    ROOT / "examples/demo_weights/README.md",
-]
+OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "examples/demo_data/README.md", "examples/demo_weights/README.md")
+PAGES = [*DOCS, *(ROOT / name for name in OUTSIDE)]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""What the site does to the pages: links that lead out of ``docs/``, and a look for what it would load from elsewhere."""
+"""What the site does to the pages: links that lead out of ``docs/``; what it would load from elsewhere is found."""
 
 from __future__ import annotations
 
@@ -22,11 +22,7 @@ HOOKS = script("site_hooks")
         ("docs/security.md", "[r](../SECURITY.md)", "[r](reporting.md)"),
         ("docs/howto/train.md", "[w](weights.md)", "[w](weights.md)"),
         ("docs/howto/train.md", "[c](../configs/README.md)", "[c](../configs/README.md)"),
-        (
-            "docs/results/experiments.md",
-            "[w](../../examples/demo_weights/README.md)",
-            "w (`examples/demo_weights/README.md`)",
-        ),
+        ("docs/results/speed.md", "[w](../../examples/demo.py)", "w (`examples/demo.py`)"),
         ("docs/faq.md", "[OML](https://github.com/x) [here](#a)", "[OML](https://github.com/x) [here](#a)"),
         ("CHANGELOG.md", "```\n[t](docs/x.md)\n```\n", "```\n[t](docs/x.md)\n```\n"),
     ],
