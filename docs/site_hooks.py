@@ -14,6 +14,7 @@ from typing import Any
 
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
+from mkdocs.structure.nav import Section
 
 # Lists in the examples of docstrings look like references, [a][b], and are none.
 logging.getLogger("mkdocs.plugins.mkdocs_autorefs").setLevel(logging.ERROR)
@@ -43,6 +44,7 @@ SECTIONS = {
     "transforms": "Transforms",
 }
 FIRST = ("Concepts", "How to", "Names", "Results")
+REST = "Reference"  # what lies in docs/ itself, and folders that are not named above
 
 _FENCED = re.compile(r"(^```.*?^```\n)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
@@ -104,9 +106,14 @@ def with_links_mended(markdown: str, source: str) -> str:
 
 
 def on_nav(nav: Any, **_: Any) -> Any:
-    """Folders with their names, the reader's first; pages of one folder stay in the order of their file names."""
+    """The start page, the folders of ``FIRST``, and everything else under one heading."""
     _name(nav.items)
-    nav.items.sort(key=_place)
+    start = [item for item in nav.items if getattr(item, "is_homepage", False)]
+    first = sorted((item for item in nav.items if item.title in FIRST), key=lambda item: FIRST.index(item.title))
+    rest = Section(REST, [item for item in nav.items if item not in start and item not in first])
+    for item in rest.children:
+        item.parent = rest
+    nav.items[:] = [*start, *first, rest]
     return nav
 
 
@@ -115,14 +122,6 @@ def _name(items: list[Any]) -> None:
         if getattr(item, "children", None):
             item.title = SECTIONS.get(item.title.lower().replace(" ", "_"), item.title)
             _name(item.children)
-
-
-def _place(item: Any) -> tuple[int, str]:
-    if getattr(item, "is_homepage", False):
-        return 0, ""
-    if item.title in FIRST:
-        return 1 + FIRST.index(item.title), ""
-    return 1 + len(FIRST), item.file.src_uri if getattr(item, "file", None) else item.title or ""
 
 
 def fetched_from_elsewhere(html: str) -> list[str]:

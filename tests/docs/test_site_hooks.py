@@ -56,3 +56,18 @@ def test_what_would_be_loaded_is_found(html: str):
 )
 def test_what_is_only_a_link_is_not(html: str):
     assert not HOOKS.fetched_from_elsewhere(html)
+
+
+def test_new_pages_are_in_the_menu_without_a_line_in_a_file():
+    from types import SimpleNamespace
+
+    def page(title: str) -> SimpleNamespace:
+        return SimpleNamespace(title=title, children=None, is_homepage=title == "oml-vit-ext")
+
+    def folder(title: str) -> SimpleNamespace:
+        return SimpleNamespace(title=title, children=[page("a page")])
+
+    items = [page("oml-vit-ext"), page("New page"), folder("Howto"), folder("Concepts"), folder("New folder")]
+    nav = HOOKS.on_nav(SimpleNamespace(items=items))
+    assert [item.title for item in nav.items] == ["oml-vit-ext", "Concepts", "How to", "Reference"]
+    assert [item.title for item in nav.items[-1].children] == ["New page", "New folder"]
