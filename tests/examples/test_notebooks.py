@@ -34,7 +34,8 @@ def test_the_notebook_is_that_of_its_script(script: Path):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_it_runs(name: str):
+def test_it_runs(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # the notebook's own shows pictures
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     (parameters,) = (i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", []))
     notebook.cells.insert(parameters + 1, nbformat.v4.new_code_cell(SMALL[name]))
