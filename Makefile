@@ -21,7 +21,7 @@ VERSIONS ?= python3.10 python3.11 python3.12
 BOUNDS ?= lowest newest
 TESTS ?= -n 2
 
-.PHONY: help demo weights configs test test-lowest test-versions fuzz endurance constraints audit lint types bench check clean
+.PHONY: help demo weights configs docs test test-lowest test-versions fuzz endurance constraints audit lint types bench check clean
 
 help:
 	@echo "make demo         train IRT and STIR on real photos, and show on a page what they find (makes $(VENV) first)"
@@ -36,6 +36,7 @@ help:
 	@echo "make bench        ours beside the peers, as ratios"
 	@echo "make check        lint, types, test, bench"
 	@echo "make weights      train the demo's starting weights again"
+	@echo "make docs         the documentation as a site, in site/"
 	@echo "make configs      write the main runs' configs, fully composed, into docs/configs"
 	@echo "make constraints  write the versions that are installed into constraints/dev.txt"
 	@echo "make audit        known faults of what is installed, by pip-audit"
@@ -71,6 +72,9 @@ audit: $(VENV)/.installed-dev
 
 configs: $(VENV)/.installed
 	$(BIN)/python docs/compose_configs.py
+
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2
@@ -113,4 +117,4 @@ bench: $(VENV)/.installed-dev
 check: lint types test bench
 
 clean:
-	rm -rf $(VENV) $(LOWEST) outputs logs build *.egg-info
+	rm -rf $(VENV) $(LOWEST) outputs logs build site *.egg-info

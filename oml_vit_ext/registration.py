@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from oml.const import MEAN, STD, TNormParam
 from oml.registry.losses import LOSSES_REGISTRY
 from oml.registry.models import EXTRACTORS_REGISTRY, PAIRWISE_MODELS_REGISTRY
 from oml.registry.optimizers import OPTIMIZERS_REGISTRY
@@ -20,6 +19,7 @@ from oml_vit_ext.extractors import (
     HybridViTExtractor,
     IRTExtractor,
 )
+from oml_vit_ext.extractors.starting_points import STARTING_POINTS
 from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, MatryoshkaLoss, PMLLoss
 from oml_vit_ext.optimizers import AdamWGroups
 from oml_vit_ext.reranking import (
@@ -84,18 +84,11 @@ def register() -> None:
             _raise_if_taken(registry_name, registry, name, constructor)
     for _, registry, ours in additions:
         registry.update(ours)
-    for weights in IRTExtractor.pretrained_models:
-        TRANSFORMS_FOR_PRETRAINED.setdefault(weights, _transforms_for(weights, MEAN, STD))
-    half = (0.5, 0.5, 0.5)  # the hybrids do not expect ImageNet's mean and deviation
-    for weights in HybridViTExtractor.pretrained_models:
-        TRANSFORMS_FOR_PRETRAINED.setdefault(weights, _transforms_for(weights, half, half))
+    for weights, point in STARTING_POINTS.items():
+        TRANSFORMS_FOR_PRETRAINED.setdefault(
+            weights, get_norm_resize_irt(point.resize, point.size, mean=point.mean, std=point.std)
+        )
     oml_patches.apply(our_losses=LOSSES, our_samplers=SAMPLERS, our_postprocessors=POSTPROCESSORS)
-
-
-def _transforms_for(weights: str, mean: TNormParam, std: TNormParam) -> Any:
-    """What timm's ``get_pretrained_cfg`` says, without the import of all models of timm."""
-    crop = 384 if "_384." in weights else 224
-    return get_norm_resize_irt(im_size=round(crop * 256 / 224), crop_size=crop, mean=mean, std=std)
 
 
 def _raise_if_taken(registry_name: str, registry: dict[str, Any], name: str, constructor: Any) -> None:

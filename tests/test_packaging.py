@@ -15,7 +15,7 @@ from filelock import FileLock
 import oml_vit_ext
 from helpers import ROOT
 
-NOT_SOURCE = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "outputs", "logs", "__pycache__")
+NOT_SOURCE = shutil.ignore_patterns(".*", "build", "dist", "site", "*.egg-info", "outputs", "logs", "__pycache__")
 
 
 def _left_out(folder: str, names: list[str]) -> set[str]:
@@ -74,6 +74,15 @@ def test_the_sdist_holds_the_demo(built: Path):
     assert {"examples/demo.py", "examples/demo_data/df.csv", "README.md", "LICENSE"} <= inside
     assert {"conftest.py", "tests/conftest.py", "constraints/lowest.txt"} <= inside, "its tests would not run"
     assert any(n.startswith("examples/demo_data/images/noto/") for n in inside)
+
+
+def test_the_package_index_would_take_both(built: Path):
+    """``twine check``: the long description renders, the metadata are whole."""
+    files = [str(file) for file in built.iterdir()]
+    assert len(files) == 2
+    command = [sys.executable, "-m", "twine", "check", "--strict", *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_version_is_written_in_one_place(built: Path):

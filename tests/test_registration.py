@@ -26,6 +26,7 @@ from oml_vit_ext.extractors import (
     HybridViTExtractor,
     IRTExtractor,
 )
+from oml_vit_ext.extractors.starting_points import STARTING_POINTS
 from oml_vit_ext.losses import ContrastiveXBMLoss, DifferentialEntropyLoss, IRTLoss, MatryoshkaLoss, PMLLoss
 from oml_vit_ext.optimizers import AdamWGroups
 from oml_vit_ext.reranking import (
@@ -133,15 +134,11 @@ def test_what_oml_does_not_print_has_a_name_and_a_signature_too(key: tuple[str, 
     assert inspect.isclass(constructor) and inspect.signature(constructor).parameters  # no partial: it has no name
 
 
-@pytest.mark.parametrize("extractor", [IRTExtractor, HybridViTExtractor])
-def test_pretrained_weights_get_the_transforms_that_timm_asks_for(extractor: Any):
-    from timm.models import get_pretrained_cfg
-
-    for weights in extractor.pretrained_models:
-        cfg: Any = get_pretrained_cfg(weights)
-        side = cfg.input_size[-1]
-        expected = get_norm_resize_irt(im_size=round(side * 256 / 224), crop_size=side, mean=cfg.mean, std=cfg.std)
-        assert str(TRANSFORMS_FOR_PRETRAINED[weights]) == str(expected)
+def test_starting_points_are_registered_with_their_transforms():
+    """Which ones: ``tests/extractors/test_starting_points.py``."""
+    expected = get_norm_resize_irt(im_size=439, crop_size=384)
+    assert str(TRANSFORMS_FOR_PRETRAINED["deit_base_patch16_384.fb_in1k"]) == str(expected)
+    assert STARTING_POINTS.keys() <= TRANSFORMS_FOR_PRETRAINED.keys()
 
 
 def test_constructors_have_the_promised_arguments_in_order():

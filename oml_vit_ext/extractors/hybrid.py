@@ -24,6 +24,7 @@ from oml_vit_ext.extractors.hybrid_weights import load_hybrid_weights
 from oml_vit_ext.extractors.layer_tokens import check_n_layers, check_tokens, last_norm, layer_tokens
 from oml_vit_ext.extractors.locality import EnhancedLocality
 from oml_vit_ext.extractors.multi_scale import check_scales, multi_scale
+from oml_vit_ext.extractors.starting_points import models_of
 from oml_vit_ext.extractors.weights import resolve_weights
 
 logger = logging.getLogger(__name__)
@@ -91,19 +92,7 @@ class HybridViTExtractor(FreezableParts, IExtractor):
     default_parts = ("stem", "encoder")
 
     # The hybrids of timm with weights; the branches are random. Usable as ``HybridViTExtractor.from_pretrained(name)``.
-    pretrained_models: dict[str, Any] = {  # noqa: RUF012  (declared so in OML's interface)
-        tag: {"init_args": {"arch": tag.split(".")[0]}}
-        for tag in (
-            "vit_tiny_r_s16_p8_224.augreg_in21k_ft_in1k",
-            "vit_tiny_r_s16_p8_384.augreg_in21k_ft_in1k",
-            "vit_small_r26_s32_224.augreg_in21k_ft_in1k",
-            "vit_small_r26_s32_384.augreg_in21k_ft_in1k",
-            "vit_base_r50_s16_224.orig_in21k",
-            "vit_base_r50_s16_384.orig_in21k_ft_in1k",
-            "vit_large_r50_s32_224.augreg_in21k_ft_in1k",
-            "vit_large_r50_s32_384.augreg_in21k_ft_in1k",
-        )
-    }
+    pretrained_models: dict[str, Any] = models_of("hybrid_vit")
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ def load_hybrid_weights(extractor: nn.Module, path: Path, *, arch: str, allow_pi
         _warn_of_random_branches(path)
         return
     state = without_average(read_state_dict(path, allow_pickle=allow_pickle), path)
-    parts = _parts_in(state, path)
+    parts = parts_in(state, path)
     if parts is None:
         fit_weights(backbone, state, path, arch=arch)
         _warn_of_random_branches(path)
@@ -55,7 +55,7 @@ def load_hybrid_weights(extractor: nn.Module, path: Path, *, arch: str, allow_pi
 
 def without_branches(state: StateDict, path: Path) -> StateDict:
     """The tensors of a file without those beside the transformer, if it is a ``hybrid_vit``; the log warns then."""
-    parts = _parts_in(state, path)
+    parts = parts_in(state, path)
     if parts is None:
         return state
     logger.warning(
@@ -74,7 +74,7 @@ class _Parts(NamedTuple):
     names: list[str]
 
 
-def _parts_in(state: Mapping[str, Tensor], path: Path) -> _Parts | None:
+def parts_in(state: Mapping[str, Tensor], path: Path) -> _Parts | None:
     """The parts that stand beside the transformer of a file; ``None`` if it is no ``hybrid_vit``."""
     found = {(match["outer"], match["part"]) for match in map(_OF_PART.match, state) if match}
     if not found:

@@ -23,6 +23,7 @@ from oml_vit_ext.extractors.freezable_parts import FreezableParts
 from oml_vit_ext.extractors.hybrid_weights import without_branches
 from oml_vit_ext.extractors.momentum_weights import without_average
 from oml_vit_ext.extractors.pooling import Pooling
+from oml_vit_ext.extractors.starting_points import models_of
 
 
 class IRTExtractor(FreezableParts, IExtractor):
@@ -56,15 +57,8 @@ class IRTExtractor(FreezableParts, IExtractor):
 
     default_parts = ("backbone",)
 
-    # The backbones of the paper, by timm's names. Usable as ``IRTExtractor.from_pretrained(name)``.
-    pretrained_models: dict[str, Any] = {  # noqa: RUF012  (declared so in OML's interface)
-        "deit_small_patch16_224.fb_in1k": {"init_args": {"arch": "deit_small_patch16_224"}},
-        "deit_small_distilled_patch16_224.fb_in1k": {"init_args": {"arch": "deit_small_distilled_patch16_224"}},
-        "deit_base_patch16_224.fb_in1k": {"init_args": {"arch": "deit_base_patch16_224"}},
-        "deit_base_distilled_patch16_224.fb_in1k": {"init_args": {"arch": "deit_base_distilled_patch16_224"}},
-        "deit_base_patch16_384.fb_in1k": {"init_args": {"arch": "deit_base_patch16_384"}},
-        "deit_base_distilled_patch16_384.fb_in1k": {"init_args": {"arch": "deit_base_distilled_patch16_384"}},
-    }
+    # Usable as ``IRTExtractor.from_pretrained(name)``: the backbones of the paper first.
+    pretrained_models: dict[str, Any] = models_of("irt")
 
     def __init__(
         self,

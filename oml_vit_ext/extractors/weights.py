@@ -132,7 +132,12 @@ def load_backbone(
 
 
 def fit_weights(backbone: nn.Module, state: Mapping[str, Tensor], path: Path, *, arch: str) -> None:
-    """Copy the one transformer among the tensors of a file into ``backbone``.
+    """Copy the one transformer among the tensors of a file into ``backbone``, see ``fitting``."""
+    backbone.load_state_dict(fitting(backbone, state, path, arch=arch), strict=True)
+
+
+def fitting(backbone: nn.Module, state: Mapping[str, Tensor], path: Path, *, arch: str) -> StateDict:
+    """The one transformer among the tensors of a file, as ``backbone`` takes it.
 
     It may stand under any prefix, in timm's names or in its publisher's, see ``published.py``. Position embeddings of
     another grid are resampled (bicubic). Classifiers, decoders, criteria and the like are left out, and the log says
@@ -152,11 +157,11 @@ def fit_weights(backbone: nn.Module, state: Mapping[str, Tensor], path: Path, *,
     expected = backbone.state_dict()
     not_needed = [name for name in state if name not in expected and _NOT_NEEDED.search(name)]
     state = {name: tensor for name, tensor in state.items() if name not in not_needed}
-    kinds = f"the file holds {_in_words(state)}, expected {_in_words(expected)}"
+    kinds = f"the file holds {in_words(state)}, expected {in_words(expected)}"
     check_match(state, expected, path, f"arch {arch!r}", kinds=kinds)
     if not_needed:
         logger.info("weights %s: not used by the extractor: %s", path, some(not_needed))
-    backbone.load_state_dict(state, strict=True)
+    return state
 
 
 def _load_npz(backbone: nn.Module, path: Path, arch: str) -> None:
@@ -187,7 +192,7 @@ def _load_npz(backbone: nn.Module, path: Path, arch: str) -> None:
         raise RuntimeError(f"weights {str(path)!r} do not fit arch {arch!r}. Missing: {some(left)}.")
 
 
-def _in_words(state: Mapping[str, Tensor]) -> str:
+def in_words(state: Mapping[str, Tensor]) -> str:
     """What kind of transformer a state dict is, in the words of the field."""
     depth = len({m.group(1) for m in (re.match(r"blocks\.(\d+)\.", k) for k in state) if m})
     width = state["blocks.0.norm1.weight"].shape[0] if "blocks.0.norm1.weight" in state else "unknown"

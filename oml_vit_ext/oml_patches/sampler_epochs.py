@@ -32,7 +32,7 @@ def introduce_samplers() -> None:
 
 
 def introduce_in(module_class: Any) -> None:
-    """Have ``train_dataloader`` of OML's module call ``follow_epochs`` and ``mine_with`` of the batch sampler."""
+    """Have ``train_dataloader`` of OML's module call ``follow_epochs``, ``mine_with``, ``report_to`` of the sampler."""
 
     def wrap(train_dataloader: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def introduce_and_load(self: Any) -> Any:
@@ -43,11 +43,19 @@ def introduce_in(module_class: Any) -> None:
             if hasattr(sampler, "mine_with"):
                 sampler.mine_with(lambda rows: embed(self, loader, rows))
                 logger.info("open-metric-learning: %s mines with the model that is trained", type(sampler).__name__)
+            if hasattr(sampler, "report_to"):
+                sampler.report_to(lambda figures: log_figures(self, figures))
             return train_dataloader(self)
 
         return introduce_and_load
 
     replace(module_class, "train_dataloader", wrap, "batch samplers learn the epoch and the model of a training")
+
+
+def log_figures(module: Any, figures: dict[str, float]) -> None:
+    """Figures of a sampler to the loggers of the training; Lightning takes none from outside of its steps."""
+    for each in module.loggers:
+        each.log_metrics(figures, step=module.global_step)
 
 
 def embed(module: Any, loader: DataLoader[Any], rows: NDArray[np.int64]) -> Tensor:

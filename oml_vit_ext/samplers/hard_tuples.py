@@ -88,6 +88,7 @@ class HardTuplesSampler(EpochBatchSampler):
             raise ValueError(f"The training set has {len(self._anchors)} pairs, expected at least n_tuples={n_tuples}.")
         self.last_similarity: float | None = None  # mean of the anchors and their negatives, when last mined
         self._embed: Embed | None = None
+        self._report: Callable[[dict[str, float]], None] | None = None
         self._mined: tuple[int, list[list[int]]] | None = None
 
     @property
@@ -110,6 +111,8 @@ class HardTuplesSampler(EpochBatchSampler):
             logger.info(
                 "hard_tuples: epoch %d, mean similarity of anchors and negatives %.4f", epoch, self.last_similarity
             )
+            if self._report is not None and self.last_similarity is not None:
+                self._report({"mined_similarity": self.last_similarity})
         yield from self._mined[1]
 
     def mine_with(self, embed: Embed, epoch: Callable[[], int] | None = None) -> None:
@@ -122,6 +125,10 @@ class HardTuplesSampler(EpochBatchSampler):
         self._embed, self._mined = embed, None
         if epoch is not None:
             self.follow_epochs(epoch)
+
+    def report_to(self, report: Callable[[dict[str, float]], None]) -> None:
+        """Call this with the figures of each mining by their names; in OML's pipeline they go to its logger."""
+        self._report = report
 
     def draw(self, epoch: int) -> Draw:
         """The pairs and the candidates of an epoch."""

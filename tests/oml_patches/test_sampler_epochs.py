@@ -92,6 +92,21 @@ def test_a_sampler_that_mines_gets_the_model_of_then(module_class: type[Module])
     assert not torch.allclose(sampler.embed(rows), before)
 
 
+def test_what_a_sampler_reports_goes_to_every_logger(module_class: type[Module]):
+    class Reporter(Sampler):
+        def report_to(self, report: Any) -> None:
+            self.report = report
+
+    logged: list[Any] = []
+    logger = SimpleNamespace(log_metrics=lambda figures, step: logged.append((figures, step)))
+    sampler = Reporter()
+    module: Any = module_class(sampler)
+    module.loggers, module.global_step = [logger, logger], 7
+    module.train_dataloader()
+    sampler.report({"mined_similarity": 0.5})
+    assert logged == [({"mined_similarity": 0.5}, 7)] * 2
+
+
 def test_other_loaders_are_handed_out_as_ever(module_class: type[Module]):
     assert module_class().train_dataloader() == "no loader of torch"
     module = module_class(Sampler())

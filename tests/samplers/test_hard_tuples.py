@@ -47,12 +47,15 @@ def test_each_epoch_is_mined_once_with_the_model_of_then():
     epoch = 0
     tuples = sampler()
     tuples.mine_with(embed, epoch=lambda: epoch)
+    reports: list[dict[str, float]] = []
+    tuples.report_to(reports.append)
     iter(tuples)  # nothing is mined before a batch is asked for
     assert calls == []
     first = list(tuples)
     assert list(tuples) == first and len(calls) == 1
     epoch = 1
-    assert list(tuples) != first and len(calls) == 2
+    assert list(tuples) != first and len(calls) == len(reports) == 2
+    assert reports[1] == {"mined_similarity": tuples.last_similarity}
 
 
 def test_draws_depend_on_seed_and_epoch_alone():
