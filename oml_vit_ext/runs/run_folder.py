@@ -51,6 +51,8 @@ def read_run(folder: Path | str, checkpoint: Path | str | None = None) -> RunFol
     if (path / ABOUT_HYDRA).is_file():
         started_in = Path(OmegaConf.load(path / ABOUT_HYDRA).hydra.runtime.cwd)
     config = with_paths_from(started_in, config)
+    if config.get("dataset_root"):  # one word may be a folder here
+        config["dataset_root"] = str(started_in / config["dataset_root"])
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise FileNotFoundError(f"checkpoint is {str(checkpoint)!r}, expected a file, e.g. {str(path / _BEST)!r}.")
     found: Path | None = path / _BEST if checkpoint is None else Path(checkpoint).absolute()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 WIDTH, HEIGHT = 360, 210
@@ -120,7 +120,7 @@ def histogram(
     )
 
 
-def _scale(low: float, high: float, start: float, end: float):  # type: ignore[no-untyped-def]
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
     span = (high - low) or 1.0
     return lambda value: start + (end - start) * (value - low) / span
 
@@ -128,7 +128,8 @@ def _scale(low: float, high: float, start: float, end: float):  # type: ignore[n
 def _range(values: Sequence[float], padded: bool = False) -> tuple[float, float]:
     low, high = min(values), max(values)
     if low == high:
-        return low, high if not padded else high + (abs(high) or 1.0) * 0.1
+        pad = 0.1 * (abs(high) or 1.0) if padded else 0.0
+        return low - pad, high + pad
     pad = 0.06 * (high - low) if padded else 0.0
     return low - pad, high + pad
 

@@ -247,7 +247,7 @@ def _similarities(
         found = similarities(of_stage, labels, query_ids, gallery_ids)
         charts.append(
             histogram(
-                name,
+                f"Similarity of pairs, {name}",
                 found.edges.tolist(),
                 {"two labels": found.negative.tolist(), "one label": found.positive.tolist()},
                 x_label="cosine similarity",
