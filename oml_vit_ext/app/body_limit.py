@@ -31,26 +31,30 @@ class BodyLimit:
         if declared.isdigit() and int(declared) > self._max_bytes:
             await self._refuse(send)
             return
-        n_bytes, started = 0, False
+        n_bytes, too_large, started = 0, False, False
 
         async def counted() -> Message:
-            nonlocal n_bytes
+            nonlocal n_bytes, too_large
             message = await receive()
             n_bytes += len(message.get("body", b""))
             if n_bytes > self._max_bytes:
-                raise _TooLarge
+                too_large = True
+                return {"type": "http.disconnect"}  # the application stops reading
             return message
 
         async def watched(message: Message) -> None:
             nonlocal started
-            started = True
-            await send(message)
+            if not too_large:
+                started = True
+                await send(message)
 
         try:
             await self._app(scope, counted, watched)
-        except _TooLarge:
-            if not started:
-                await self._refuse(send)
+        except Exception:
+            if not too_large:
+                raise
+        if too_large and not started:
+            await self._refuse(send)
 
     async def _refuse(self, send: Send) -> None:
         sentence = f"The upload is too large, expected at most {self._max_bytes / 1e6:g} MB."
@@ -58,7 +62,3 @@ class BodyLimit:
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
         await send({"type": "http.response.start", "status": 413, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-
-
-class _TooLarge(Exception):
-    pass

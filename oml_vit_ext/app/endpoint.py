@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,9 +83,7 @@ def make_app(
         return service_of(index).some_images(n, seed)
 
     @app.get("/image", summary="An image of an index, as JPEG", response_class=Response)
-    def image(
-        path: str, index: str = "", box: str = "", side: Annotated[int, Query(ge=16, le=2048)] = 320
-    ) -> Response:
+    def image(path: str, index: str = "", box: str = "", side: Annotated[int, Query(ge=16, le=2048)] = 320) -> Response:
         picture = _image_of(service_of(index), path, box)
         picture.thumbnail((side, side))
         content = io.BytesIO()
@@ -119,17 +118,15 @@ def make_app(
 
 def _add_page(app: FastAPI) -> None:
     for route, name in _PAGE.items():
-
-        def file(name: str = name) -> FileResponse:
-            headers = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"}
-            return FileResponse(_FOLDER / name, headers=headers)
-
-        app.add_api_route(f"/{route}", _without_arguments(file), include_in_schema=False, response_class=FileResponse)
+        app.add_api_route(f"/{route}", _sender(_FOLDER / name), include_in_schema=False, response_class=FileResponse)
 
 
-def _without_arguments(function: Any) -> Any:
-    """FastAPI would take a default argument for a parameter of the request."""
-    return lambda: function()
+def _sender(file: Path) -> Callable[[], FileResponse]:
+    def send() -> FileResponse:
+        headers = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"}
+        return FileResponse(file, headers=headers)
+
+    return send
 
 
 def _options(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -166,7 +167,9 @@ class SearchService:
         keys = list(self._entries)
         rng = np.random.default_rng(seed)
         chosen = rng.choice(len(keys), min(n, len(keys)), replace=False)
-        return [{"path": path, "box": box, "label": self._entries[path, box]} for path, box in (keys[i] for i in chosen)]
+        return [
+            {"path": path, "box": box, "label": self._entries[path, box]} for path, box in (keys[i] for i in chosen)
+        ]
 
     def _reranked(self, file: Path, found: Sequence[Hit], options: Options) -> tuple[list[Hit] | None, str]:
         if not options.rerank:
@@ -221,17 +224,12 @@ class SearchService:
             return [], str(error)
 
 
-class _timed:
-    """Writes down how long the block took, in seconds."""
-
-    def __init__(self, seconds: dict[str, float], name: str) -> None:
-        self._seconds, self._name = seconds, name
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._seconds[self._name] = time.perf_counter() - self._start
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Write down how long the block took."""
+    start = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - start
 
 
 def _rows(hits: Sequence[Hit]) -> list[dict[str, Any]]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 from PIL import Image
 
 from oml_vit_ext.images.reading import read_image, why_unreadable
+
+_DECODING = threading.Lock()  # one at a time: a decoded image may take 537 MB
 
 Box = tuple[float, float, float, float]
 
@@ -22,10 +26,13 @@ def read_upload(content: bytes) -> Image.Image:
     if not content:
         raise BadUpload("The upload is empty, expected an image, e.g. a JPEG file.")
     try:
-        return read_image(content)
+        with _DECODING:
+            return read_image(content)
     except Exception as error:  # decoders raise whatever they like on broken files
         reason = why_unreadable(error).rstrip(".")
-        raise BadUpload(f"The upload cannot be read as an image ({reason}), expected e.g. a whole JPEG file.") from error
+        raise BadUpload(
+            f"The upload cannot be read as an image ({reason}), expected e.g. a whole JPEG file."
+        ) from error
 
 
 def crop(image: Image.Image, box: Box) -> Image.Image:

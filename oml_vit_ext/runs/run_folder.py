@@ -35,7 +35,7 @@ def read_run(folder: Path | str, checkpoint: Path | str | None = None) -> RunFol
     """Read a run's folder.
 
     Args:
-        folder: Where a training or validation ran under Hydra, e.g. ``logs/irt/train_photos/irt_r_2026-01-31_12-00-00``.
+        folder: Where a training or validation ran under Hydra, e.g. ``logs/irt/train_photos/irt_r_2026-01-31``.
         checkpoint: Another one than ``checkpoints/best.ckpt`` of the folder.
 
     Raises:

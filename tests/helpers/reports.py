@@ -16,9 +16,7 @@ def small_report() -> Report:
     after = [1.0, 1.0, 0.4, 0.2, 0.25, 0.5, 0.6, 1.0]
     queries = []
     for image, precisions in enumerate(zip(before, after, strict=True)):
-        stages = [
-            ShownStage([(8, p == 1.0, 0.1), (9, p < 1.0, 0.2)], p, 1 if p == 1.0 else 2) for p in precisions
-        ]
+        stages = [ShownStage([(8, p == 1.0, 0.1), (9, p < 1.0, 0.2)], p, 1 if p == 1.0 else 2) for p in precisions]
         queries.append(ShownQuery(image, stages))
     queries.sort(key=lambda query: query.stages[1].average_precision)
     labels = ["apple", "apple", "pear", "pear", "leek", "leek", "milk", "milk", HOSTILE, "gone"]

@@ -52,7 +52,9 @@ def test_a_training_has_a_checkpoint_and_a_validation_none(run: Path):
 
 def test_a_training_that_has_not_validated_yet(tmp_path: Path):
     written_down({"optimizer": {}, "dataset_root": "x"}, tmp_path / "run", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"has no checkpoints/best.ckpt: expected a training that has validated"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has no checkpoints/best.ckpt: expected a training that has validated"
+    ):
         read_run(tmp_path / "run")
 
 

@@ -43,7 +43,11 @@ def test_a_run_without_reranker(extractor_run: Path):
 
 
 def test_a_data_set_that_has_gone(tmp_path: Path):
-    cfg = {"dataset_root": "gone", "dataframe_name": "df.csv", "transforms_val": {"name": "norm_resize_irt", "args": {}}}
+    cfg = {
+        "dataset_root": "gone",
+        "dataframe_name": "df.csv",
+        "transforms_val": {"name": "norm_resize_irt", "args": {}},
+    }
     written_down(cfg, tmp_path / "run", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"The data set of the run has gone: there is no '.*gone/df.csv'"):
         validation_images(read_run(tmp_path / "run"))

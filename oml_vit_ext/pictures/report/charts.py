@@ -1,4 +1,4 @@
-"""Line charts and histograms as numbers for an SVG: the page gives them their colours, so that they follow its theme."""
+"""Line charts and histograms as numbers for an SVG: the page gives them colours, so that they follow its theme."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of ``WIDTH`` x ``HEIGHT``: lines or bars, ticks with their places, a sentence for those who cannot see it.
+    """A chart of ``WIDTH`` x ``HEIGHT``: lines or bars, ticks with their places, a sentence for who cannot see it.
 
     Attributes:
         title: What is drawn.

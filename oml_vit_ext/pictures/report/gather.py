@@ -92,7 +92,9 @@ def gather(
     check_whole("n_queries", n_queries, 1)
     check_whole("n_hits", n_hits, 1)
     _check(dataset, stages)
-    query_ids, gallery_ids = (np.asarray(ids).reshape(-1) for ids in (dataset.get_query_ids(), dataset.get_gallery_ids()))
+    query_ids, gallery_ids = (
+        np.asarray(ids).reshape(-1) for ids in (dataset.get_query_ids(), dataset.get_gallery_ids())
+    )
     labels = np.asarray(dataset.get_labels()).reshape(-1)
     names = _LabelNames(dataset, labels)
     precisions = {name: average_precisions(results, n_hits) for name, results in stages.items()}
@@ -126,7 +128,9 @@ class _LabelNames:
 
     def __init__(self, dataset: Any, labels: NDArray[np.int64]) -> None:
         df = getattr(dataset, "df", None)
-        self._of = {} if df is None or "label_name" not in df else dict(zip(labels.tolist(), df.label_name, strict=True))
+        self._of = (
+            {} if df is None or "label_name" not in df else dict(zip(labels.tolist(), df.label_name, strict=True))
+        )
 
     def __call__(self, label: int) -> str:
         return str(self._of.get(int(label), label))

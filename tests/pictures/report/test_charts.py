@@ -19,7 +19,7 @@ def test_a_line_goes_from_corner_to_corner_and_ticks_are_round():
     assert x0 < x1 < x2 <= WIDTH and 0 <= y2 < y1 < y0 <= HEIGHT
     assert x1 == pytest.approx((x0 + x2) / 2, abs=0.1) and y1 == pytest.approx((y0 + y2) / 2, abs=0.1)
     assert [text for _, text in chart.y_ticks] == ["0", "0.5", "1", "1.5", "2"]
-    assert dict((text, place) for place, text in chart.x_ticks)["100"] == x2
+    assert {text: place for place, text in chart.x_ticks}["100"] == x2
     assert len(chart.lines[0].dots) == 3
 
 

@@ -16,7 +16,7 @@ def test_the_curves_of_a_training(extractor_run: Path):
     assert loss.steps == sorted(loss.steps) and all(value > 0 for value in loss.values)
     validated = curves["OVERALL/cmc/1"]
     assert len(validated.steps) == 2 and all(0 <= value <= 1 for value in validated.values)
-    assert "epoch" not in curves and list(curves)[0].find("loss") >= 0
+    assert "epoch" not in curves and next(iter(curves)).find("loss") >= 0
 
 
 def test_a_resumed_run_is_one_curve_and_the_later_value_counts(tmp_path: Path):

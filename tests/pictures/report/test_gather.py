@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -102,7 +100,9 @@ def test_mistakes(dataset, stages: dict[str, RetrievalResults]):
     without = RetrievalResults(stages["first"].distances, stages["first"].retrieved_ids)
     with pytest.raises(ValueError, match="'first' have no ground truth"):
         gather(dataset, {"first": without})
-    fewer = RetrievalResults(*(list(part)[:5] for part in (without.distances, without.retrieved_ids)), gt_ids=[torch.tensor([1])] * 5)
+    fewer = RetrievalResults(
+        *(list(part)[:5] for part in (without.distances, without.retrieved_ids)), gt_ids=[torch.tensor([1])] * 5
+    )
     with pytest.raises(ValueError, match="are of 5 queries, expected 12"):
         gather(dataset, {"first": fewer})
     with pytest.raises(ValueError, match="n_hits is 0"):
