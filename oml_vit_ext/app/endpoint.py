@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, File, Form, HTTPException, Query, Request, Response, UploadFile
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
 from PIL import Image
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from oml_vit_ext.app.body_limit import BodyLimit
 from oml_vit_ext.app.catalog import Catalog

@@ -19,7 +19,7 @@ from oml_vit_ext.retrieval import SearchIndex
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty pictures, a name that looks like HTML among them; a file that is not in the index, one beside the folder."""
+    """Twenty pictures, one of them with a name like HTML; one that is not in the index, and one beside the folder."""
     folder = tmp_path_factory.mktemp("app") / "photos"
     folder.mkdir()
     for i, file in enumerate(sorted((DEMO_DATA / "images/noto").glob("*.jpg"))[:20]):
