@@ -50,6 +50,9 @@ class Catalog:
         from oml_vit_ext.runs import read_run, run_reranker
 
         embedders: list[Embedder] = []
+        postprocessor, transform = None, None
+        if reranker is not None:
+            postprocessor, transform = run_reranker(read_run(reranker))
         services = {}
         for folder in map(Path, folders):
             index = SearchIndex.load(folder, root=root)
@@ -57,11 +60,7 @@ class Catalog:
             if embedder is None:
                 embedder = index.embedder(trust_weights=trust_weights, device=device)
                 embedders.append(embedder)
-            postprocessor, transform = None, None
-            if reranker is not None:  # one per index: each is set up per query
-                postprocessor, transform = run_reranker(
-                    read_run(reranker), num_workers=0, verbose=False, scores_file=None, budget=None
-                )
+            if postprocessor is not None:
                 postprocessor.model.to(embedder.device)
             name = folder.name if folder.name not in services else str(folder)
             services[name] = SearchService(index, embedder, postprocessor, transform)

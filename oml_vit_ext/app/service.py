@@ -18,7 +18,7 @@ from PIL import Image
 
 from oml_vit_ext.app.attention import attention_pictures
 from oml_vit_ext.common.checks import check_number, check_whole
-from oml_vit_ext.reranking import Fusion
+from oml_vit_ext.reranking import Fusion, STIRReranker
 from oml_vit_ext.retrieval import Embedder, Hit, SearchIndex, rerank_hits
 from oml_vit_ext.retrieval.index import parse_box
 
@@ -102,7 +102,7 @@ class SearchService:
     Args:
         index: What is searched.
         embedder: The model of the index.
-        reranker: A ``STIRReranker``, or another of OML's pairwise ones; its ``top_n`` is set per query.
+        reranker: A ``STIRReranker``, or another of OML's pairwise ones; how many hits it looks at is said per query.
         transform: Of the re-ranker's images.
 
     Raises:
@@ -184,16 +184,16 @@ class SearchService:
                 f"Not re-ranked: the first two distances differ by {gap:.3f}, and a budget of {options.budget:.0%} is "
                 f"for queries with less than {margin:.3f}."
             )
-        self._reranker.top_n = options.rerank
-        if hasattr(self._reranker, "fusion"):
-            self._reranker.fusion = self._fusion_for(options.first_stage_weight)
-        return rerank_hits(file, found, self.index.root, self._reranker, self._transform), ""
+        reranker = self.reranker(options.rerank, options.first_stage_weight)
+        return rerank_hits(file, found, self.index.root, reranker, self._transform), ""
 
-    def _fusion_for(self, weight: float | None) -> Fusion | None:
-        if weight is None:
-            return self._fusion
-        temperature = self._fusion.temperature if self._fusion else 1.0
-        return Fusion(weight, temperature) if weight > 0 else None
+    def reranker(self, top_n: int, first_stage_weight: float | None = None) -> STIRReranker:
+        """A re-ranker of so many hits with the pair model and the settings of the one that was given."""
+        given, fusion = self._reranker, self._fusion
+        if first_stage_weight is not None:
+            temperature = fusion.temperature if fusion else 1.0
+            fusion = Fusion(first_stage_weight, temperature) if first_stage_weight > 0 else None
+        return STIRReranker(top_n, given.model, 0, given.batch_size, use_fp16=given.use_fp16, fusion=fusion)
 
     def margin(self, budget: float) -> float:
         """The difference of the first two distances below which a query is re-ranked."""

@@ -23,7 +23,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("app") / "photos"
     folder.mkdir()
     for i, file in enumerate(sorted((DEMO_DATA / "images/noto").glob("*.jpg"))[:20]):
-        shutil.copy(file, folder / ("<b>x</b>.jpg" if i == 3 else f"{i:02}.jpg"))
+        shutil.copy(file, folder / ("<b>x&y.jpg" if i == 3 else f"{i:02}.jpg"))
     shutil.copy(folder / "00.jpg", folder.parent / "secret.jpg")
     shutil.copy(folder / "00.jpg", folder / "not in the index.jpg")
     return folder

@@ -11,6 +11,7 @@ from PIL import Image
 
 from helpers.embedders import make_embedder
 from oml_vit_ext.app import Answer, Options, SearchService
+from oml_vit_ext.reranking import STIRReranker
 from oml_vit_ext.retrieval import SearchIndex, rerank_hits
 
 
@@ -34,8 +35,9 @@ def test_hits_are_those_of_the_index(service: SearchService, photos: Path):
 def test_reranked_hits_are_those_of_the_reranker(service: SearchService, photos: Path):
     found = service.index.search_images([photos / "05.jpg"], service.embedder, k=6)[0]
     answer = service.query(_photo(photos), Options(k=4, rerank=6))
-    service._reranker.top_n = 6
-    expected = rerank_hits(photos / "05.jpg", found, service.index.root, service._reranker, service._transform)
+    fusion = {"first_stage_weight": 0.25, "temperature": 2}
+    reranker = STIRReranker(6, service.reranker(6).model, num_workers=0, batch_size=16, fusion=fusion)
+    expected = rerank_hits(photos / "05.jpg", found, service.index.root, reranker, service.embedder.transform)
     assert _same(answer.hits, expected[:4]) and _same(answer.before, found[:4]) and "re-ranking" in answer.seconds
 
 

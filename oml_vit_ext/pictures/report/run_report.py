@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from oml_vit_ext.pictures.report.gather import N_HITS, N_QUERIES, TOP_K, About, 
 from oml_vit_ext.pictures.report.thumbnails import SIDE
 from oml_vit_ext.retrieval import retrieve
 from oml_vit_ext.runs import RunFolder, read_run, run_extractor, run_reranker, validation_images
+from oml_vit_ext.runs.run_folder import CONFIG
 
 _FIRST, _RERANKED = "first stage", "re-ranked"
 
@@ -67,7 +69,7 @@ def report_of_run(
     about = About(
         title=f"Report: {run.path.name}",
         facts=_facts(run, images, device),
-        config=_yaml(run.config),
+        config=(run.path / CONFIG).read_text(encoding="utf-8"),
         curves=learning_curves(run.path),
         terms={} if second is None else _terms(postprocessor),
     )
@@ -92,12 +94,12 @@ def _facts(run: RunFolder, images: Any, device: str) -> list[tuple[str, str]]:
     from oml_vit_ext import __version__
 
     extractor, criterion = run.config["extractor"], run.config.get("criterion")
-    arch = _find(extractor, "arch")
+    arch, data = _find(extractor, "arch"), Path(run.config["dataset_root"])
     facts = [
         ("Model", f"{extractor['name']}{f', {arch}' if arch else ''}"),
         ("Loss", criterion["name"] if criterion else ""),
-        ("Images of the validation", f"{len(images)} of {run.config['dataset_root']}"),
-        ("Checkpoint", "" if run.checkpoint is None else str(run.checkpoint)),
+        ("Images of the validation", f"{len(images)} of {data.name}/{run.config['dataframe_name']}"),
+        ("Checkpoint", "" if run.checkpoint is None else os.path.relpath(run.checkpoint, run.path)),
         ("Computed by", f"oml-vit-ext {__version__}, torch {torch.__version__}, {device}"),
     ]
     return [(name, value) for name, value in facts if value]
@@ -117,9 +119,3 @@ def _terms(postprocessor: Any) -> dict[str, str]:
         _RERANKED: f"the first {top_n or 'few'} hits of each query, put into the order of a model that looks at query "
         f"and hit together",
     }
-
-
-def _yaml(config: Mapping[str, Any]) -> str:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
