@@ -28,6 +28,7 @@ def small_report() -> Report:
         metrics=Table(["", "CMC@1"], [["first stage", "0.250"], [HOSTILE, "0.375"]]),
         terms={"CMC@k": HOSTILE},
         stages=["first stage", HOSTILE],
+        compared=0,
         queries=queries,
         shown="All 8 queries, the worst first.",
         images=images,

@@ -8,25 +8,25 @@ from numpy.typing import NDArray
 from oml_vit_ext.common.arrays import Floats
 
 
-def chosen_queries(average_precisions: list[Floats], n: int, seed: int = 0) -> NDArray[np.int64]:
+def chosen_queries(last: Floats, before: Floats | None, n: int, seed: int = 0) -> NDArray[np.int64]:
     """Positions of at most ``n`` queries, the worst first.
 
-    A third are the worst of the last stage; a third those that the last stage changed most against the one before it,
-    for the better and for the worse alike; the rest, and what these leave, is drawn at random from all.
+    A third are the worst; a third those that changed most against the stage before, for the better and for the worse
+    alike; the rest, and what these leave, is drawn at random from all.
 
     Args:
-        average_precisions: Per stage one value per query, ``(queries,)``.
+        last: Per query its average precision, ``(queries,)``.
+        before: The same of the stage that it is compared with, if there is one.
         n: At most so many.
         seed: Of the draw.
     """
-    last = average_precisions[-1]
     n = min(n, len(last))
     chosen = dict.fromkeys(np.argsort(last, kind="stable")[: -(-n // 3)].tolist())
-    if len(average_precisions) > 1:
-        change = last - average_precisions[-2]
+    if before is not None:
+        change = last - before
         for of_kind in (np.argsort(-change, kind="stable"), np.argsort(change, kind="stable")):
-            changed = of_kind[: n // 6]
-            chosen.update(dict.fromkeys(changed[change[changed] != 0].tolist()))
+            most = of_kind[: n // 6]
+            chosen.update(dict.fromkeys(most[change[most] != 0].tolist()))
     rest = np.setdiff1d(np.arange(len(last)), list(chosen))
     drawn = np.random.default_rng(seed).permutation(rest)[: n - len(chosen)].tolist()
     together = np.array([*chosen, *drawn], dtype=np.int64)[:n]

@@ -58,6 +58,7 @@ class Report:
         metrics: A row for each stage.
         terms: What the words of the table mean.
         stages: Names of the stages, in the order in which they follow each other.
+        compared: Number of the stage that the last one is compared with.
         queries: Those that are shown.
         shown: One sentence on which they are.
         images: By the numbers that the queries use.
@@ -74,6 +75,7 @@ class Report:
     metrics: Table
     terms: dict[str, str]
     stages: list[str]
+    compared: int
     queries: list[ShownQuery]
     shown: str
     images: dict[int, ShownImage]

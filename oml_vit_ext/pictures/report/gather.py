@@ -14,6 +14,7 @@ from torch import Tensor
 
 from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.pictures.report import terms
 from oml_vit_ext.pictures.report.charts import Chart, histogram, line_chart
 from oml_vit_ext.pictures.report.chosen_queries import chosen_queries
@@ -65,6 +66,7 @@ def gather(
     embeddings: Mapping[str, Tensor] | None = None,
     about: About | None = None,
     *,
+    compared_with: str | None = None,
     top_k: Mapping[str, Sequence[int]] = TOP_K,
     n_queries: int = N_QUERIES,
     n_hits: int = N_HITS,
@@ -79,6 +81,7 @@ def gather(
             the same with re-ranking. All of them are of ``dataset``.
         embeddings: Name of a stage -> ``(images, D)``: for the spectrum and the similarities.
         about: What else the page says.
+        compared_with: The stage whose hits the last one's improve or worsen; by default the one before it.
         top_k: Ranks of OML's metrics, ``{"cmc": ..., "map": ..., "precision": ...}``.
         n_queries: At most so many are shown; the figures are of all.
         n_hits: Per query and stage, at most so many are shown.
@@ -86,19 +89,24 @@ def gather(
         verbose: Show a progress bar.
 
     Raises:
-        ValueError: There are no stages, they have no ground truth, or are of another number of queries.
+        ValueError: There are no stages, they have no ground truth, are of another number of queries, or one of them is
+            not known.
     """
     about = about or About()
     check_whole("n_queries", n_queries, 1)
     check_whole("n_hits", n_hits, 1)
     _check(dataset, stages)
+    if compared_with is not None and compared_with not in stages:
+        raise ValueError(unknown_name("stage", compared_with, stages))
     query_ids, gallery_ids = (
         np.asarray(ids).reshape(-1) for ids in (dataset.get_query_ids(), dataset.get_gallery_ids())
     )
     labels = np.asarray(dataset.get_labels()).reshape(-1)
     names = _LabelNames(dataset, labels)
     precisions = {name: average_precisions(results, n_hits) for name, results in stages.items()}
-    chosen = chosen_queries(list(precisions.values()), n_queries)
+    old = max(0, len(stages) - 2) if compared_with is None else list(stages).index(compared_with)
+    ordered = list(precisions.values())
+    chosen = chosen_queries(ordered[-1], ordered[old] if len(ordered) > 1 else None, n_queries)
     shown = _shown_queries(stages, precisions, chosen, query_ids, gallery_ids, n_hits)
     n_labels = len(np.unique(labels[query_ids]))
     spectra = {name: cumulative_variance(of_stage) for name, of_stage in (embeddings or {}).items()}
@@ -110,6 +118,7 @@ def gather(
         metrics=_metrics(stages, top_k, spectra, about.columns),
         terms={**terms.of_metrics(top_k, with_spectrum=bool(spectra)), **about.terms},
         stages=list(stages),
+        compared=old,
         queries=shown,
         shown=_which(len(shown), len(query_ids), list(stages)),
         images=_images(dataset, shown, names, labels, side, verbose),

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const { stages, queries, images } = JSON.parse(document.getElementById("data").textContent);
+  const { stages, compared, queries, images } = JSON.parse(document.getElementById("data").textContent);
   if (!queries.length) return;
   const at = (id) => document.getElementById(id);
   const [filter, order, label, before, after] = ["filter", "order", "label", "before", "after"].map(at);
@@ -56,7 +56,7 @@
       }
     });
     after.value = String(stages.length - 1);
-    before.value = String(Math.max(0, stages.length - 2));
+    before.value = String(compared);
     at("compare").hidden = stages.length < 3;
     if (!several) order.querySelector("[value=change]").remove();
   }

@@ -53,6 +53,7 @@ def _for_the_script(report: Report) -> dict[str, object]:
     """What the galleries are made of: the browser builds them, so that each picture is in the page once."""
     return {
         "stages": report.stages,
+        "compared": report.compared,
         "queries": [asdict(query) for query in report.queries],
         "images": {number: asdict(image) for number, image in report.images.items()},
     }

@@ -16,7 +16,7 @@ def _precisions(n: int = 200) -> list[np.ndarray]:
 
 def test_the_worst_the_most_changed_and_others_all_worst_first():
     before, after = _precisions()
-    chosen = chosen_queries([before, after], 30)
+    chosen = chosen_queries(after, before, 30)
     assert len(set(chosen.tolist())) == 30
     assert set(np.argsort(after)[:10]) <= set(chosen) and {50, 150} <= set(chosen)
     assert (np.diff(after[chosen]) >= 0).all()
@@ -25,7 +25,7 @@ def test_the_worst_the_most_changed_and_others_all_worst_first():
 
 def test_few_queries_are_all_shown_and_the_draw_repeats():
     after = np.ones(9, dtype=np.float32)
-    assert sorted(chosen_queries([after], 100).tolist()) == list(range(9))
+    assert sorted(chosen_queries(after, None, 100).tolist()) == list(range(9))
     many = np.ones(500, dtype=np.float32)
-    assert (chosen_queries([many], 50) == chosen_queries([many], 50)).all()
-    assert chosen_queries([np.zeros(0, dtype=np.float32)], 5).tolist() == []
+    assert (chosen_queries(many, None, 50) == chosen_queries(many, None, 50)).all()
+    assert chosen_queries(np.zeros(0, dtype=np.float32), None, 5).tolist() == []

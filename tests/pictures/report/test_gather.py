@@ -89,6 +89,14 @@ def test_charts(report: Report):
     assert "24 pairs of one label, 108 of two labels" in report.similarities[0].text
 
 
+def test_the_stage_to_compare_with(report: Report, dataset, stages: dict[str, RetrievalResults]):
+    assert report.compared == 0
+    three = {**stages, "third": stages["first"]}
+    assert gather(dataset, three).compared == 1
+    report = gather(dataset, three, compared_with="first", n_queries=7)
+    assert report.compared == 0 and len(report.queries) == 7
+
+
 def test_all_queries_of_a_small_set(dataset, stages: dict[str, RetrievalResults]):
     report = gather(dataset, {"first": stages["first"]}, n_queries=50)
     assert report.shown == "All 12 queries, the worst first." and not report.spectra and not report.config
@@ -105,6 +113,8 @@ def test_mistakes(dataset, stages: dict[str, RetrievalResults]):
     )
     with pytest.raises(ValueError, match="are of 5 queries, expected 12"):
         gather(dataset, {"first": fewer})
+    with pytest.raises(ValueError, match=r"Unknown stage 'frst': did you mean 'first'\?"):
+        gather(dataset, stages, compared_with="frst")
     with pytest.raises(ValueError, match="n_hits is 0"):
         gather(dataset, stages, n_hits=0)
 
