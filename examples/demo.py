@@ -18,8 +18,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from oml_vit_ext.common.files import replaced
-from tools.demo_page import Page
-from tools.demo_pictures import changed, draw_before_and_after, draw_of_each, draw_spectrum, evenly, first_is_right
+from oml_vit_ext.pictures.report import About, gather, write_report
 from tools.demo_runs import Reranked, Validated, quality, rerank, train, validate
 from tools.folders import ROOT, in_folder
 from tools.overrides import known_to
@@ -31,10 +30,6 @@ PAIR_EPOCHS = 6  # of two iterations of 32 photos
 ENTROPY_WEIGHT = 4
 
 TERMS = {
-    "CMC@k": "share of the queries with a right photo, one of the same product, among the first k hits",
-    "MAP@5": "mean average precision of the first five hits: 1 if all five are right",
-    "dims for 90 %": "how many principal components carry 90 % of the embeddings' variance; few mean that the model "
-    "has collapsed onto a few directions. Re-ranking leaves embeddings as they are",
     "seconds": "of training and of its last validation; STIR: of the pair model after the first stage",
     "IRT_O": "the trained transformer as it comes, off the shelf",
     "IRT_L": "after training with the contrastive loss: photos of one product together, others apart",
@@ -44,10 +39,6 @@ TERMS = {
     "STIR, fused": "the same by a weighted sum of both opinions, with the two numbers in examples/photos/fusion.json; "
     "examples/fit_fusion.py fits them",
 }
-_OF_EACH = (
-    "At most four of the queries whose first hit became right, and at most four of those whose first hit became wrong, "
-    "drawn at random; above them, how many there are of each. Green: right, red: another product."
-)
 NEXT = [
     "python -m oml_vit_ext.datasets convert folders photos --train-labels 100   # photos/: a folder for each product",
     "python examples/train_extractor.py --config-name irt/train_photos dataset_root=photos iterations=300",
@@ -76,7 +67,7 @@ def main() -> None:
     width = rows[0].embeddings.shape[1]
     with replaced(output / "results.json") as unfinished:
         unfinished.write_text(json.dumps({line.pop("name"): line for line in map(dict, lines)}, indent=2) + "\n")
-    show(rows, best, reranked, table(lines, width), output)
+    show(rows, best, reranked, lines, output / "demo.html")
     say(f"{len(rows[0].retrieved)} photos of products never seen in training, each searched among all others")
     for cells in table(lines, width):
         print("".join([f"{cells[0]:22}", *(f"{cell:>15}" for cell in cells[1:])]))
@@ -141,66 +132,28 @@ def table(lines: list[dict[str, Any]], width: int) -> list[list[str]]:
     return rows
 
 
-def show(rows: list[Validated], best: Validated, reranked: Reranked, cells: list[list[str]], output: Path) -> None:
-    """Draw the pictures and write the page."""
-    n, n_products = len(best.retrieved), reranked.images.dataset.df.label.nunique()
-    page = Page("Find the same product: training and re-ranking on real photos")
-    page.text(
-        f"For each of {n} photos of {n_products} products of a grocery shop, none of them seen in training, the "
-        f"nearest of all others were searched. A hit is right if it shows the same product."
-    )
-    page.table(cells[0], cells[1:])
-    page.terms(TERMS)
-    draw_training(rows[0], best, reranked, output / "retrieval.jpg")
-    page.heading("Before and after training")
-    page.picture(
-        output / "retrieval.jpg",
-        "One query per row (left), products taken evenly from their list, and its five nearest photos, before training "
-        f"(IRT_O) and after ({best.name}, the better of the two); above them, for how many of all queries the "
-        "first hit is right. Green: right, red: another product.",
-    )
-    page.heading("Before and after re-ranking")
-    page.text(draw_reranking(best, reranked, page, output / "reranking.jpg"))
-    draw_spectrum({row.name: row.embeddings for row in rows}, output / "spectrum.png")
-    page.heading("How many dimensions the embeddings use")
-    page.picture(
-        output / "spectrum.png",
-        "Share of the embeddings' variance in their first principal components. The further to the left a curve rises, "
-        "the fewer directions the model uses; the dotted line is at 90 %.",
-    )
-    page.heading("On your own photos")
-    page.commands(NEXT)
-    page.text("Photos: Grocery Store Dataset, © 2019 Marcus Klasson, MIT licence.")
-    page.write(output / "demo.html")
-
-
-def draw_training(start: Validated, best: Validated, reranked: Reranked, path: Path) -> None:
+def show(rows: list[Validated], best: Validated, reranked: Reranked, lines: list[dict[str, Any]], page: Path) -> None:
+    """The report of all models: their figures, and for each query what each of them found."""
     images = reranked.images
-    results = {}
-    for row in (start, best):
-        found = images.results_of(row.embeddings, n_items=10)
-        hits = sum(first_is_right(found))
-        results[f"{row.name}\n{hits} of {len(found.retrieved_ids)} right"] = found
-    draw_before_and_after(images, results, evenly(images, 8), path)
-
-
-def draw_reranking(best: Validated, reranked: Reranked, page: Page, path: Path) -> str:
-    """The picture, where something changed, and what re-ranking did in one paragraph."""
-    after = reranked.after["STIR, fused"]
-    of_kind = changed(reranked.before, after)
-    better, worse = (len(queries) for queries in of_kind.values())
+    stages = {row.name: images.results_of(row.embeddings, n_items=10) for row in rows}
+    stages |= {f"{best.name} + {name}": results for name, results in reranked.after.items()}
+    n_photos, n_products = len(best.retrieved), images.dataset.df.label.nunique()
     weight = reranked.fusion.first_stage_weight
-    text = (
-        f"The pair model looked at each query together with each of its first five hits; its opinion counts "
-        f"{1 - weight:.2f}, the first stage's distance {weight:.2f}. The first hit became right for {better} queries "
-        f"and wrong for {worse}, of {len(after.retrieved_ids)}."
+    about = About(
+        title="Find the same product: training and re-ranking on real photos",
+        facts=[
+            ("Searched", f"{n_photos} photos of {n_products} products, none of them seen in training"),
+            ("Re-ranked", f"the first five hits of {best.name}, the better of the two trained models"),
+            ("Fused", f"the pair model's opinion counts {1 - weight:.2f}, the first stage's distance {weight:.2f}"),
+        ],
+        columns={"seconds": {line["name"]: f"{line['training_s']:.0f}" for line in lines}},
+        terms=TERMS,
+        commands=NEXT,
+        notes=["Photos: Grocery Store Dataset, © 2019 Marcus Klasson, MIT licence."],
     )
-    queries = draw_of_each(of_kind, 4)
-    if queries:
-        results = {best.name: reranked.before, f"re-ranked\n{better} better, {worse} worse": after}
-        draw_before_and_after(reranked.images, results, queries, path)
-        page.picture(path, _OF_EACH)
-    return text
+    embeddings = {row.name: row.embeddings for row in rows}
+    top_k = {"cmc": (1, 10), "map": (5,)}
+    write_report(gather(images.dataset, stages, embeddings, about, compared_with=best.name, top_k=top_k), page)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from helpers import DEMO_DATA
+from helpers.runs import trained_run
+from helpers.trainings import counted_in_steps, reranker_config
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +41,17 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder is a temporary one: the pipelines of OML write where they stand."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def extractor_run(demo_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training of 10 steps: an extractor with a momentum copy."""
+    folder = tmp_path_factory.mktemp("runs") / "extractor"
+    return trained_run(counted_in_steps(demo_slice), folder, demo_slice.parent)
+
+
+@pytest.fixture(scope="session")
+def reranker_run(demo_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training of a re-ranker, after an untrained first stage."""
+    folder = tmp_path_factory.mktemp("runs") / "reranker"
+    return trained_run(reranker_config(demo_slice, max_epochs=2), folder, demo_slice.parent)

@@ -25,11 +25,13 @@ REQUIRED = [Requirement(text) for text in PROJECT["dependencies"]]
 # What single features need, each imported only where it is used.
 EXTRA = [
     Requirement(text)
-    for extra in ("pipelines", "milvus", "heic", "demo")
+    for extra in ("pipelines", "milvus", "heic", "app", "demo")
     for text in PROJECT["optional-dependencies"][extra]
 ]
 # Modules that only OML's pipelines lead to, where Lightning has been imported.
 INSIDE_PIPELINES = {"oml_patches/checkpoint_files.py", "oml_patches/run_checkpoints.py"}
+# The server of the app, which only its start leads to.
+INSIDE_APP = {"app/endpoint.py"}
 PROVIDERS = packages_distributions()
 
 
@@ -65,7 +67,7 @@ def _names(requirements: list[Requirement]) -> set[str]:
 
 @pytest.mark.parametrize("file", _files("oml_vit_ext"), ids=lambda file: str(file.relative_to(ROOT)))
 def test_each_import_is_declared(file: Path):
-    is_inside = str(file.relative_to(ROOT / "oml_vit_ext")) in INSIDE_PIPELINES
+    is_inside = str(file.relative_to(ROOT / "oml_vit_ext")) in INSIDE_PIPELINES | INSIDE_APP
     there = _names(REQUIRED + (EXTRA if is_inside else []))
     assert _imported(file, in_function=False) <= there, "needed to import the module"
     assert _imported(file, in_function=True) <= _names(REQUIRED + EXTRA), "needed to call a function"

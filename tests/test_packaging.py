@@ -67,6 +67,12 @@ def test_every_module_is_in_the_wheel(built: Path):
     assert {str(path.relative_to(ROOT)) for path in modules} <= names
 
 
+def test_the_pages_are_in_the_wheel(built: Path):
+    names = set(zipfile.ZipFile(next(built.glob("*.whl"))).namelist())
+    assert {f"oml_vit_ext/app/page.{ending}" for ending in ("html", "css", "js")} <= names
+    assert {f"oml_vit_ext/pictures/report/page.{ending}" for ending in ("html.j2", "css", "js")} <= names
+
+
 def test_the_sdist_holds_the_demo(built: Path):
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = archive.getnames()

@@ -1,0 +1,87 @@
+"""The indexes that an app offers, each loaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from oml_vit_ext.app.service import SearchService
+from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.retrieval import Embedder, SearchIndex
+
+
+class Catalog:
+    """Services by the names of their indexes.
+
+    Args:
+        services: Name -> service, at least one.
+
+    Raises:
+        ValueError: There are none.
+    """
+
+    def __init__(self, services: dict[str, SearchService]) -> None:
+        if not services:
+            raise ValueError("There are no indexes, expected at least one.")
+        self.services = services
+
+    @classmethod
+    def load(
+        cls,
+        folders: Sequence[Path | str],
+        *,
+        reranker: Path | str | None = None,
+        root: Path | str | None = None,
+        device: str | None = None,
+        trust_weights: bool = False,
+    ) -> Catalog:
+        """Load indexes and their models; indexes of one model share it.
+
+        Args:
+            folders: Of ``SearchIndex``. The name of a folder is the name of its index.
+            reranker: Folder of a re-ranker's run.
+            root: Where the images are now, if they have moved.
+            device: ``None``: the GPU if there is one.
+            trust_weights: See ``ImageIndex.embedder``.
+
+        Raises:
+            FileNotFoundError, ValueError, RuntimeError: An index, its model or the re-ranker cannot be loaded.
+        """
+        from oml_vit_ext.runs import read_run, run_reranker
+
+        embedders: list[Embedder] = []
+        postprocessor, transform = None, None
+        if reranker is not None:
+            postprocessor, transform = run_reranker(read_run(reranker))
+        services = {}
+        for folder in map(Path, folders):
+            index = SearchIndex.load(folder, root=root)
+            embedder = next((e for e in embedders if _is_same(index, e)), None)
+            if embedder is None:
+                embedder = index.embedder(trust_weights=trust_weights, device=device)
+                embedders.append(embedder)
+            if postprocessor is not None:
+                postprocessor.model.to(embedder.device)
+            name = folder.name if folder.name not in services else str(folder)
+            services[name] = SearchService(index, embedder, postprocessor, transform)
+        return cls(services)
+
+    def __getitem__(self, name: str) -> SearchService:
+        """The service of an index; the first one for an empty name.
+
+        Raises:
+            KeyError: There is none of this name; the sentence lists them.
+        """
+        if not name:
+            return next(iter(self.services.values()))
+        if name not in self.services:
+            raise KeyError(unknown_name("index", name, self.services))
+        return self.services[name]
+
+
+def _is_same(index: SearchIndex, embedder: Embedder) -> bool:
+    try:
+        index.check_model(embedder.fingerprint, "the model of another index")
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,84 @@
+"""The folder that Hydra makes for a run of OML: its config, and the checkpoint that it left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CONFIG, ABOUT_HYDRA = ".hydra/config.yaml", ".hydra/hydra.yaml"
+_BEST = "checkpoints/best.ckpt"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What a run was told and what it left.
+
+    Attributes:
+        path: The folder, absolute.
+        config: Of the run, plain, with files and folders that exist named by absolute paths.
+        checkpoint: Of the model that it trained; ``None`` for a validation, whose config says it all.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    checkpoint: Path | None
+
+    @property
+    def has_reranker(self) -> bool:
+        """Whether it trained, or validated, a re-ranker."""
+        return bool(self.config.get("postprocessor"))
+
+
+def read_run(folder: Path | str, checkpoint: Path | str | None = None) -> RunFolder:
+    """Read a run's folder.
+
+    Args:
+        folder: Where a training or validation ran under Hydra, e.g. ``logs/irt/train_photos/irt_r_2026-01-31``.
+        checkpoint: Another one than ``checkpoints/best.ckpt`` of the folder.
+
+    Raises:
+        FileNotFoundError: It is no such folder, or a training has left no checkpoint there yet.
+    """
+    from omegaconf import OmegaConf
+
+    path = Path(folder).absolute()
+    if not (path / CONFIG).is_file():
+        raise FileNotFoundError(_no_run(path, str(folder)))
+    config = OmegaConf.to_container(OmegaConf.load(path / CONFIG), resolve=True, throw_on_missing=False)
+    started_in = path
+    if (path / ABOUT_HYDRA).is_file():
+        started_in = Path(OmegaConf.load(path / ABOUT_HYDRA).hydra.runtime.cwd)
+    config = with_paths_from(started_in, config)
+    if config.get("dataset_root"):  # one word may be a folder here
+        config["dataset_root"] = str(started_in / config["dataset_root"])
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"checkpoint is {str(checkpoint)!r}, expected a file, e.g. {str(path / _BEST)!r}.")
+    found: Path | None = path / _BEST if checkpoint is None else Path(checkpoint).absolute()
+    if found is not None and not found.is_file():
+        if "optimizer" in config:
+            raise FileNotFoundError(
+                f"The run {str(folder)!r} has no {_BEST}: expected a training that has validated at least once."
+            )
+        found = None
+    return RunFolder(path, config, found)
+
+
+def with_paths_from(folder: Path, config: Any) -> Any:
+    """The same config, its relative paths made absolute where they lead somewhere as seen from ``folder``."""
+    if isinstance(config, Mapping):
+        return {key: with_paths_from(folder, value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [with_paths_from(folder, value) for value in config]
+    # A bare word, such as a name of weights, is a path only if it has an ending or a folder in it.
+    if isinstance(config, str) and (len(Path(config).parts) > 1 or Path(config).suffix) and (folder / config).exists():
+        return str(folder / config)
+    return config
+
+
+def _no_run(path: Path, given: str) -> str:
+    runs = sorted(path.rglob(CONFIG), key=lambda file: file.stat().st_mtime) if path.is_dir() else []
+    what = f"has no {CONFIG}" if path.is_dir() else "does not exist"
+    near = f": did you mean its latest run, {str(runs[-1].parents[1])!r}?" if runs else "."
+    return f"run is {given!r}, which {what}, expected the folder of a run{near}"

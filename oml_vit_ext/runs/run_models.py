@@ -1,0 +1,105 @@
+"""The models and the validation images of a run, built from its own config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from oml.datasets.images import ImageQueryGalleryLabeledDataset, get_retrieval_images_datasets
+from oml.interfaces.models import IExtractor
+from oml.interfaces.retrieval import IRetrievalPostprocessor
+from oml.registry.models import get_extractor_by_cfg
+from oml.registry.postprocessors import get_postprocessor_by_cfg
+from oml.registry.transforms import get_transforms_by_cfg
+
+from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.extractors.checkpoints import read_state_dict
+from oml_vit_ext.extractors.matching import load_all, under_prefix
+from oml_vit_ext.runs.run_folder import RunFolder
+from oml_vit_ext.transforms.upright import reader_for
+
+_MODEL = "model."  # what OML's Lightning modules call the model that they train
+_NEEDS_WEIGHTS = "extractor_with_pca"  # its own weights are no start, but what it is
+
+
+def run_extractor(run: RunFolder) -> IExtractor:
+    """The extractor of a run, in evaluation: with its checkpoint, or of a re-ranker's run, the first stage.
+
+    Raises:
+        ValueError: The run's config has no extractor.
+        RuntimeError: The checkpoint does not fit the config.
+    """
+    config = _part(run, "extractor")
+    if run.checkpoint is None or run.has_reranker:
+        return get_extractor_by_cfg(config).eval()
+    extractor = get_extractor_by_cfg(without_weights(config))
+    state = under_prefix(read_state_dict(run.checkpoint), _MODEL, run.checkpoint, "the extractor")
+    load_all(extractor, state, run.checkpoint, f"the extractor {config['name']!r} of the run's config")
+    return extractor.eval()
+
+
+def run_reranker(run: RunFolder, **settings: Any) -> tuple[IRetrievalPostprocessor, Any]:
+    """The re-ranker of a run, in evaluation, and the transforms of its images.
+
+    Args:
+        run: Of ``train_reranker`` or ``validate_reranker``.
+        settings: Arguments of the postprocessor that are to be others than in the run, e.g. ``top_n=20``.
+
+    Raises:
+        ValueError: The run's config has no re-ranker.
+        RuntimeError: The checkpoint does not fit the config.
+    """
+    config = deepcopy(_part(run, "postprocessor"))
+    config["args"].update(settings)
+    if run.checkpoint is not None:
+        pairwise = without_weights(config["args"]["pairwise_model"])
+        pairwise["args"]["weights"] = str(run.checkpoint)
+        config["args"]["pairwise_model"] = pairwise
+    reranker = get_postprocessor_by_cfg(config)
+    if hasattr(reranker, "model"):
+        reranker.model.eval()
+    return reranker, get_transforms_by_cfg(_transforms(run))
+
+
+def validation_images(run: RunFolder, transform: Any = None) -> ImageQueryGalleryLabeledDataset:
+    """Queries and gallery of the run's data set.
+
+    Args:
+        run: Whose data set.
+        transform: Other transforms than those of the run.
+
+    Raises:
+        FileNotFoundError: The dataframe has gone.
+    """
+    transform = get_transforms_by_cfg(_transforms(run)) if transform is None else transform
+    root, name = Path(run.config["dataset_root"]), run.config["dataframe_name"]
+    if not (root / name).is_file():
+        raise FileNotFoundError(f"The data set of the run has gone: there is no {str(root / name)!r}.")
+    _, images = get_retrieval_images_datasets(
+        root, None, transform, f_imread_val=reader_for(transform), dataframe_name=name, verbose=False
+    )
+    return images
+
+
+def without_weights(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The same ``{name, args}`` without the weights that it started from, in all models inside it."""
+    args = dict(config.get("args", {}))
+    for key, value in args.items():
+        if key == "weights" and config["name"] != _NEEDS_WEIGHTS:
+            args[key] = None
+        elif isinstance(value, Mapping) and "name" in value:
+            args[key] = without_weights(value)
+    return {"name": config["name"], "args": args}
+
+
+def _transforms(run: RunFolder) -> dict[str, Any]:
+    """Of images that are embedded or compared: trainings of re-rankers have another name for them."""
+    return _part(run, "transforms_val" if run.config.get("transforms_val") else "transforms_extraction")
+
+
+def _part(run: RunFolder, key: str) -> dict[str, Any]:
+    if not run.config.get(key):
+        raise ValueError(f"{unknown_name('part of a config', key, run.config)} The run is {str(run.path)!r}.")
+    return run.config[key]
