@@ -138,7 +138,9 @@ def keep(extractor: Any, file: Path) -> None:
     """Write the weights as a checkpoint of OML's training does, for the rows that go on from them."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with replaced(file) as unfinished:
-        torch.save({"state_dict": {f"model.{name}": value for name, value in extractor.state_dict().items()}}, unfinished)
+        torch.save(
+            {"state_dict": {f"model.{name}": value for name, value in extractor.state_dict().items()}}, unfinished
+        )
 
 
 def off_the_shelf(cfg: DictConfig, pooling: str) -> Row:
