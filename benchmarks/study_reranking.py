@@ -214,30 +214,34 @@ def validated(name: str, seed: int, args: argparse.Namespace) -> Iterator[Row]:
     if not checkpoint.is_file():
         print(f"{name}, seed {seed}: there is no {checkpoint} yet, see benchmarks/study.py")
         return
+    stage = FirstStage.load(checkpoint, args.data / "df.csv", args, {"method": method, **settings})
+    if not kept(name, seed, args.steps, args).is_file():
+        for model, step, seconds in train(name, stage, args, seed=seed, total=args.steps, every=args.every):
+            with replaced(kept(name, seed, step, args)) as unfinished:
+                torch.save({"state_dict": model.state_dict(), "seconds": seconds}, unfinished)
     fit = next((row for row in study.read(args.results / "study_reranking.json") if row.get("fit") == name), None)
     if fit is None:
         print(f"{name}, seed {seed}: nothing is fitted yet")
         return
-    stage = FirstStage.load(checkpoint, args.data / "df.csv", args, {"method": method, **settings})
-    yield {"method": "first_stage", "seed": seed, "join_layer": None, **stage.described, **quality(stage.found)}
-    model, _, seconds = study.last(train(name, stage, args, seed=seed, total=fit["step"], every=fit["step"]))
+    trained = torch.load(kept(name, seed, fit["step"], args), weights_only=True)
+    model = untrained(MODELS[name], stage).eval()
+    model.load_state_dict(trained["state_dict"])
     reranker = stage.reranker(model, scores_file=args.checkpoints / f"scores_{name}_seed{seed}.npz")
     started = time.process_time()
     alone = reranker.process(stage.found, stage.data)
-    cost = {"seconds": seconds, "seconds_rerank": round((time.process_time() - started) / torch.get_num_threads(), 1)}
+    seconds = (time.process_time() - started) / torch.get_num_threads()
     reranker.fusion = Fusion(fit["first_stage_weight"], fit["temperature"])
     fused = reranker.process(stage.found, stage.data)
     kind, k = method_and_k(name)
-    shared = {
-        "seed": seed,
-        "join_layer": k,
-        "pair_model": name,
-        "first_stage": method,
-        **cost,
-        "pairs": 2 * ANCHORS * fit["step"],
-    }
+    shared = {"seed": seed, "join_layer": k, "pair_model": name, "first_stage": method}
+    shared |= {"pairs": 2 * ANCHORS * fit["step"], "seconds": trained["seconds"], "seconds_rerank": round(seconds, 1)}
+    yield {"method": "first_stage", "seed": seed, "join_layer": None, "first_stage": method, **quality(stage.found)}
     yield {"method": kind, **shared, **quality(alone), **changes(stage.found, alone)}
     yield {"method": f"{kind}_fused", **shared, **quality(fused), **changes(stage.found, fused)}
+
+
+def kept(name: str, seed: int, step: int, args: argparse.Namespace) -> Path:
+    return args.checkpoints / f"pair_{name}_seed{seed}_step{step}.ckpt"
 
 
 def method_and_k(name: str) -> tuple[str, int | None]:
@@ -312,8 +316,8 @@ def train(
     started = time.process_time()
     settings = MODELS[name]
     model = untrained(settings, stage)
-    kept, learning = what_is_read_and_what_learns(model, views(stage))
-    forward = model.score if kept.ndim == 4 else model  # (views, photos, tokens, D), or photos as they are
+    read, learning = what_is_read_and_what_learns(model, views(stage))
+    forward = model.score if read.ndim == 4 else model  # (views, photos, tokens, D), or photos as they are
     optimizer = torch.optim.AdamW(
         [
             {"params": learning, "lr": settings["lr"]},
@@ -333,7 +337,7 @@ def train(
             photos = draw_pairs(stage, generator)
             view = torch.randint(VIEWS, (2, len(different)), generator=generator)
             with torch.autocast("cpu", torch.bfloat16):
-                logits = forward(kept[view[0], photos[0]], kept[view[1], photos[1]])
+                logits = forward(read[view[0], photos[0]], read[view[1], photos[1]])
             loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), different)
             optimizer.zero_grad()
             loss.backward()

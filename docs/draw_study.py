@@ -1,4 +1,4 @@
-"""Draws the figures of ``docs/study.md``, fills in its tables and the README's, from ``docs/results/study*.json`` alone.
+"""Draws the figures of ``docs/study.md`` and fills in its tables and README's, from ``docs/results/study*.json`` alone.
 
 Call it after ``benchmarks/study.py`` or ``benchmarks/study_reranking.py`` (``make study-figures``); a test fails while
 the page is stale. Text between ``<!-- NAME -->`` and ``<!-- end -->`` is what the function of that name gives.
