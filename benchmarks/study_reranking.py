@@ -2,10 +2,9 @@
 
   python benchmarks/study_reranking.py --weights FILE     # after benchmarks/study.py: goes on from its first stages
 
-1. Held out. Training labels are split into three thirds. With each third held out, a first stage and pair models
-   are trained on the other two; RESULTS/study_reranking.json gets each pair model's curve on queries of the third,
-   which neither model has seen. The number of steps and the two numbers of fusion are chosen over the queries of all
-   thirds.
+1. Held out. Training labels are split into three thirds. With a third held out (``--thirds``), a first stage and pair
+   models are trained on the other two; RESULTS/study_reranking.json gets each pair model's curve on queries of the
+   third, which neither model has seen. The number of steps and the two numbers of fusion are chosen there.
 2. Rows. The first stages of the study (the better of ``irt_l`` and ``irt_r`` in RESULTS/study_choices.json), with pair
    models trained on all training labels, re-rank every validation query: ``first_stage``, ``stir``, ``stir_fused`` and
    OML's ``concat_siamese`` in RESULTS/study.json.
@@ -76,8 +75,7 @@ def main() -> None:
                     if study.missing(curves, key):
                         study.add(curves, {**key, **points})
         for name in args.models:
-            complete = all(scores_file(name, third, args).is_file() for third in THIRDS)
-            if complete and study.missing(curves, {"fit": name}):
+            if args.thirds and study.missing(curves, {"fit": name}):
                 study.add(curves, {"fit": name, **fitted(name, args)})
         for seed in args.seeds:
             for name in args.models:
@@ -142,7 +140,7 @@ def curve(name: str, third: int, args: argparse.Namespace) -> Row:
 
 def fitted(name: str, args: argparse.Namespace) -> Row:
     """Steps, λ and t with which most of the held-out queries of all thirds have a right candidate first."""
-    parts = [np.load(scores_file(name, third, args)) for third in THIRDS]
+    parts = [np.load(scores_file(name, third, args)) for third in args.thirds]
     distances, right = ([torch.as_tensor(row) for p in parts for row in p[key]] for key in ("distances", "right"))
     found = {}
     for i, step in enumerate(parts[0]["steps"].tolist()):
@@ -151,10 +149,11 @@ def fitted(name: str, args: argparse.Namespace) -> Row:
     step = max((s for s in found if s), key=lambda s: (found[s].cmc1, -s))
     best = found[step]
     if name == "stir_10":
-        on = {"data": "thirds of the training labels of examples/photos, each held out", "queries": len(right)}
+        on = {"data": "held-out training labels of examples/photos, see docs/study.md", "queries": len(right)}
         on |= {"top_n": TOP_N, "join_layer": 10, **summary(best), "cmc1_first_stage": round(best.cmc1_first_stage, 4)}
         save_fusion(best.fusion, args.data / "fusion.json", on)
     return {
+        "thirds": args.thirds,
         "queries": len(right),
         "step": step,
         **summary(best),
@@ -288,7 +287,9 @@ class FirstStage:
             Path(cfg.dataset_root), transform, transform, dataframe_name=cfg.dataframe_name
         )
         extractor = get_extractor_by_cfg(OmegaConf.to_container(cfg.extractor, resolve=True)).eval()
-        of_queries, of_train = (inference(extractor, d, cfg.bs_val, num_workers=0) for d in (data, train_data))
+        of_queries = inference(extractor, data, cfg.bs_val, num_workers=0)
+        with torch.autocast("cpu", torch.bfloat16):  # for drawing pairs alone
+            of_train = inference(extractor, train_data, cfg.bs_val, num_workers=0).float()
         found = RetrievalResults.from_embeddings(of_queries, data, n_items=10)
         labels = torch.as_tensor(train_data.get_labels())
         return cls(checkpoint, args.weights, described, cfg, data, found, of_train @ of_train.T, labels)
