@@ -296,7 +296,12 @@ def _cls_is_best(study: Study) -> Finding | None:
 
 
 def _pca_keeps(study: Study) -> Finding | None:
-    return compare(study.of("irt_r_pca128"), study.of("irt_r"), "cmc1") if study.has("irt_r_pca128") else None
+    """The paper loses 0.4 (In-Shop) to 2.1 points (CUB-200)."""
+    if not study.has("irt_r_pca128"):
+        return None
+    text, _ = compare(study.of("irt_r_pca128"), study.of("irt_r"), "cmc1")
+    at_worst = [{**row, "cmc1": row["cmc1"] + 0.021} for row in study.of("irt_r_pca128")]
+    return text, compare(at_worst, study.of("irt_r"), "cmc1")[1]
 
 
 def _stir_helps(method: str) -> Callable[[Study], Finding | None]:
@@ -317,8 +322,8 @@ CLAIMS: list[tuple[str, Callable[[Study], Finding | None]]] = [
     ("IRT: the entropy regulariser spreads embeddings over more dimensions, at the last step", _regulariser_spreads),
     ("IRT: with it CMC@1 is higher, at equal images (150 steps)", _regulariser_helps),
     ("IRT: with it CMC@1 is higher, at the last step", _regulariser_helps_late),
-    ("IRT: the CLS token is the best pooling", _cls_is_best),
-    ("IRT: PCA to 128 costs little", _pca_keeps),
+    ("IRT: the CLS token is the best pooling (one run each)", _cls_is_best),
+    ("IRT: PCA to 128 costs at most 2.1 points, as on CUB-200", _pca_keeps),
     ("STIR: re-ranking improves on a trained first stage, pair model alone", _stir_helps("stir")),
     ("Ours: with fusion it does", _stir_helps("stir_fused")),
 ]
