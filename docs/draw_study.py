@@ -436,12 +436,13 @@ def pair_curves(study: Study) -> Figure | None:
     for row, colour in zip(fits, [COLOURS["irt_r"], *OTHERS], strict=False):
         steps = [p["step"] for p in row["points"]]
         style = {"color": colour, "linewidth": 1.2, "marker": "o", "markersize": 3}
-        axes[0].plot(steps, [p["cmc1_pair_model"] for p in row["points"]], "--", **style)
-        axes[0].plot(steps, [p["cmc1_fused"] for p in row["points"]], "-", label=_model(row["fit"]), **style)
+        alone, fused = ([p[key] for p in row["points"]] for key in ("cmc1_pair_model", "cmc1_fused"))
+        axes[0].plot(steps, fused, "-", label=f"{_model(row['fit'])}, fused", **style)
+        axes[0].plot(steps, alone, "--", label="pair model alone", **style)
         axes[1].plot([float(w) for w in row["curve"]], list(row["curve"].values()), color=colour, linewidth=1.2)
     for ax in axes:
         ax.axhline(fits[0]["curve"]["1.0"], color="#777777", linestyle=":", label="first stage alone")
-    axes[0].set(xlabel="steps of the pair model, 32 pairs each", ylabel="CMC@1, held out (dashed: pair model alone)")
+    axes[0].set(xlabel="steps of the pair model, 32 pairs each", ylabel="CMC@1, held out")
     axes[1].set(xlabel="λ, the first stage's weight", ylabel="CMC@1, held out")
     axes[0].legend(frameon=False, fontsize=7)
     return fig
