@@ -56,6 +56,8 @@ class Study:
         self.rows = _read(results / "study.json")
         self.choices = _read(results / "study_choices.json")
         self.reranking = _read(results / "study_reranking.json")
+        heads = [row for row in _read(results / "head.json") if row["method"] == "head"]  # of bench_head.py
+        self.rows += [{**row, "method": "linear_head"} for row in heads]
         self.rows += [
             {**row, "method": "irt_r_pca128", "cmc1": row["pca"]["128"], "cmc10": None, "map5": None, "dims90": None}
             for row in self.of("irt_r")
