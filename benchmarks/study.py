@@ -91,10 +91,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--methods", type=lambda text: text.split(","), help="default: all")
     parser.add_argument("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=[1, 2, 3])
     parser.add_argument("--iterations", type=int, default=150, help="of each row (default: %(default)s)")
-    parser.add_argument("--try-iterations", type=int, default=100, help="of each try (default: %(default)s)")
+    parser.add_argument("--try-iterations", type=int, default=60, help="of each try (default: %(default)s)")
     parser.add_argument("--every", type=int, default=50, help="iterations between two points of a curve")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=ROOT / "docs/results", help="folder (default: docs/results)")
+    parser.add_argument("--models", type=Path, default=ROOT / "outputs/study", help="folder (default: outputs/study)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the config study/train")
     return parser.parse_intermixed_args()
 
@@ -120,6 +121,7 @@ def one_row(method: str, seed: int, settings: Row, fixed: list[str], args: argpa
     curve = []
     for extractor, step, seconds in train(cfg, n_classes, total, every):
         if step == args.iterations:
+            keep(extractor, args.models / f"{method}_seed{seed}.ckpt")
             row = {
                 **figures(extractor, cfg, in_full=True),
                 "seconds": seconds,
@@ -130,6 +132,15 @@ def one_row(method: str, seed: int, settings: Row, fixed: list[str], args: argpa
             found = figures(extractor, cfg)
         curve.append({"step": step, **{k: found[k] for k in ("cmc1", "cmc10", "map5", "dims90")}, "seconds": seconds})
     return {**row, "curve": curve} if is_long else row
+
+
+def keep(extractor: Any, file: Path) -> None:
+    """Write the weights as a checkpoint of OML's training does, for the rows that go on from them."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(file) as unfinished:
+        torch.save(
+            {"state_dict": {f"model.{name}": value for name, value in extractor.state_dict().items()}}, unfinished
+        )
 
 
 def off_the_shelf(cfg: DictConfig, pooling: str) -> Row:
@@ -166,8 +177,9 @@ def train(cfg: DictConfig, num_classes: int, total: int, every: int) -> Iterator
             range(first, first + every), desc=f"{content['criterion']['name']}, seed {cfg.seed}", mininterval=10
         ):
             batch = next(batches)
-            features = extractor(batch[data.input_tensors_key].to(device))
-            loss = criterion(features, batch[data.labels_key].to(device))
+            with torch.autocast(device.type, torch.bfloat16, enabled=cfg.precision == "bf16"):
+                features = extractor(batch[data.input_tensors_key].to(device))
+            loss = criterion(features.float(), batch[data.labels_key].to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -236,10 +248,10 @@ def datasets(cfg: DictConfig, *, training: bool = True) -> tuple[Any, Any]:
     )
 
 
-def held_out(df: pd.DataFrame) -> pd.DataFrame:
+def held_out(df: pd.DataFrame, third: int = 0) -> pd.DataFrame:
     """The training rows, every third label of them for validation."""
     df = df[df.split == "train"].copy()
-    validation = df.label.isin(sorted(df.label.unique())[::3])
+    validation = df.label.isin(sorted(df.label.unique())[third::3])
     df.loc[validation, "split"] = "validation"
     for column in ("is_query", "is_gallery"):
         df[column] = df[column].astype(object)

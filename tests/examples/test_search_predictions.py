@@ -81,6 +81,12 @@ def test_the_example_makes_an_index_of_them(
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     arguments = ["index", str(photos), "--to", str(tmp_path / "kept"), "--predictions", str(predictions)]
+    arguments += [
+        "--config-name",
+        "irt/predict_demo",
+        "irt/variant=irt_o",
+        f"pretrained={EXTRACTOR['args']['weights']}",
+    ]
     monkeypatch.setattr(sys, "argv", ["search.py", *arguments])
     runpy.run_path(str(ROOT / "examples" / "search.py"), run_name="__main__")
     assert "7 added" in capsys.readouterr().out
