@@ -28,6 +28,9 @@ class CheckpointFiles(TorchCheckpointIO):
             with replaced(path) as unfinished, open(unfinished, "wb") as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as RuntimeError
+            # Whatever interrupts it (a key, a loader process that died), it says that its end is not where it should be.
+            if error.__context__ is not None and not isinstance(error.__context__, OSError):
+                raise error.__context__ from None
             kept = "the one that was there before is whole" if path.is_file() else "nothing was there before"
             raise OSError(f"Checkpoint {str(path)!r} could not be written, {kept}: {_first_line(error)}") from error
 
