@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,14 @@ class CheckpointFiles(TorchCheckpointIO):
         Raises:
             OSError: It could not be written; what was there before is untouched.
         """
-        path = Path(path)
+        path, before = Path(path), sys.exc_info()[1]
         try:
             with replaced(path) as unfinished, open(unfinished, "wb") as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as RuntimeError
+            first = _first_error(error, before)
+            if not isinstance(first, OSError) and not re.search("inline_container|PytorchStreamWriter", str(first)):
+                raise first from None  # an interruption, by a key or a loader process that died
             kept = "the one that was there before is whole" if path.is_file() else "nothing was there before"
             raise OSError(f"Checkpoint {str(path)!r} could not be written, {kept}: {_first_line(error)}") from error
 
@@ -60,6 +65,13 @@ def read_checkpoint(path: Path, **options: Any) -> dict[str, Any]:
         others = sorted(p.name for p in path.parent.glob("[!.]*.ckpt") if p != path)
         advice = f"beside it: {', '.join(others)}" if others else "there is no other one beside it"
         raise RuntimeError(f"Checkpoint {str(path)!r} {reason}; {advice}.") from error
+
+
+def _first_error(error: BaseException, before: BaseException | None) -> BaseException:
+    """What began it: where torch's writer is interrupted, it complains of the end of the file besides."""
+    while error.__context__ is not None and error.__context__ is not before:
+        error = error.__context__
+    return error
 
 
 def _first_line(error: BaseException) -> str:

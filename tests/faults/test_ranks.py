@@ -198,6 +198,4 @@ def test_a_training_whose_other_process_dies_ends_and_its_checkpoint_is_whole(de
         process.join(120)
         process.kill()
     assert both[0].exitcode == 1 and both[1].exitcode == -signal.SIGKILL
-    printed = (tmp_path / "printed-0").read_text()
-    assert any(text in printed for text in PEER_GONE.split("|")), printed[-1000:]
     assert content(tmp_path / "checkpoints" / "last.ckpt")["global_step"] in (2, 3)

@@ -24,8 +24,10 @@ from oml_vit_ext.reranking import STIRReranker
 KILLED = r"DataLoader worker \(pid\(?s?\)? ?\d+\) (is killed by signal: Killed|exited unexpectedly)"
 
 
-def kill_a_worker() -> None:
-    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+def kill_workers() -> None:
+    """All: some are of a loader that is done."""
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGKILL)
 
 
 def kills_its_worker(read: Callable[..., Any], at: int = 3) -> Callable[..., Any]:
@@ -44,7 +46,7 @@ def kills_its_worker(read: Callable[..., Any], at: int = 3) -> Callable[..., Any
 def test_in_a_training_and_the_last_checkpoint_is_whole(
     config: Any, demo_slice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    cut_at(4, kill_a_worker, monkeypatch)
+    cut_at(4, kill_workers, monkeypatch)
     with pytest.raises(RuntimeError, match=KILLED):
         train(config(demo_slice, num_workers=2, save_iterations=1, max_epochs=2, bs_val=4), tmp_path / "run")
     # It may have made a step more before the signal came.
@@ -57,7 +59,7 @@ def test_in_a_validation_of_a_training(demo_slice: Path, tmp_path: Path, monkeyp
     step = ExtractorModule.validation_step
 
     def validation_step(self: LightningModule, *args: Any, **kwargs: Any) -> Any:
-        kill_a_worker()
+        kill_workers()
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(ExtractorModule, "validation_step", validation_step)

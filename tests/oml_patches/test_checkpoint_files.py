@@ -94,3 +94,36 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "checkpoints").write_text("a file in its place")
     with pytest.raises(OSError, match=r"Checkpoint '.*last.ckpt' could not be written, nothing was there before: "):
         CheckpointFiles().save_checkpoint({"step": 1}, tmp_path / "checkpoints" / "last.ckpt")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("DataLoader worker (pid 7) is killed by signal")])
+def test_what_interrupts_a_write_is_told_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+):
+    """torch's writer would say "unexpected pos", and we that the disk is to blame."""
+    files, path = CheckpointFiles(), tmp_path / "last.ckpt"
+    files.save_checkpoint({"global_step": 1}, path)
+
+    class Interrupting:
+        def __reduce__(self):
+            raise error
+
+    with pytest.raises(type(error)) as told:
+        files.save_checkpoint({"w": torch.zeros(10), "global_step": Interrupting()}, path)
+    assert told.value is error
+    write = torch._C.PyTorchFileWriter.write_record
+
+    class Writer(torch._C.PyTorchFileWriter):
+        def write_record(self, name: str, *args: object) -> None:
+            if name == "data.pkl":
+                write(self, name, *args)
+            else:
+                raise error
+
+    monkeypatch.setattr(torch._C, "PyTorchFileWriter", Writer)
+    with pytest.raises(type(error)) as told:
+        files.save_checkpoint({"w": torch.zeros(10)}, path)
+    assert told.value is error
+    monkeypatch.undo()
+    assert read_checkpoint(path) == {"global_step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
