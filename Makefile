@@ -91,8 +91,8 @@ fuzz: $(VENV)/.installed-dev
 endurance: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/endurance.py
 
-test-versions: $(VENV)/.installed-dev
-	$(BIN)/python benchmarks/versions.py --pythons $(VERSIONS) --bounds $(BOUNDS) --tests="$(TESTS)" \
+test-versions:
+	$(PYTHON) benchmarks/versions.py --pythons $(VERSIONS) --bounds $(BOUNDS) --tests="$(TESTS)" \
 		--lowest-tests='$(NOT_WITH_LOWEST)'
 
 lint: $(VENV)/.installed-dev
