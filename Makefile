@@ -38,7 +38,7 @@ help:
 	@echo "make weights      train the demo's starting weights again"
 	@echo "make configs      write the main runs' configs, fully composed, into docs/configs"
 	@echo "make constraints  write the versions that are installed into constraints/dev.txt"
-	@echo "make audit        known faults of what is installed, by pip-audit"
+	@echo "make audit        known faults of what is installed, by pip-audit, into docs/results/audit.json"
 	@echo "make clean        remove the environments and what runs wrote"
 	@echo "make help         this list"
 
@@ -67,7 +67,7 @@ constraints: $(VENV)/.installed-dev
 
 audit: $(VENV)/.installed-dev
 	$(PIP) install --quiet pip-audit
-	$(BIN)/pip-audit --skip-editable
+	$(BIN)/pip-audit --skip-editable --progress-spinner off -f json -o docs/results/audit.json
 
 configs: $(VENV)/.installed
 	$(BIN)/python docs/compose_configs.py

@@ -416,7 +416,7 @@ def test_labels_that_are_missing_are_refused(tmp_path: Path):
         ("cub", {"images.txt": "1 a/0.jpg\n", "image_class_labels.txt": "1 one\n"}),
         (
             "sop",
-            dict.fromkeys(("Ebay_train.txt", "Ebay_test.txt"), "image_id class_id super_class_id path\n1 x 1 a/0\n"),
+            dict.fromkeys(("Ebay_train.txt", "Ebay_test.txt"), "image_id class_id path\n1 x a/0\n"),
         ),
         ("gldv2_noisy", {"train.csv": "identity,landmark_id\nabcd,1\n"}),
         ("gldv2_clean", {"train_clean.csv": b"landmark_id,images\n1,\xff\n"}),
