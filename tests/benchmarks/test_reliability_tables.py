@@ -38,9 +38,8 @@ def test_long_runs():
     for name, what in (("memory", "steps with a full memory"), ("pairs", "re-ranked pairs")):
         if name in found:
             row = found[name]
-            rows.append(
-                f"| {row[name if name == 'pairs' else 'steps']:,} {what} | {row['grown_mb']} MB, {row['grown_files']} files |"
-            )
+            n = row["pairs" if name == "pairs" else "steps"]
+            rows.append(f"| {n:,} {what} | {row['grown_mb']} MB, {row['grown_files']} files |")
     assert rows
     for row in rows:
         assert row in TEXT
