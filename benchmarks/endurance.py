@@ -154,10 +154,11 @@ def pairs(n_pairs: int) -> Figures:
     model = STIRSiamese(extractor, mlp_hidden_dims=[8], join_layer=1).eval()
     reranker = STIRReranker(10, model, num_workers=0, batch_size=256)
     with tempfile.TemporaryDirectory() as folder:
-        dataset, retrieved = pictures(Path(folder), n=50, top_n=10)
-        of_a_call, points, done = 500, [], 0
+        n_queries = min(50, max(1, n_pairs // N_POINTS // 10))
+        dataset, retrieved = pictures(Path(folder), n_queries, top_n=10)
+        points, done = [], 0
         for _ in range(N_POINTS):
-            for _ in range(max(1, n_pairs // N_POINTS // of_a_call)):
+            for _ in range(max(1, n_pairs // N_POINTS // n_queries // 10)):
                 result = reranker.process(retrieved, dataset)
                 assert all(bool(torch.isfinite(d).all()) for d in result.distances)
                 done += reranker.last_stats.pairs
@@ -165,16 +166,16 @@ def pairs(n_pairs: int) -> Figures:
     return {"pairs": done, **summary(points)}
 
 
-def pictures(folder: Path, n: int, top_n: int) -> tuple[ImageQueryGalleryLabeledDataset, RetrievalResults]:
-    """``n`` small pictures, each with the next ``top_n`` as its candidates."""
-    rng = np.random.default_rng(0)
+def pictures(folder: Path, n_queries: int, top_n: int) -> tuple[ImageQueryGalleryLabeledDataset, RetrievalResults]:
+    """Small pictures, some of which ask and have the next ``top_n`` as their candidates."""
+    rng, n = np.random.default_rng(0), 50
     for i in range(n):
         Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{i}.png")
     frame = pd.DataFrame({"label": np.arange(n) // 2, "path": [str(folder / f"{i}.png") for i in range(n)]})
-    frame = frame.assign(is_query=True, is_gallery=True, split="validation")
+    frame = frame.assign(is_query=np.arange(n) < n_queries, is_gallery=True, split="validation")
     dataset = ImageQueryGalleryLabeledDataset(frame, transform=get_norm_resize_irt(16, 16))
-    candidates = [torch.tensor([(i + 1 + j) % n for j in range(top_n)]) for i in range(n)]
-    distances = [torch.linspace(0.1, 1, top_n) for _ in range(n)]
+    candidates = [torch.tensor([(i + 1 + j) % n for j in range(top_n)]) for i in range(n_queries)]
+    distances = [torch.linspace(0.1, 1, top_n) for _ in range(n_queries)]
     return dataset, RetrievalResults(distances, candidates)
 
 

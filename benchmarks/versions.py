@@ -23,8 +23,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from json_file import write_json
-
 ROOT = Path(__file__).parents[1]
 # Of these the versions are kept; the others follow from them.
 LIBRARIES = (
@@ -47,7 +45,7 @@ def main() -> None:
                 row = run(bounds, folder, args)
             name = f"{'.'.join(row['python'].split('.')[:2])} {bounds}"
             known[name] = row
-            write_json(args.results, dict(sorted(known.items())))
+            write(args.results, dict(sorted(known.items())))
             print(f"{name}: {row['passed']} passed, {row['failed']} failed, {row['skipped']} skipped")
             failed += [name] if row["failed"] or row["pip_check"] != "No broken requirements found." else []
     if failed:
@@ -126,6 +124,14 @@ def counts(report: Path) -> Row:
         "skipped": len(skipped),
         "failures": [f"{case.get('classname')}::{case.get('name')}" for case in bad],
     }
+
+
+def write(file: Path, content: Row) -> None:
+    """As a whole, without importing the package: this script needs nothing but Python."""
+    unfinished = file.with_suffix(".partial")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    unfinished.replace(file)
+    print(f"written: {file}")
 
 
 def output(*command: Any) -> str:

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 FILE = Path(__file__).with_name("dev.txt")
 OF_THE_PLATFORM = ("nvidia-", "cuda-", "triton", "simsimd", "stringzilla", "hf-xet")
-HEADER = """# What `make test` was green with, for `make CONSTRAINTS=constraints/dev.txt`; by constraints/write_dev.py.
+HEADER = """# Versions that work together, for `make test CONSTRAINTS=constraints/dev.txt`; `make constraints` wrote it.
 # Some of these versions need Python 3.11.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -407,3 +408,38 @@ def test_labels_that_are_missing_are_refused(tmp_path: Path):
     (tmp_path / "Ebay_test.txt").write_text("image_id class_id super_class_id path\n3 2 1 chair_final/3.JPG\n")
     with pytest.raises(ValueError, match=r"The labels are .*expected whole numbers"):
         sop(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("cub", {"images.txt": "1 a/0.jpg\n1 a/1.jpg\n", "image_class_labels.txt": "1 1\n"}),
+        ("cub", {"images.txt": "1 a/0.jpg\n", "image_class_labels.txt": "1 one\n"}),
+        (
+            "sop",
+            dict.fromkeys(("Ebay_train.txt", "Ebay_test.txt"), "image_id class_id path\n1 x a/0\n"),
+        ),
+        ("gldv2_noisy", {"train.csv": "identity,landmark_id\nabcd,1\n"}),
+        ("gldv2_clean", {"train_clean.csv": b"landmark_id,images\n1,\xff\n"}),
+        ("nc_clean", {"annotation_clean_train.txt": b"a/0.jpg \xff\n"}),
+    ],
+)
+def test_damaged_annotations_are_one_sentence_with_their_place(tmp_path: Path, name: str, files: dict[str, Any]):
+    for file, content in files.items():
+        (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError) as error:
+        read_listing(name, tmp_path)
+    assert str(tmp_path) in str(error.value) and str(error.value).endswith(".") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", [[], {}, None, 3])
+def test_a_name_that_is_no_text(tmp_path: Path, name: Any):
+    with pytest.raises(ValueError, match="Unknown data set"):
+        read_listing(name, tmp_path)
+
+
+@pytest.mark.parametrize("wrong", ["2", 1.0, True])
+def test_train_labels_are_a_whole_number(tmp_path: Path, wrong: Any):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ValueError, match=f"train_labels is {wrong!r}, expected a whole number"):
+        read_listing("folders", tmp_path, train_labels=wrong)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from oml_vit_ext.datasets.listing import Counts, counts_of, find_file, find_folder, make_frame
+from oml_vit_ext.datasets.listing import Counts, counts_of, find_file, find_folder, make_frame, read_table, read_text
 
 
 def _frame():
@@ -63,3 +63,16 @@ def test_a_folder_is_found_by_a_file_in_it(tmp_path: Path):
     assert find_folder(tmp_path, ("img_highres", "img"), pd.Series(["x.jpg"])) == "img_highres"
     (tmp_path / "img/x.jpg").touch()
     assert find_folder(tmp_path, ("img_highres", "img"), pd.Series(["gone.jpg", "x.jpg"])) == "img"
+
+
+@pytest.mark.parametrize("content", [b"", b"a b\n1 2 3 4\n5\n6 7 8 9 10\n", b"a\xff\n1\n"])
+def test_a_file_that_is_no_table_is_named(tmp_path: Path, content: bytes):
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"list\.txt cannot be read as a table: .*\.$"):
+        read_table(tmp_path / "list.txt", sep=" ", index_col=False)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path):
+    (tmp_path / "list.txt").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"list\.txt cannot be read as text: .*, expected UTF-8\.$"):
+        read_text(tmp_path / "list.txt")

@@ -212,7 +212,10 @@ def test_pml_with_a_memory(name: str, seed: int, steps: list[list[int]]):
         rows, labels = torch.randn(len(given_labels), 3, generator=rng), torch.tensor(given_labels)
         loss = criterion(rows, labels)
         z, past, past_labels = plainly(rows), plainly(seen[-6:]), seen_labels[-6:]
-        if name == "triplets":
+        same = labels[:, None] == torch.cat([labels, past_labels])
+        if name == "contrastive" and same.sum() - len(labels) <= 1 and (~same).sum() <= 1:
+            expected = torch.tensor(0.0)  # the library's own rule: a single pair of each kind is no batch
+        elif name == "triplets":
             expected = triplets(z, labels, past, past_labels, 0.2)
         else:
             expected = plain_loops.contrastive(z, labels, past, past_labels, 0.5, reduction="nonzero_pairs")

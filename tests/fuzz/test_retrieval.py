@@ -61,12 +61,13 @@ def check(found: RetrievalResults, rows: np.ndarray, frame: pd.DataFrame, n_item
         if "sequence" in frame:
             may &= frame["sequence"].to_numpy()[gallery] != frame["sequence"][query]
         ids, distances = found.retrieved_ids[i].numpy(), found.distances[i].numpy()
-        length = np.linalg.norm(rows[query].astype(np.float64))
+        # Squares of less than 1e-19 are zero in float32.
+        atol = 1e-4 * np.linalg.norm(rows[query].astype(np.float64)) + 1e-18
         assert may[ids].all() and len(set(ids)) == len(ids) and (np.diff(distances) >= 0).all()
-        np.testing.assert_allclose(distances, apart[ids], rtol=1e-4, atol=1e-4 * length)
+        np.testing.assert_allclose(distances, apart[ids], rtol=1e-4, atol=atol)
         if exact:
             assert len(ids) == min(n_items, may.sum())
-            np.testing.assert_allclose(distances, np.sort(apart[may])[:n_items], rtol=1e-4, atol=1e-4 * length)
+            np.testing.assert_allclose(distances, np.sort(apart[may])[:n_items], rtol=1e-4, atol=atol)
         same = frame["label"].to_numpy()[gallery] == frame["label"][query]
         assert found.gt_ids[i].tolist() == np.flatnonzero(same & may).tolist()
 

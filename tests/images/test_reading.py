@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from oml_vit_ext.images import reading
 from oml_vit_ext.images.formats import has_image_extension, reads_heic
@@ -214,3 +214,28 @@ def test_the_limit_of_pixels_is_that_of_pillow():
     stream = BytesIO()
     _gradient().save(stream, format="PNG")
     assert read_image(stream.getvalue()).size == (48, 32)
+
+
+@pytest.mark.parametrize("error", [SyntaxError, RuntimeError, KeyError, struct.error, IndexError])
+def test_whatever_a_decoder_raises_is_an_os_error(error: type[Exception], monkeypatch: pytest.MonkeyPatch):
+    """Pillow's decoders of PNG and AVIF raise SyntaxError and RuntimeError on damaged files, others more."""
+    content = BytesIO()
+    Image.new("RGB", (3, 2)).save(content, "PNG")
+
+    def broken(*_: object, **__: object) -> None:
+        raise error("broken PNG file")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", broken)
+    with pytest.raises(OSError, match=rf"the file is damaged \({error.__name__}: .*broken PNG file"):
+        read_image(content.getvalue())
+
+
+def test_a_size_that_only_the_decoder_sees_is_refused(monkeypatch: pytest.MonkeyPatch):
+    """Pillow's error of decompression bombs is neither an OSError nor a ValueError."""
+
+    def bomb(*_: object, **__: object) -> None:
+        raise Image.DecompressionBombError("Image size (137439739905 pixels) exceeds limit.")
+
+    monkeypatch.setattr(Image, "open", bomb)
+    with pytest.raises(ValueError, match=r"137439739905 pixels\) exceeds limit"):
+        read_image(b"anything")
