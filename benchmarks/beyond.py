@@ -55,6 +55,7 @@ TRIES: dict[str, list[Row]] = {
     "query_expansion, database_side": [{**args, "database_side": True} for args in EXPANSIONS],
     "k_reciprocal": RECIPROCALS,
 }
+N_ITEMS = 20  # for mAP@20: a photo has 19 others of its label
 PARTS = ("shelf", "checkpoints", "grids")
 TILE, QUERIES_PER_LABEL, GRIDS = 96, 2, (0, 2, 3)
 
@@ -158,17 +159,17 @@ def postprocessors(choices: Path, model: str) -> dict[str, Row]:
 
 def figures(embeddings: Tensor, dataset: Any, cfg: Row) -> Row:
     if not cfg:
-        return {**quality(retrieve(embeddings, dataset, n_items=10)), "seconds": 0.0}
+        return {**quality(retrieve(embeddings, dataset, n_items=N_ITEMS)), "seconds": 0.0}
     postprocessor: Any = get_postprocessor_by_cfg(cfg)
-    rr = retrieve(embeddings, dataset, n_items=max(10, postprocessor.top_n))
+    rr = retrieve(embeddings, dataset, n_items=max(N_ITEMS, postprocessor.top_n))
     started = time.process_time()
     rr = postprocessor.process(rr, dataset, embeddings=embeddings)
     return {**quality(rr), "seconds": seconds_since(started)}
 
 
 def quality(rr: RetrievalResults) -> Row:
-    found = calc_retrieval_metrics_rr(rr, cmc_top_k=(1, 10), map_top_k=(5,), precision_top_k=(), verbose=False)
-    values = {"cmc1": found["cmc"][1], "cmc10": found["cmc"][10], "map5": found["map"][5]}
+    found = calc_retrieval_metrics_rr(rr, cmc_top_k=(1, 10), map_top_k=(5, 20), precision_top_k=(), verbose=False)
+    values = {"cmc1": found["cmc"][1], "cmc10": found["cmc"][10], "map5": found["map"][5], "map20": found["map"][20]}
     return {name: round(float(value), 4) for name, value in values.items()}
 
 
@@ -185,7 +186,7 @@ def mosaic_figures(
         index, _ = SearchIndex.build(gallery, embedder, root=folder, grid=grid, verbose=True)
         seconds = seconds_since(started)
         started = time.process_time()
-        hits = index.search(queries, k=10)
+        hits = index.search(queries, k=N_ITEMS)
         seconds += seconds_since(started)
     rr = RetrievalResults(
         [torch.tensor([hit.distance for hit in found]) for found in hits],

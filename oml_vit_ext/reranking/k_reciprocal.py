@@ -95,7 +95,7 @@ class KReciprocalReranker(EmbeddingPostprocessor):
                 ends = np.cumsum([0, *(len(first_ids[q]) for q in queries)])
                 found = np.repeat(queries - start, np.diff(ends)) * n_gallery
                 found += torch.cat([first_ids[q] for q in queries]).numpy()
-                squared = torch.cat([first_distances[q] for q in queries]).numpy() ** 2
+                squared: Floats = np.square(torch.cat([first_distances[q] for q in queries]).numpy())
                 keys, final = self._final(space, start, shared, found, squared, largest[of_queries])
                 for q, (mine, new) in zip(queries, _per_query(keys, final, n_gallery, len(queries)), strict=True):
                     n = len(first_ids[q])
@@ -147,15 +147,11 @@ class KReciprocalReranker(EmbeddingPostprocessor):
         )
         from oml_vit_ext.retrieval.rows import Rows
 
-        distances, ids = [], []
-        for q, (old, retrieved) in enumerate(
-            zip(
-                tqdm(rr.distances, desc="k-reciprocal re-ranking", disable=not self.verbose),
-                rr.retrieved_ids,
-                strict=True,
-            )
-        ):
-            old, retrieved = old.float().cpu(), retrieved.cpu()
+        distances: list[Tensor] = []
+        ids: list[Tensor] = []
+        bar = tqdm(rr.distances, desc="k-reciprocal re-ranking", disable=not self.verbose)
+        for q, (of_first_stage, found) in enumerate(zip(bar, rr.retrieved_ids, strict=True)):
+            old, retrieved = of_first_stage.float().cpu(), found.cpu()
             first = retrieved[:n_compared]
             if len(first) < 2:
                 distances.append(old)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from oml.retrieval.retrieval_results import RetrievalResults
 from torch import Tensor
 
@@ -97,7 +98,7 @@ class QueryExpansion(EmbeddingPostprocessor):
         return Rows(expanded, name=f"expanded {name}")
 
 
-def expand(queries: Floats, neighbours: Floats, alpha: float, is_there: np.ndarray | None = None) -> Floats:
+def expand(queries: Floats, neighbours: Floats, alpha: float, is_there: NDArray[np.bool_] | None = None) -> Floats:
     """αQE of a batch.
 
     Args:
@@ -121,7 +122,7 @@ def expand(queries: Floats, neighbours: Floats, alpha: float, is_there: np.ndarr
     return expanded
 
 
-def _padded(found: Sequence[Tensor], n: int) -> tuple[Ids, np.ndarray]:
+def _padded(found: Sequence[Tensor], n: int) -> tuple[Ids, NDArray[np.bool_]]:
     """The first n of each list ``(B, n)``, filled up with row 0, and which of them are no filling."""
     firsts = [ids[:n].cpu().numpy() for ids in found]
     lengths = np.array([len(ids) for ids in firsts])

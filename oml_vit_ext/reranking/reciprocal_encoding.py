@@ -86,7 +86,7 @@ def encode(pool: Rows, k1: int, k2: int, settings: Settings) -> tuple[Sparse, Fl
         members = with_common_neighbours(near, half, start, stop)
         rows = np.repeat(np.arange(start, stop), np.diff(members.indptr))
         squared = squared_distances(pool, rows, pool, members.indices, settings.memory_mb)
-        weights = np.exp(-_share(squared, largest[rows]))
+        weights = np.exp(-relative(squared, largest[rows]))
         sums = np.bincount(rows - start, weights, minlength=stop - start)
         members = sparse.csr_matrix(
             ((weights / sums[rows - start]).astype(np.float32), members.indices, members.indptr), shape=members.shape
@@ -134,8 +134,8 @@ def jaccard_distances(shared: Floats) -> Floats:
 
 
 def relative(squared: Floats, largest: Floats) -> Floats:
-    """Squared distances as shares of the largest one of the query: what the authors call the original distance."""
-    return _share(squared, largest)
+    """Squared distances as shares of the row's largest, the authors' original distance; 0 where all rows are equal."""
+    return np.divide(squared, largest, out=np.zeros_like(squared), where=largest > 0)
 
 
 def squared_distances(a: Rows, of_a: Ids, b: Rows, of_b: Ids, memory_mb: float) -> Floats:
@@ -163,8 +163,3 @@ def largest_squared_distances(pool: Rows, memory_mb: float) -> Floats:
             np.maximum(farthest, products.max(axis=1) + lengths, out=farthest)
         largest[start : start + len(rows)] = farthest
     return largest
-
-
-def _share(squared: Floats, largest: Floats) -> Floats:
-    """0 where all rows of the pool are the same."""
-    return np.divide(squared, largest, out=np.zeros_like(squared), where=largest > 0)

@@ -55,10 +55,16 @@ class SearchSpace:
 class SearchesAgain(Protocol):
     """A postprocessor that computes with embeddings, as far as an index knows it."""
 
-    top_n: int  # at least so many items have to be retrieved first
-    independent: bool  # what it gives for a query does not depend on the other queries
+    @property
+    def top_n(self) -> int:
+        """At least so many items per query have to be retrieved first."""
 
-    def process_in(self, space: SearchSpace, rr: RetrievalResults) -> tuple[RetrievalResults, SearchSpace]: ...
+    @property
+    def independent(self) -> bool:
+        """Whether what it gives for a query does not depend on the other queries."""
+
+    def process_in(self, space: SearchSpace, rr: RetrievalResults) -> tuple[RetrievalResults, SearchSpace]:
+        """New results, and the space in which a next postprocessor goes on."""
 
 
 def search_space(embeddings: Embeddings, dataset: IQueryGalleryDataset, settings: Settings) -> SearchSpace:

@@ -149,12 +149,12 @@ class Embedder(OldEmbedderNames):
 class _LastImage:
     """A reader that does not decode the image again whose parts follow each other."""
 
-    def __init__(self, reader: Callable[[bytes], Any]) -> None:
+    def __init__(self, reader: Callable[[Any], Any]) -> None:
         self._reader = reader
-        self._content: bytes | None = None
+        self._content: Path | str | bytes | None = None
         self._image: Any = None
 
-    def __call__(self, content: bytes) -> Any:
+    def __call__(self, content: Path | str | bytes) -> Any:
         if content != self._content:
             self._content = None  # in case it cannot be read
             self._image = self._reader(content)
