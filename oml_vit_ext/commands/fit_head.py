@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 
 def fit_head(
@@ -55,7 +52,7 @@ def fit_head(
     print(f"Head {index.fingerprint.width} -> {' -> '.join(map(str, widths))}, fitted on {len(index)} images, in {to}")
 
 
-def _composed(config: str, overrides: list[str]) -> DictConfig:
+def _composed(config: str, overrides: list[str]) -> Any:
     from hydra import compose, initialize_config_module
 
     import oml_vit_ext  # noqa: F401  (registers the names)
@@ -85,7 +82,7 @@ def _criterion(text: str) -> dict[str, Any]:
     return {"name": found["name"], "args": found.get("args") or {}}
 
 
-def _embedded(cfg: DictConfig, folder: Path) -> Any:
+def _embedded(cfg: Any, folder: Path) -> Any:
     """The index of the training images in ``folder``, made or brought up to date."""
     import pandas as pd
     from omegaconf import OmegaConf
