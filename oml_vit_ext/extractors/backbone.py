@@ -183,7 +183,9 @@ def resize_to_stride(images: Tensor, stride: tuple[int, int]) -> Tensor:
 def _create(name: str, arch: str, timm_args: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
     import timm
 
-    any_size = {} if arch.startswith("naflexvit") else {"dynamic_img_size": True}  # the former does not ask
+    any_size: dict[str, Any] = (
+        {} if arch.startswith("naflexvit") else {"dynamic_img_size": True}
+    )  # the former does not ask
     return timm.create_model(name, pretrained=pretrained, num_classes=0, **any_size, **timm_args)
 
 

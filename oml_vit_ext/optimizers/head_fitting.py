@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm.auto import tqdm
 
-from oml_vit_ext.common.checks import check_number, check_whole
+from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.extractors.head import make_head
 from oml_vit_ext.extractors.pca import fit_pca
 from oml_vit_ext.optimizers.adamw_groups import AdamWGroups
@@ -71,14 +71,18 @@ def fit_head(
     if not torch.isfinite(x).all():
         raise ValueError(f"{int((~x.isfinite().all(dim=1)).sum())} of {len(x)} embeddings hold NaN or infinity.")
     steps = check_whole("steps", steps, 1)
-    rates = {"lr": check_number("lr", lr), "criterion_lr_factor": criterion_lr_factor, "weight_decay": weight_decay}
     batches = _batches(numbers, check_whole("n_labels", n_labels, 2), check_whole("n_instances", n_instances, 2), seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = make_head(x.shape[1], dims)
-        if len(head) == 1 and head[0].out_features <= min(x.shape):
-            _start_as_pca(head[0], x)
-        optimizer = AdamWGroups([{"params": head.parameters()}, {"params": criterion.parameters()}], **rates)
+        if len(dims) == 1 and dims[0] <= min(x.shape):
+            _start_as_pca(head, x)
+        optimizer = AdamWGroups(
+            [{"params": head.parameters()}, {"params": criterion.parameters()}],
+            lr=lr,
+            criterion_lr_factor=criterion_lr_factor,
+            weight_decay=weight_decay,
+        )
         schedule = CosineAnnealingLR(optimizer, steps)
         y = torch.from_numpy(numbers.astype(np.int64))
         head.train()
@@ -93,7 +97,8 @@ def fit_head(
     return head.eval()
 
 
-def _start_as_pca(layer: nn.Linear, embeddings: Tensor) -> None:
+def _start_as_pca(head: nn.Sequential, embeddings: Tensor) -> None:
+    (layer,) = (part for part in head if isinstance(part, nn.Linear))
     pca = fit_pca(embeddings, layer.out_features)
     with torch.no_grad():
         layer.weight.copy_(pca.components)

@@ -69,7 +69,7 @@ class TokenStore:
     short.
 
     Args:
-        folder: Where the tokens lie, for instance in the index's folder's neighbourhood: ``photo_index.tokens``.
+        folder: Where the tokens lie, for instance beside the index: ``photo_index.tokens``.
         model: A ``STIRSiamese`` whose tokens are kept; with ``join_layer=0`` they are patch embeddings, the pair's
             blocks are then all still to be computed.
         transform: Of its images.

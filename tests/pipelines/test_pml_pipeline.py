@@ -113,3 +113,21 @@ def test_the_oml_pipeline_trains_it(
         assert not torch.equal(saved[f"criterion.{name}"], value), f"{name} did not move"
     n_kept = min(CRITERIA[kind].get("memory_size", 0), STEPS * BATCH)
     assert len(saved["criterion.memory.features"]) == n_kept
+
+
+def test_proxies_and_layers_learn_at_their_own_rates(few_pictures: Path, in_tmp_path: Path) -> None:
+    """Matryoshka around proxies, trained by adamw_groups: the groups are those of OML's extractor and criterion."""
+    proxies = part("ProxyAnchorLoss", num_classes=N_LABELS, embedding_size="dim")
+    cfg = config(few_pictures, {})
+    cfg.criterion = part("matryoshka", criterion=part("pml", loss=proxies), dims=[16, DIM])
+    cfg.optimizer = part("adamw_groups", lr=1e-3, criterion_lr_factor=50.0, layer_decay=0.5)
+    one_cycle = part("one_cycle", max_lr=1e-3, total_steps=STEPS)
+    cfg.scheduling = {"scheduler": one_cycle, "scheduler_interval": "step", "scheduler_frequency": 1}
+    extractor_training_pipeline(cfg)
+    with torch.serialization.safe_globals([type(Path())]):
+        saved = torch.load(in_tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    groups = saved["optimizer_states"][0]["param_groups"]
+    assert [g["lr_scale"] for g in groups] == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 50.0]
+    assert len({g["lr"] for g in groups}) == 1 and [len(g["params"]) for g in groups][-1] == 2
+    widths = [value.shape for name, value in saved["state_dict"].items() if name.endswith("proxies")]
+    assert widths == [(N_LABELS, 16), (N_LABELS, DIM)]
