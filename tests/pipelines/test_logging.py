@@ -85,21 +85,30 @@ def test_any_logger_named_in_the_yaml_gets_the_same(demo_slice: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("name", "args", "files"),
+    ("name", "args", "figures", "pictures"),
     [
-        ("wandb", {"project": "test", "save_dir": "."}, "wandb/offline-run-*/*.wandb"),
-        ("mlflow", {"tracking_uri": "file:./mlruns"}, "mlruns/*/*/metrics/*"),
+        ("wandb", {"project": "p", "save_dir": "."}, "wandb/offline-*/*.wandb", "wandb/offline-*/files/media/**/*.png"),
+        ("mlflow", {"tracking_uri": "file:./mlruns"}, "mlruns/*/*/metrics/*", "mlruns/*/*/artifacts/image_logs/*.png"),
+        ("neptune", {"project": "w/p", "mode": "offline"}, ".neptune/offline/*", ".neptune/offline/**/*"),
     ],
+    ids=["wandb", "mlflow", "neptune"],
 )
 def test_services_that_have_a_mode_without_their_server(
-    name: str, args: dict[str, Any], files: str, demo_slice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    args: dict[str, Any],
+    figures: str,
+    pictures: str,
+    demo_slice: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     pytest.importorskip(name, reason=f"the service's package is not installed: pip install {name}")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    for key in ("WANDB_API_KEY", "NEPTUNE_API_TOKEN"):
+        monkeypatch.setenv(key, "0" * 40)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     folder = train(_config(demo_slice, logger={"name": name, "args": args}), tmp_path / "run").parents[1]
-    assert list(folder.glob(files))
+    assert list(folder.glob(figures)) and list(folder.glob(pictures))
 
 
 def test_the_page_lists_what_our_losses_log():
