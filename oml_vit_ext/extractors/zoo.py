@@ -259,7 +259,8 @@ def _fitting_archs(state: StateDict, path: Path) -> tuple[list[str], list[str]]:
     """Architectures that take the file as it is, and those that take it with position embeddings resampled."""
     from timm.models import is_model
 
-    exact, resampled = [], []
+    exact: list[str] = []
+    resampled: list[str] = []
     theirs = [t.shape for name, t in state.items() if name.split(".")[-1] in _TOKENS[2:]]
     sizes = [shape[-2] for shape in theirs]
     for arch in dict.fromkeys([*(point.arch for point in STARTING_POINTS.values()), *_PLAIN]):
