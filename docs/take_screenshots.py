@@ -45,6 +45,7 @@ def of_app(page: Any, folder: Path, reranker: Path | None) -> None:
         page.click("#search")
         page.wait_for_selector("#found .hits img")
         page.wait_for_function("[...document.images].every(image => image.complete)")
+        page.evaluate("scrollTo(0, 0)")
         save(page, IMAGES / "app.webp", height=1000)
 
 
