@@ -114,7 +114,7 @@ def gather(
         title=about.title,
         facts=list(about.facts),
         summary=f"{len(query_ids)} queries of {n_labels} labels were each searched among {len(gallery_ids)} images of "
-        f"the gallery, never among themselves. A hit is right if it has the label of the query.",
+        f"the gallery; no image finds itself. A hit is right if it has the label of the query.",
         metrics=_metrics(stages, top_k, spectra, about.columns),
         terms={**terms.of_metrics(top_k, with_spectrum=bool(spectra)), **about.terms},
         stages=list(stages),
