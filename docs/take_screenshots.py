@@ -30,7 +30,7 @@ def of_report(page: Any, file: Path) -> None:
     page.goto(file.absolute().as_uri())
     page.wait_for_selector("#card img")
     page.select_option("#order", "change" if page.locator("#filter option").count() > 3 else "worst")
-    save(page, IMAGES / "report.webp", height=900)
+    save(page, IMAGES / "report.webp", height=1280)
 
 
 def of_app(page: Any, folder: Path, reranker: Path | None) -> None:
@@ -45,6 +45,7 @@ def of_app(page: Any, folder: Path, reranker: Path | None) -> None:
         page.click("#search")
         page.wait_for_selector("#found .hits img")
         page.wait_for_function("[...document.images].every(image => image.complete)")
+        page.evaluate("scrollTo(0, 0)")
         save(page, IMAGES / "app.webp", height=1000)
 
 

@@ -187,7 +187,7 @@
   }
 
   function draw(answer) {
-    const times = Object.entries(answer.seconds).map(([name, value]) => `${name} ${(1000 * value).toFixed(0)} ms`);
+    const times = Object.entries(answer.seconds).map(([name, value]) => `${name} ${value < 1 ? `${(1000 * value).toFixed(0)} ms` : `${value.toFixed(1)} s`}`);
     at("status").textContent = [times.join(", "), answer.note, answer.attention_note].filter(Boolean).join(". ");
     const maps = answer.attention;
     const lists = [];

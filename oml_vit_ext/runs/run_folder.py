@@ -55,13 +55,11 @@ def read_run(folder: Path | str, checkpoint: Path | str | None = None) -> RunFol
         config["dataset_root"] = str(started_in / config["dataset_root"])
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise FileNotFoundError(f"checkpoint is {str(checkpoint)!r}, expected a file, e.g. {str(path / _BEST)!r}.")
-    found: Path | None = path / _BEST if checkpoint is None else Path(checkpoint).absolute()
-    if found is not None and not found.is_file():
-        if "optimizer" in config:
-            raise FileNotFoundError(
-                f"The run {str(folder)!r} has no {_BEST}: expected a training that has validated at least once."
-            )
-        found = None
+    found = _best(path) if checkpoint is None else Path(checkpoint).absolute()
+    if found is None and "optimizer" in config:
+        raise FileNotFoundError(
+            f"The run {str(folder)!r} has no {_BEST}: expected a training that has validated at least once."
+        )
     return RunFolder(path, config, found)
 
 
@@ -75,6 +73,12 @@ def with_paths_from(folder: Path, config: Any) -> Any:
     if isinstance(config, str) and (len(Path(config).parts) > 1 or Path(config).suffix) and (folder / config).exists():
         return str(folder / config)
     return config
+
+
+def _best(path: Path) -> Path | None:
+    """The latest one: where ``best.ckpt`` was there before, Lightning alone writes ``best-v1.ckpt``."""
+    pattern = _BEST.replace("best.", "best*.")
+    return max(path.glob(pattern), key=lambda file: file.stat().st_mtime, default=None)
 
 
 def _no_run(path: Path, given: str) -> str:

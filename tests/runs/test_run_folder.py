@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,9 @@ def test_a_training_has_a_checkpoint_and_a_validation_none(run: Path):
     (run / "checkpoints").mkdir()
     (run / "checkpoints/best.ckpt").touch()
     assert read_run(run).checkpoint == run / "checkpoints/best.ckpt"
+    os.utime(run / "checkpoints/best.ckpt", (1, 1))
+    (run / "checkpoints/best-v1.ckpt").touch()
+    assert read_run(run).checkpoint == run / "checkpoints/best-v1.ckpt", "the later one"
     assert read_run(run, run.parent / "here/fusion.json").checkpoint == run.parent / "here/fusion.json"
     with pytest.raises(FileNotFoundError, match=r"checkpoint is 'no.ckpt', expected a file"):
         read_run(run, "no.ckpt")

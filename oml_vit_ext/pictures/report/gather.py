@@ -114,13 +114,13 @@ def gather(
         title=about.title,
         facts=list(about.facts),
         summary=f"{len(query_ids)} queries of {n_labels} labels were each searched among {len(gallery_ids)} images of "
-        f"the gallery, never among themselves. A hit is right if it has the label of the query.",
+        f"the gallery; no image finds itself. A hit is right if it has the label of the query.",
         metrics=_metrics(stages, top_k, spectra, about.columns),
         terms={**terms.of_metrics(top_k, with_spectrum=bool(spectra)), **about.terms},
         stages=list(stages),
         compared=old,
         queries=shown,
-        shown=_which(len(shown), len(query_ids), list(stages)),
+        shown=_which(len(shown), len(query_ids), list(stages), old),
         images=_images(dataset, shown, names, labels, side, verbose),
         curves=[_curve(curve) for curve in about.curves],
         spectra=[_spectrum(spectra)] if spectra else [],
@@ -213,12 +213,12 @@ def _images(
     return {i: ShownImage(uris.get(i), names(labels[i]), str(paths[i])) for i in sorted(wanted)}
 
 
-def _which(n_shown: int, n_queries: int, stages: list[str]) -> str:
+def _which(n_shown: int, n_queries: int, stages: list[str], old: int) -> str:
     if n_shown == n_queries:
         return f"All {n_queries} queries, the worst first."
-    changed = f", those that {stages[-1]} changed most" if len(stages) > 1 else ""
+    changed = f", those that it changed most against “{stages[old]}”" if len(stages) > 1 else ""
     return (
-        f"{n_shown} of the {n_queries} queries: the worst of {stages[-1]}{changed}, and others drawn at random. The "
+        f"{n_shown} of the {n_queries} queries: the worst of “{stages[-1]}”{changed}, and others drawn at random. The "
         f"figures above are of all queries."
     )
 

@@ -51,9 +51,9 @@ def report_of_run(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     images = validation_images(run)
     extractor = run_extractor(run).to(device)
-    embeddings = inference(
-        extractor, images, run.config.get("bs_val", 64), num_workers=run.config.get("num_workers", 0), verbose=verbose
-    ).cpu()
+    batch_size = run.config.get("bs_val") or run.config.get("batch_size_inference") or 64
+    embeddings = inference(extractor, images, batch_size, num_workers=run.config.get("num_workers", 0), verbose=verbose)
+    embeddings = embeddings.cpu()
     top_k = _top_k(run)
     n_items = max(n_hits, *(k for ks in top_k.values() for k in ks))
     if second is None:

@@ -34,7 +34,8 @@ def thumbnails(dataset: Any, image_ids: Iterable[int], side: int = SIDE, *, verb
         except (OSError, ValueError):
             continue
         if boxes is not None and boxes[i] is not None:
-            picture = picture.crop(tuple(map(int, boxes[i])))
+            left, top, right, bottom = map(int, boxes[i])
+            picture = picture.crop((left, top, right, bottom))
         found[i] = data_uri(picture, side)
     return found
 

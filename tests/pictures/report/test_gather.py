@@ -55,7 +55,9 @@ def test_figures_are_of_all_queries(report: Report, stages: dict[str, RetrievalR
 
 
 def test_galleries_are_the_results(report: Report, stages: dict[str, RetrievalResults]):
-    assert len(report.queries) == 7 and report.shown.startswith("7 of the 12 queries: the worst of second")
+    assert len(report.queries) == 7 and report.shown.startswith(
+        "7 of the 12 queries: the worst of “second”, those that it changed most against “first”"
+    )
     for query in report.queries:
         for stage, results in zip(query.stages, stages.values(), strict=True):
             ids, gt = results.retrieved_ids[query.image].tolist(), set(results.gt_ids[query.image].tolist())
