@@ -1,0 +1,48 @@
+"""How a command ends when something is wrong: one sentence, and an exit code."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+WRONG_INPUT, UNEXPECTED, INTERRUPTED = 1, 3, 130
+_EXPECTED = (ValueError, OSError, RuntimeError, TypeError, ImportError)
+
+
+def in_one_sentence(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, but what it raises for its user's sake is printed as a sentence.
+
+    The exit code is 1 where an input or a setting is wrong, 3 for any other error, whose traceback is printed for a
+    report, 130 for an interruption.
+    """
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise _end("Interrupted.", INTERRUPTED) from None
+        except Exception as error:
+            if isinstance(error, typer.Exit | typer.Abort) or type(error).__module__.startswith(("typer.", "click.")):
+                raise
+            if isinstance(error, _EXPECTED) or type(error).__module__.startswith(("hydra.", "omegaconf.")):
+                raise _end(f"Error: {_sentence(error)}", WRONG_INPUT) from error
+            traceback.print_exc()
+            raise _end(f"Error: {type(error).__name__}: {error}. This should not happen.", UNEXPECTED) from error
+
+    return run
+
+
+def _sentence(error: BaseException) -> str:
+    text = str(error).strip()
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
+
+
+def _end(text: str, code: int) -> typer.Exit:
+    print(text, file=sys.stderr)
+    return typer.Exit(code)
