@@ -17,6 +17,7 @@ from oml.const import HYDRA_BEHAVIOUR
 from oml.registry.models import get_extractor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
+from oml_vit_ext.commands.absolute_paths import with_absolute_paths
 from oml_vit_ext.common.files import replaced
 from oml_vit_ext.extractors.multi_scale import at_scales
 from oml_vit_ext.retrieval import Embedder
@@ -30,7 +31,6 @@ from oml_vit_ext.retrieval.revisited import (
     n_stored,
     stored_chunks,
 )
-from tools.absolute_paths import with_absolute_paths
 
 Scores = dict[str, dict[str, float]]
 

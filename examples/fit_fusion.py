@@ -23,10 +23,10 @@ from oml.const import HYDRA_BEHAVIOUR
 from oml.registry.models import get_extractor_by_cfg
 from oml.registry.postprocessors import get_postprocessor_by_cfg
 
+from oml_vit_ext.commands.absolute_paths import with_absolute_paths
+from oml_vit_ext.commands.reranker_config import check_checkpoints
+from oml_vit_ext.commands.retrieved_images import RetrievedImages, device_of, right_ones
 from oml_vit_ext.reranking import FittedFusion, fit_fusion, save_fusion
-from tools.absolute_paths import with_absolute_paths
-from tools.reranker_config import check_checkpoints
-from tools.retrieved_images import RetrievedImages, device_of, right_ones
 
 
 @hydra.main(config_path="../configs", config_name="stir/validate_reranker_photos", version_base=HYDRA_BEHAVIOUR)

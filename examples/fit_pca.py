@@ -17,10 +17,10 @@ from oml.inference import inference
 from oml.registry.models import get_extractor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
+from oml_vit_ext.commands.absolute_paths import with_absolute_paths
+from oml_vit_ext.commands.retrieved_images import device_of
 from oml_vit_ext.extractors.pca import PCAWeights, fit_pca, save_pca
 from oml_vit_ext.oml_patches import read_all_upright
-from tools.absolute_paths import with_absolute_paths
-from tools.retrieved_images import device_of
 
 
 @hydra.main(config_path="../configs", config_name="irt/validate_demo", version_base=HYDRA_BEHAVIOUR)

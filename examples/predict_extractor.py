@@ -5,8 +5,8 @@ from omegaconf import DictConfig
 from oml.const import HYDRA_BEHAVIOUR
 from oml.lightning.pipelines.predict import extractor_prediction_pipeline
 
+from oml_vit_ext.commands.absolute_paths import with_absolute_paths
 from oml_vit_ext.oml_patches import read_all_upright
-from tools.absolute_paths import with_absolute_paths
 
 
 @hydra.main(config_path="../configs", config_name="irt/predict_demo", version_base=HYDRA_BEHAVIOUR)

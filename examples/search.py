@@ -37,6 +37,8 @@ from omegaconf import DictConfig, OmegaConf
 from oml.registry.postprocessors import get_postprocessor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
+from oml_vit_ext.commands.absolute_paths import with_absolute_paths
+from oml_vit_ext.pictures.hits import draw_hits
 from oml_vit_ext.retrieval import (
     AddReport,
     Embedder,
@@ -48,8 +50,6 @@ from oml_vit_ext.retrieval import (
     search_shards,
 )
 from oml_vit_ext.retrieval.engines import check_fillable
-from search_pictures import draw_hits
-from tools.absolute_paths import with_absolute_paths
 
 ROOT = Path(__file__).parent.parent
 BUNDLED = ["irt/variant=irt_o", f"pretrained={ROOT}/examples/demo_weights/vit_tiny_emoji.safetensors"]

@@ -11,10 +11,10 @@ from omegaconf import DictConfig
 from oml.const import HYDRA_BEHAVIOUR
 from oml.lightning.pipelines.train_postprocessor import postprocessor_training_pipeline
 
+from oml_vit_ext.commands.absolute_paths import with_absolute_paths
+from oml_vit_ext.commands.before_and_after import validate_and_compare
+from oml_vit_ext.commands.reranker_config import check_checkpoints, validation_of
 from oml_vit_ext.oml_patches import read_all_upright
-from tools.absolute_paths import with_absolute_paths
-from tools.before_and_after import validate_and_compare
-from tools.reranker_config import check_checkpoints, validation_of
 
 
 @hydra.main(config_path="../configs", config_name="stir/train_reranker_demo", version_base=HYDRA_BEHAVIOUR)

@@ -7,10 +7,10 @@ import hydra
 from omegaconf import DictConfig
 from oml.const import HYDRA_BEHAVIOUR
 
+from oml_vit_ext.commands.absolute_paths import with_absolute_paths
+from oml_vit_ext.commands.before_and_after import validate_and_compare
+from oml_vit_ext.commands.reranker_config import check_checkpoints
 from oml_vit_ext.oml_patches import read_all_upright
-from tools.absolute_paths import with_absolute_paths
-from tools.before_and_after import validate_and_compare
-from tools.reranker_config import check_checkpoints
 
 
 @hydra.main(config_path="../configs", config_name="stir/validate_reranker_demo", version_base=HYDRA_BEHAVIOUR)

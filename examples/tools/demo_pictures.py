@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from oml.retrieval.retrieval_results import RetrievalResults
 from torch import Tensor
 
+from oml_vit_ext.commands.retrieved_images import RetrievedImages, right_ones, spread
 from oml_vit_ext.pictures import NEUTRAL, RIGHT, WRONG, Tile, draw_grid, save_figure
-from tools.retrieved_images import RetrievedImages, right_ones, spread
 
 TOP = 5
 

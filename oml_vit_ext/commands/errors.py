@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
 
 WRONG_INPUT, UNEXPECTED, INTERRUPTED = 1, 3, 130
+_OF_PIPELINES = {"hydra", "omegaconf", "pytorch_lightning"}
 _EXPECTED = (ValueError, OSError, RuntimeError, TypeError, ImportError)
 
 
@@ -23,6 +26,7 @@ def in_one_sentence(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
+        warnings.showwarning = _note
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
@@ -38,11 +42,28 @@ def in_one_sentence(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+@contextlib.contextmanager
+def leaving_in_one_sentence() -> Iterator[None]:
+    """The same for a script: what is wrong with an input is printed, and the script ends."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise SystemExit(_sentence(error)) from error
+
+
 def _sentence(error: BaseException) -> str:
     text = str(error).strip()
+    if isinstance(error, ModuleNotFoundError) and str(error.name).split(".")[0] in _OF_PIPELINES:
+        return f"this command needs {error.name}, which is not installed: pip install 'oml-vit-ext[pipelines]'."
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
 
 
 def _end(text: str, code: int) -> typer.Exit:
     print(text, file=sys.stderr)
     return typer.Exit(code)
+
+
+def _note(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
+    """Warnings that are for users: not what libraries tell those who call them."""
+    if issubclass(category, UserWarning) and "oml_vit_ext" in filename:
+        print(f"Note: {message}", file=sys.stderr)

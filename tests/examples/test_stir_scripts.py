@@ -114,11 +114,11 @@ MISSING = {
 @pytest.mark.parametrize("case", MISSING)
 def test_a_missing_checkpoint_is_one_sentence(case: str, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(ROOT / "examples")
-    from tools.reranker_config import check_checkpoints
+    from oml_vit_ext.commands.reranker_config import check_checkpoints
 
     config, overrides, said = MISSING[case]
     cfg = composed(config, *overrides)
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(ValueError) as stopped:
         check_checkpoints(cfg)
     assert str(stopped.value).startswith(said.format(folder=in_tmp_path))
 
