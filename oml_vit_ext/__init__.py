@@ -1,7 +1,7 @@
 """Vision transformers for image retrieval (IRT, DToP, STIR) as a plug-in for open-metric-learning.
 
-Importing this package registers its names with OML: ``extractor: {name: irt}`` works in YAML from then on. Where OML has
-not been imported yet, which takes seconds, the names are registered the moment that it is.
+Importing this package registers its names with OML: ``extractor: {name: irt}`` works in YAML from then on. Where OML
+has not been imported yet, which takes seconds, the names are registered the moment that it is.
 """
 
 from hydra_plugins._oml_vit_ext_names import register_when_oml_comes

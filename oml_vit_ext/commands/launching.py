@@ -50,17 +50,16 @@ def launch(
 
 
 def chosen(config: str, overrides: Sequence[str], *, told: bool = True) -> list[str]:
-    """Overrides for what ``chosen_for_data`` of the config lists, where its data set is another one; printed if told.
-
-    Raises:
-        FileNotFoundError, ValueError: There is no such dataframe, or it lacks columns.
-    """
+    """Overrides for what ``chosen_for_data`` of the config lists, where its data set is another one; printed if told."""
     own = _without_hydra(overrides)
     cfg = composed(config, own)
     given = keys_of(own)
     if not cfg.get("chosen_for_data") or "dataset_root" not in given:
         return []
-    facts = FrameFacts.of(read_frame(to_absolute(str(cfg.dataset_root)), cfg.dataframe_name))
+    try:
+        facts = FrameFacts.of(read_frame(to_absolute(str(cfg.dataset_root)), cfg.dataframe_name))
+    except (FileNotFoundError, ValueError):  # told among the mistakes
+        return []
     machine = Machine.here()
     choices = choose(cfg, facts, machine, given)
     if told and is_first_process():

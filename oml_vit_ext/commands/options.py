@@ -26,3 +26,12 @@ RunFolder = Annotated[
 Multirun = Annotated[
     bool, typer.Option("--multirun", "-m", help="One run for each combination of listed values: seed=1,2,3")
 ]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda. Default: the GPU if there is one.")]
+BatchSize = Annotated[int, typer.Option(help="Images at once.")]
+NumWorkers = Annotated[int, typer.Option(help="Processes that read images.")]
+TrustWeights = Annotated[
+    bool, typer.Option("--trust-weights", help="Read the index's files of weights even if they can run code.")
+]
+Shard = Annotated[str, typer.Option(help="i/n: only part i of n of the images. Default: all.", show_default=False)]
+Collection = Annotated[str, typer.Option(help="Milvus: name of the collection.")]
+MovedRoot = Annotated[Path | None, typer.Option("--root", help="Where the images of the index are now, if moved.")]

@@ -1,4 +1,4 @@
-"""What is wrong with the names and arguments in a config: of every object that OML's registries build, ours and OML's."""
+"""What is wrong with names and arguments in a config: of all objects that OML's registries build, ours and OML's."""
 
 from __future__ import annotations
 
@@ -47,9 +47,17 @@ def wrong_arguments(cfg: DictConfig) -> Iterator[Mistake]:
 
 
 def _missing(cfg: DictConfig) -> Iterator[Mistake]:
-    for key in sorted(OmegaConf.missing_keys(cfg)):
+    for key in sorted(_open_keys(OmegaConf.to_container(cfg, resolve=False))):
         if key != "checkpoint" or "criterion" not in cfg:  # a training has a key that only validation needs
             yield Mistake(key, f"{key} is not set: say {key}=VALUE.")
+
+
+def _open_keys(part: Any, prefix: str = "") -> Iterator[str]:
+    """Keys that are ``???`` themselves, not those that only refer to one."""
+    for key, value in part.items() if isinstance(part, dict) else ():
+        if value == "???":
+            yield f"{prefix}{key}"
+        yield from _open_keys(value, f"{prefix}{key}.")
 
 
 def _never_read(cfg: DictConfig) -> Iterator[Mistake]:
@@ -160,13 +168,19 @@ def _plain(cfg: DictConfig, key: str) -> Any:
     """The value of a key without interpolations; of what cannot be resolved, as it stands."""
     if key not in cfg or OmegaConf.is_missing(cfg, key):
         return None
-    value = cfg[key]
-    if not OmegaConf.is_config(value):
-        return value
+    return _resolved(cfg, key)
+
+
+def _resolved(parent: Any, key: Any) -> Any:
     try:
-        return OmegaConf.to_container(value, resolve=True)
-    except Exception:  # a value that is missing, told elsewhere
-        return OmegaConf.to_container(value, resolve=False)
+        value = parent[key]
+    except Exception:  # it refers to a value that is missing, which is told where that stands
+        return "???"
+    if OmegaConf.is_dict(value):
+        return {str(name): _resolved(value, name) for name in value}
+    if OmegaConf.is_list(value):
+        return [_resolved(value, i) for i in range(len(value))]
+    return value
 
 
 def _registries() -> dict[str, Mapping[str, Any]]:

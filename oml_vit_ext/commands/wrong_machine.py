@@ -56,7 +56,7 @@ def _our_extractors(cfg: DictConfig) -> Iterator[tuple[str, dict[str, Any]]]:
 
     for key, kind, part in _parts(cfg):
         args = part.get("args") if kind == "extractor" and isinstance(part, dict) else None
-        if isinstance(args, dict) and isinstance(args.get("arch"), str) and part["name"] in ("irt", "hybrid_vit"):
+        if isinstance(args, dict) and args.get("arch", "???") != "???" and part["name"] in ("irt", "hybrid_vit"):
             yield f"{key}.args", args
 
 

@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--train-on-all", action="store_true", help="all 713 models in the training set: sfm120k")
     one.add_argument("--train-labels", type=int, help="the first N classes are for training, -1: all: folders")
+    one.add_argument("--validation-share", type=float, help="this share of the classes is for validation: folders")
+    one.add_argument("--overwrite", action="store_true", help="replace a dataframe that is there with other content")
     one.set_defaults(run=_convert)
 
     two = commands.add_parser("join", help="training rows of one dataframe, validation rows of another")
@@ -70,7 +72,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    given = {name: getattr(args, name) for name in ("boxes", "official_split", "train_on_all", "train_labels")}
+    given = {
+        name: getattr(args, name)
+        for name in ("boxes", "official_split", "train_on_all", "train_labels", "validation_share")
+    }
     frame = convert(
         args.name,
         args.root,
@@ -78,6 +83,7 @@ def _convert(args: argparse.Namespace) -> int:
         check=not args.no_check,
         decode=args.decode,
         drop_single=args.drop_single,
+        overwrite=args.overwrite,
         **{name: value for name, value in given.items() if value not in (None, False)},
     )
     print(f"{args.name}: {counts_of(frame)}")
