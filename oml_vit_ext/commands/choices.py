@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from oml_vit_ext.commands.frame_facts import FrameFacts
 
+_OF_TRAINING = ("iterations", "valid_iterations", "memory_size", "sampler", "max_epochs", "valid_period", "num_classes")
 MOST_IN_MEMORY = 65_536  # embeddings: 100 MB at 384 numbers each
 
 
@@ -73,6 +74,7 @@ def choose(cfg: DictConfig, facts: FrameFacts, machine: Machine, given: Sequence
         for key in wanted
         if not any(key == g or key.startswith(f"{g}.") for g in set_by_user)
         and _has(cfg, key)
+        and ("optimizer" in cfg or key.split(".")[0] not in _OF_TRAINING)
         and OmegaConf.select(cfg, key) != found[key][0]
     ]
 

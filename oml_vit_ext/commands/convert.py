@@ -18,8 +18,8 @@ def convert(
         str,
         typer.Argument(
             metavar="NAME",
-            help="folders (a folder for each product), or a public data set: sop, cub, inshop, cars, sfm120k, nc_clean, "
-            "gldv2_clean, gldv2_noisy, roxford5k, rparis6k.",
+            help="folders (a folder for each product), or a public data set: sop, cub, inshop, cars, sfm120k, "
+            "nc_clean, gldv2_clean, gldv2_noisy, roxford5k, rparis6k.",
             show_default=False,
         ),
     ],

@@ -31,8 +31,8 @@ def demo(
     if script is None:
         raise FileNotFoundError(
             "The demo's photos come with the source, not with pip: unpack the sdist (pip download --no-deps "
-            "--no-binary oml-vit-ext oml-vit-ext) and call oml-vit-ext demo in its folder, or start with your own photos: "
-            "oml-vit-ext convert folders photos."
+            "--no-binary oml-vit-ext oml-vit-ext) and call oml-vit-ext demo in its folder, or start with your own "
+            "photos: oml-vit-ext convert folders photos."
         )
     chosen = [] if iterations is None else ["--iterations", str(iterations)]
     before = sys.argv, sys.path[:]

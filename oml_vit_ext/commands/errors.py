@@ -55,9 +55,8 @@ def _sentence(error: BaseException) -> str:
     text = str(error).strip()
     if isinstance(error, ModuleNotFoundError) and str(error.name).split(".")[0] in _OF_PIPELINES:
         return f"this command needs {error.name}, which is not installed: pip install 'oml-vit-ext[pipelines]'."
-    return (
-        text if isinstance(error, ValueError | OSError | RuntimeError) and text else f"{type(error).__name__}: {text}"
-    )
+    speaks = isinstance(error, ValueError | OSError | RuntimeError) or type(error).__module__.startswith("hydra.")
+    return text if speaks and text else f"{type(error).__name__}: {text}"
 
 
 def _end(text: str, code: int) -> typer.Exit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,10 +24,13 @@ def composed(config: str, overrides: Sequence[str] = ()) -> DictConfig:
         overrides: As Hydra takes them: ``key=value``, ``+new=value``, ``~key``.
 
     Raises:
-        ValueError: There is no such config; the sentence names the nearest.
-        HydraException: An override does not go with it.
+        ValueError: There is no such config or key; the sentence names the nearest.
+        HydraException: An override cannot be read.
     """
     from hydra import compose, initialize_config_dir, initialize_config_module
+    from hydra.errors import HydraException
+
+    from oml_vit_ext.common.messages import unknown_name
 
     folder, name = located(config)
     here = (
@@ -35,7 +39,22 @@ def composed(config: str, overrides: Sequence[str] = ()) -> DictConfig:
         else initialize_config_dir(str(folder), version_base=None)
     )
     with here:
-        return compose(name, list(overrides))
+        try:
+            return compose(name, list(overrides))
+        except HydraException as error:
+            wrong = re.match(r"Could not override '([^']+)'", str(error))
+            if wrong is None:
+                raise
+            keys = _keys(OmegaConf.to_container(compose(name)))
+            raise ValueError(unknown_name(f"key of {config}:", wrong[1], keys)) from error
+
+
+def _keys(part: Any, prefix: str = "") -> list[str]:
+    """All keys, dots between their parts."""
+    found = []
+    for key, value in part.items() if isinstance(part, dict) else ():
+        found += [f"{prefix}{key}", *_keys(value, f"{prefix}{key}.")]
+    return found
 
 
 def located(config: str) -> tuple[Path | None, str]:

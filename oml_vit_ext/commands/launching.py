@@ -50,7 +50,7 @@ def launch(
 
 
 def chosen(config: str, overrides: Sequence[str], *, told: bool = True) -> list[str]:
-    """Overrides for what ``chosen_for_data`` of the config lists, where its data set is another one; printed if told."""
+    """Overrides for what ``chosen_for_data`` of the config lists, where the data set is another; printed if told."""
     own = _without_hydra(overrides)
     cfg = composed(config, own)
     given = keys_of(own)
@@ -100,7 +100,7 @@ def plain(part: Any) -> Any:
 
 def _without_hydra(overrides: Sequence[str]) -> list[str]:
     """Hydra's own settings are no part of the config that a run gets."""
-    return [o for o in overrides if not o.lstrip("+~").startswith("hydra.")]
+    return [o for o in overrides if not o.lstrip("+~").startswith(("hydra.", "hydra/"))]
 
 
 def _quoted(value: str) -> str:

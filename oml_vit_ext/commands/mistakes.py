@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from omegaconf import DictConfig
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
-from oml_vit_ext.commands.mistake import Mistake
-from oml_vit_ext.commands.wrong_arguments import wrong_arguments
-from oml_vit_ext.commands.wrong_data import wrong_data
-from oml_vit_ext.commands.wrong_machine import wrong_machine
+
+class Mistake(NamedTuple):
+    """Where it stands in the config, and a sentence; an error stops a run, a warning does not."""
+
+    key: str
+    sentence: str
+    is_error: bool = True
 
 
 def find_mistakes(cfg: DictConfig) -> list[Mistake]:
     """Errors first, then warnings."""
     import oml_vit_ext
+    from oml_vit_ext.commands.wrong_arguments import wrong_arguments
+    from oml_vit_ext.commands.wrong_data import wrong_data
+    from oml_vit_ext.commands.wrong_machine import wrong_machine
 
     oml_vit_ext.register()
     found = [mistake for look in (wrong_arguments, wrong_data, wrong_machine) for mistake in look(cfg)]

@@ -22,7 +22,11 @@ def query(
     *,
     index: Annotated[
         list[str],
-        typer.Option("--index", help="Folder of the index, or Milvus; once for each shard.", show_default=False),
+        typer.Option(
+            "--index",
+            help="Folder of the index, or Milvus; once for each shard, or a pattern: 'shard_*'.",
+            show_default=False,
+        ),
     ],
     k: Annotated[int, typer.Option("-k", help="Hits per query.")] = 5,
     root: MovedRoot = None,
@@ -46,7 +50,7 @@ def query(
 
       oml-vit-ext query cat.jpg --index photo_index
 
-      oml-vit-ext query cat.jpg dog.jpg --index shard_0 --index shard_1 -k 10 --search-params nprobe=16
+      oml-vit-ext query cat.jpg dog.jpg --index 'shard_*' -k 10 --search-params nprobe=16
 
       oml-vit-ext query cat.jpg --index photo_index --rerank 20 --reranker stir/validate_reranker_photos \\
         first_stage_checkpoint=FIRST/checkpoints/best.ckpt checkpoint=PAIRS/checkpoints/best.ckpt
@@ -68,7 +72,9 @@ def query(
     if not files:
         raise ValueError("No image file is given, expected at least one to search with.")
     with ExitStack() as stack:
-        shards = [stack.enter_context(opened(place, collection=collection, root=root, mmap=mmap)) for place in index]
+        shards = [
+            stack.enter_context(opened(place, collection=collection, root=root, mmap=mmap)) for place in _each(index)
+        ]
         embedder = shards[0].embedder(
             trust_weights=trust_weights, batch_size=batch_size, num_workers=num_workers, device=device
         )
@@ -90,6 +96,19 @@ def query(
     picture.parent.mkdir(parents=True, exist_ok=True)
     draw_hits(files, found, base, picture)
     print(f"\n{picture}")
+
+
+def _each(places: Sequence[str]) -> list[str]:
+    """The places, patterns replaced by the folders that match."""
+    from glob import glob
+
+    found = []
+    for place in places:
+        matching = sorted(glob(place)) if "*" in place else [place]
+        if not matching:
+            raise FileNotFoundError(f"--index {place!r} matches nothing, expected folders of an index.")
+        found += matching
+    return found
 
 
 def table(hits: Sequence[Hit]) -> str:

@@ -76,6 +76,7 @@ def _train(cfg: DictConfig, compare: bool | None) -> None:
     from oml_vit_ext.commands.trained_run import best_checkpoint, with_weights
 
     quieten()
+    cfg = _with_quiet_metrics(cfg)
     paths = with_absolute_paths(cfg)
     facts = FrameFacts.of(read_frame(paths.dataset_root, paths.dataframe_name))
     if compare is None:
@@ -103,3 +104,14 @@ def _train(cfg: DictConfig, compare: bool | None) -> None:
     run = shlex.quote(as_typed(Path.cwd()))
     print(f"\nWritten: {as_typed(best)}")
     print(f"Next:    oml-vit-ext index FOLDER_OF_PHOTOS --model {run} --to photo_index")
+
+
+def _with_quiet_metrics(cfg: DictConfig) -> DictConfig:
+    """OML prints raw figures after each validation unless it is told not to: the table at the end is what counts."""
+    from omegaconf import open_dict
+
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        if cfg.get("metric_args") is not None and "verbose" not in cfg.metric_args:
+            cfg.metric_args.verbose = False
+    return cfg

@@ -58,7 +58,7 @@ def _of_file(file: Path) -> dict[str, str]:
     numbers = sum(tensor.numel() for tensor in state.values())
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in state.values()})
     found = {
-        "weights": f"{file}: {file.stat().st_size / 1e6:.1f} MB, {len(state)} tensors, {numbers / 1e6:.1f} million numbers",
+        "weights": f"{file}: {file.stat().st_size / 1e6:.1f} MB, {numbers / 1e6:.1f} million numbers",
         "kind": ", ".join(dtypes),
         "transformer": f"under {backbone_prefix(state, file) or 'no prefix'!r}, {_shape_of(tower)}",
     }

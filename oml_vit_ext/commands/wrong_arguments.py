@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from oml_vit_ext.commands.mistake import Mistake
+from oml_vit_ext.commands.mistakes import Mistake
 from oml_vit_ext.common.messages import unknown_name
 
 # What OML's pipelines pass to constructors themselves.
@@ -31,7 +31,9 @@ _READ = {
     *("hard_pairs_mining", "batch_size_inference", "embeddings_cache_dir", "resume", "save_iterations", "checkpoint"),
     *("variant", "first_stage", "chosen_for_data", "first_stage_checkpoint", "pretrained", "benchmark", "boxes"),
     *("average_over_scales", "kappas", "distractors", "distractor_descriptors", "pca", "pca_images", "criterion_lr"),
-    *("scores_file", "fusion", "budget", "join_layer", "metric_args", "hydra_dir", "strategy"),
+    *("scores_file", "fusion", "budget", "join_layer", "strategy", "iterations", "valid_iterations", "memory_size"),
+    *("memory_start", "arch", "timm_args", "images", "embed_dim", "dilations", "scales", "pca_dim", "multi_layer"),
+    *("branches", "n_layers", "enhanced_locality", "num_classes", "hybrid", "plain", "use_tta", "top_n", "memory_mb"),
 }
 _SIMPLE = {int, float, bool, str, type(None)}
 
@@ -40,15 +42,16 @@ def wrong_arguments(cfg: DictConfig) -> Iterator[Mistake]:
     """Unknown names, unknown or missing arguments and values of the wrong type, each with the nearest valid name."""
     yield from _missing(cfg)
     yield from _never_read(cfg)
-    for key, kind, part in _parts(cfg):
+    for key, kind, part in named_parts(cfg):
         yield from _of_part(key, kind, part)
     yield from _of_metrics(cfg)
     yield from _of_trainer(cfg)
 
 
 def _missing(cfg: DictConfig) -> Iterator[Mistake]:
+    referred = _referred(cfg)
     for key in sorted(_open_keys(OmegaConf.to_container(cfg, resolve=False))):
-        if key != "checkpoint" or "criterion" not in cfg:  # a training has a key that only validation needs
+        if key in referred or not key.endswith("checkpoint"):  # a training has keys that only its validation needs
             yield Mistake(key, f"{key} is not set: say {key}=VALUE.")
 
 
@@ -60,19 +63,23 @@ def _open_keys(part: Any, prefix: str = "") -> Iterator[str]:
         yield from _open_keys(value, f"{prefix}{key}.")
 
 
+def _referred(cfg: DictConfig) -> set[str]:
+    """Top-level keys that other values refer to."""
+    return {match.split(".")[0] for match in re.findall(r"\$\{([\w.]+)[},]", OmegaConf.to_yaml(cfg))}
+
+
 def _never_read(cfg: DictConfig) -> Iterator[Mistake]:
     """A key that nothing reads is a misspelt one if it is near another."""
     from difflib import get_close_matches
 
-    raw = OmegaConf.to_yaml(cfg)
-    referred = {match.split(".")[0] for match in re.findall(r"\$\{([\w.]+)[},]", raw)}
+    referred = _referred(cfg)
     for key in map(str, cfg):
         near = get_close_matches(key, _READ | referred, n=1, cutoff=0.8)
         if key not in _READ | referred and near:
             yield Mistake(key, f"{key} is read by nothing: did you mean {near[0]!r}?")
 
 
-def _parts(cfg: DictConfig) -> Iterator[tuple[str, str, Any]]:
+def named_parts(cfg: DictConfig) -> Iterator[tuple[str, str, Any]]:
     """Where in the config an object is described, what it is, and its description ``{name, args}``."""
     for key in map(str, cfg):
         if OmegaConf.is_missing(cfg, key):

@@ -12,7 +12,7 @@ from oml.const import LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 
 from oml_vit_ext.commands.frame_facts import FrameFacts, read_frame
 from oml_vit_ext.commands.launching import to_absolute
-from oml_vit_ext.commands.mistake import Mistake
+from oml_vit_ext.commands.mistakes import Mistake
 from oml_vit_ext.common.messages import some
 from oml_vit_ext.common.queries import lonely_queries
 from oml_vit_ext.datasets.cleaning import shared_labels

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from oml_vit_ext.commands.launching import to_absolute
-from oml_vit_ext.commands.mistake import Mistake
+from oml_vit_ext.commands.mistakes import Mistake
 from oml_vit_ext.extractors.backbone import check_arch, total_stride
 from oml_vit_ext.extractors.weights import resolve_weights
 
@@ -52,9 +52,9 @@ def expected_memory(cfg: DictConfig) -> str | None:
 
 def _our_extractors(cfg: DictConfig) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where an extractor with ``arch`` stands, and its arguments without interpolations."""
-    from oml_vit_ext.commands.wrong_arguments import _parts
+    from oml_vit_ext.commands.wrong_arguments import named_parts
 
-    for key, kind, part in _parts(cfg):
+    for key, kind, part in named_parts(cfg):
         args = part.get("args") if kind == "extractor" and isinstance(part, dict) else None
         if isinstance(args, dict) and args.get("arch", "???") != "???" and part["name"] in ("irt", "hybrid_vit"):
             yield f"{key}.args", args

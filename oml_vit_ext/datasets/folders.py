@@ -26,8 +26,8 @@ def folders(root: Path, train_labels: int | None = None, validation_share: float
 
     With folders for training and for validation (``train``, ``Training``, ``val``, ``Test`` and the like), these are
     the splits, and the classes are what is left of the path: a class in both is one label. Without them all images are
-    for validation, unless ``train_labels`` or ``validation_share`` says otherwise. Where classes lie in folders of their own, the topmost one
-    is the category. The column ``label_name`` keeps the names of the classes.
+    for validation, unless ``train_labels`` or ``validation_share`` says otherwise. Where classes lie in folders of
+    their own, the topmost one is the category. The column ``label_name`` keeps the names of the classes.
 
     Args:
         root: The folder of the tree.
