@@ -30,6 +30,15 @@ EXTRA = [
 ]
 # Modules that only OML's pipelines lead to, where Lightning has been imported.
 INSIDE_PIPELINES = {"oml_patches/checkpoint_files.py", "oml_patches/run_checkpoints.py"}
+# Modules that commands import when they run, with Hydra.
+INSIDE_PIPELINES |= {
+    f"commands/{name}.py"
+    for name in (
+        *("absolute_paths", "before_and_after", "choices", "figures", "hydra_runs", "launching", "models"),
+        *("reranker_config", "retrieved_images", "revisited_evaluation", "trained_run"),
+        *("wrong_arguments", "wrong_data", "wrong_machine"),
+    )
+}
 PROVIDERS = packages_distributions()
 
 

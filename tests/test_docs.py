@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import typer
 import yaml
 from hydra import compose, initialize_config_module
 from oml.registry.losses import get_criterion_by_cfg
@@ -21,6 +22,8 @@ from oml.registry.models import get_extractor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
 from helpers import DEMO_DATA, ROOT
+from oml_vit_ext.commands.hydra_runs import composed
+from oml_vit_ext.commands.main import COMMANDS, app
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [*DOCS, ROOT / "CHANGELOG.md", DEMO_DATA / "README.md", ROOT / "examples/demo_weights/README.md"]
@@ -70,6 +73,9 @@ def test_commands_exist(text: str):
         if words[0] == "make":
             subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
             continue
+        if words[0] == "oml-vit-ext":
+            _check_command(words[1:])
+            continue
         script = _script(words)
         assert words[0] == "python" and (words[1] == "-m" or (ROOT / words[1]).is_file()), words
         if "--config-name" in words:
@@ -82,6 +88,18 @@ def test_commands_exist(text: str):
             assert not unknown, f"{' '.join(script)} does not know {unknown}"
 
 
+def _check_command(words: list[str]) -> None:
+    """The command is there, takes these arguments, and its config composes with these overrides."""
+    commands = typer.main.get_command(app).commands
+    if words[0] in COMMANDS and words[0] not in commands:
+        return  # it comes with another branch
+    given = commands[words[0]].make_context(words[0], words[1:]).params
+    config = given.get("config") or given.get("config_name") or given.get("reranker")
+    overrides = list(given.get("overrides") or []) or [w for w in given.get("images") or [] if "=" in str(w)]
+    if config and "/" in config and not config.startswith("runs/"):
+        composed(config, overrides)
+
+
 def _script(words: list[str]) -> tuple[str, ...]:
     """A script, a script and its command, or a module and its command, of a line that begins with ``python``."""
     return tuple(words[1 : 4 if words[1] == "-m" else 3 if words[1] == "examples/search.py" else 2])
@@ -92,6 +110,15 @@ def _parsed() -> list[tuple[str, ...]]:
     """The scripts in all blocks that read their arguments themselves; the others leave that to Hydra."""
     lines = [words for block in _blocks("bash") for words in _commands(block.values[0]) if words[0] == "python"]
     return sorted({_script(w) for w in lines if "--config-name" not in w or w[1] == "examples/search.py"})
+
+
+def test_a_script_of_ones_own_finds_our_configs(tmp_path: Path):
+    """The block that is not run above, as it would train: here it prints its config."""
+    [text] = [code for kind, code in BLOCK.findall((ROOT / "docs/howto/train.md").read_text()) if kind == "py"]
+    (tmp_path / "script.py").write_text(text)
+    command = [sys.executable, "script.py", "--cfg", "job", "iterations=7"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "iterations: 7\n" in done.stdout and "name: augs_irt" in done.stdout, done.stderr
 
 
 def _commands(text: str) -> list[list[str]]:
