@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -80,7 +80,7 @@ def convert(
         "train_labels": train_labels,
         "validation_share": validation_share,
     }
-    options = {option: value for option, value in given.items() if value not in (None, False)}
+    options: dict[str, Any] = {option: value for option, value in given.items() if value not in (None, False)}
     splits_itself = name == "folders" and not {"train_labels", "validation_share"} & set(options)
     if splits_itself:
         options["validation_share"] = SHARE

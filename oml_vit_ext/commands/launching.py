@@ -87,7 +87,7 @@ def to_absolute(path: str) -> str:
     return to_absolute_path(path) if HydraConfig.initialized() else os.path.abspath(path)
 
 
-def as_typed(path: Path) -> str:
+def as_typed(path: Path | str) -> str:
     """A path as seen from where the command was started."""
     start = get_original_cwd() if HydraConfig.initialized() else os.getcwd()
     return os.path.relpath(path, start)

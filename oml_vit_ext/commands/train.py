@@ -103,7 +103,8 @@ def _train(cfg: DictConfig, compare: bool | None) -> None:
             print(verdict(start, result))
     run = shlex.quote(as_typed(Path.cwd()))
     print(f"\nWritten: {as_typed(best)}")
-    print(f"Next:    oml-vit-ext index FOLDER_OF_PHOTOS --model {run} --to photo_index")
+    print(f"Look:    oml-vit-ext report {run}")
+    print(f"Next:    oml-vit-ext index {shlex.quote(as_typed(paths.dataset_root))} --model {run} --to photo_index")
 
 
 def _with_quiet_metrics(cfg: DictConfig) -> DictConfig:
