@@ -50,6 +50,10 @@ def _imports(node: ast.AST, in_function: bool = False) -> Iterator[tuple[str, bo
     """The libraries that a module imports, each with whether a function does it."""
     in_function = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     match node:
+        case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=rest):
+            for child in rest:  # what stands under it is imported by type checkers only
+                yield from _imports(child, in_function)
+            return
         case ast.Import(names=names):
             yield from ((name.name.partition(".")[0], in_function) for name in names)
         case ast.ImportFrom(module=str(module), level=0):

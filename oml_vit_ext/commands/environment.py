@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 
@@ -15,9 +16,7 @@ _CLASHES = {
 
 def versions() -> dict[str, str]:
     """Version of Python, of this package and of all that it requires, extras included."""
-    from packaging.requirements import Requirement
-
-    names = ["oml-vit-ext", *sorted({Requirement(text).name for text in requires("oml-vit-ext") or []})]
+    names = ["oml-vit-ext", *sorted({_name_of(text) for text in requires("oml-vit-ext") or []})]
     found = {"python": sys.version.split()[0]}
     for name in names:
         found[name] = installed(name) or "–"
@@ -30,6 +29,17 @@ def installed(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def _name_of(requirement: str) -> str:
+    """``numpy<2; extra == "x"`` -> ``numpy``"""
+    found = re.match(r"[\w.-]+", requirement)
+    return found[0] if found else requirement
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """``2.1.2+cpu`` -> ``(2, 1, 2)``"""
+    return tuple(map(int, re.findall(r"\d+", version.split("+")[0])))
 
 
 def devices() -> list[str]:
@@ -51,12 +61,10 @@ def devices() -> list[str]:
 
 def clashes() -> list[str]:
     """What is installed and known not to work together, each with the command that mends it."""
-    from packaging.version import Version
-
     found = []
     for name, (below, why) in _CLASHES.items():
         there = installed(name)
-        if there is not None and Version(there) >= Version(below):
+        if there is not None and _numbers(there) >= _numbers(below):
             found.append(f"{name} {there}: {why}. Mend: pip install '{name}<{below}'")
     torch, vision = installed("torch") or "", installed("torchvision") or ""
     if "+" in torch and "+" in vision and torch.split("+")[1] != vision.split("+")[1]:
