@@ -1,4 +1,4 @@
-"""What ``import oml_vit_ext`` costs beside the import of the OML registries that it fills.
+"""What ``import oml_vit_ext`` costs beside the import of the OML registries that it fills, and how soon help is there.
 
 Whole processes, in turns; the ratio of the medians is the cost. ``python benchmarks/bench_import.py``
 """
@@ -16,6 +16,7 @@ import time
 OML = "import oml.registry, oml.registry.postprocessors"
 OURS = f"{OML}\nimport oml_vit_ext"
 HEAVY = ["faiss", "matplotlib", "pymilvus", "pytorch_metric_learning", "scipy", "sklearn", "timm"]
+HELP = "from oml_vit_ext.commands.main import app\ntry:\n    app(['train', '--help'])\nexcept SystemExit:\n    pass"
 REPORT = f"\nimport sys\nprint(*[name for name in {HEAVY} if name in sys.modules])"
 
 
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7, help="processes of each kind")
     args = parser.parse_args()
 
-    costs: dict[str, list[tuple[float, float]]] = {OML: [], OURS: []}
+    costs: dict[str, list[tuple[float, float]]] = {OML: [], OURS: [], HELP: []}
     loaded: dict[str, str] = {}
     for _ in range(args.runs + 1):  # the first of each warms the file cache
         for code, rows in costs.items():
@@ -34,6 +35,7 @@ def main() -> None:
     for code, name in ((OML, "OML's registries"), (OURS, "with oml_vit_ext")):
         wall, cpu = medians(costs[code])
         print(f"{name}, median of {args.runs}: {wall:.2f} s, {cpu:.2f} s of CPU; loaded: {loaded[code]}")
+    print(f"oml-vit-ext train --help: {medians(costs[HELP])[0]:.2f} s, {medians(costs[HELP])[1]:.2f} s of CPU")
     ratio_wall, ratio_cpu = (ours / oml for ours, oml in zip(medians(costs[OURS]), medians(costs[OML]), strict=True))
     print(f"ratio {ratio_wall:.3f}, of CPU time {ratio_cpu:.3f} (the one that a busy machine disturbs least)")
 

@@ -15,13 +15,13 @@ from hydra import compose, initialize_config_module
 from oml.registry.models import get_extractor_by_cfg
 from oml.retrieval.retrieval_results import RetrievalResults
 
+from oml_vit_ext.commands.retrieved_images import RetrievedImages, right_ones, spread
 from oml_vit_ext.pictures import NEUTRAL, RIGHT, WRONG, Tile, draw_grid
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 
 from tools.folders import in_folder  # noqa: E402
-from tools.retrieved_images import RetrievedImages, right_ones, spread  # noqa: E402
 
 N_QUERIES = 6
 TOP = 5  # hits of each

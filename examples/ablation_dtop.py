@@ -20,12 +20,12 @@ from hydra import compose, initialize_config_module
 from oml.lightning.pipelines.train import extractor_training_pipeline
 from oml.lightning.pipelines.validate import extractor_validation_pipeline
 
+from oml_vit_ext.commands.absolute_paths import with_absolute_paths
+from oml_vit_ext.commands.screen import quieten
 from oml_vit_ext.oml_patches import read_all_upright
-from tools.absolute_paths import with_absolute_paths
 from tools.folders import ROOT, in_folder
 from tools.overrides import known_to
 from tools.results_table import Row, run_missing, spread
-from tools.screen import quieten
 
 VARIANTS = {
     "plain": "plain ViT, CLS",

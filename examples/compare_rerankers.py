@@ -31,14 +31,14 @@ from oml.registry.transforms import get_transforms_by_cfg
 from oml.retrieval.retrieval_results import RetrievalResults
 
 import oml_vit_ext  # noqa: F401  (the measuring process has no Hydra that would register the names)
+from oml_vit_ext.commands.absolute_paths import with_absolute_paths
+from oml_vit_ext.commands.reranker_config import validation_of
+from oml_vit_ext.commands.screen import quieten
 from oml_vit_ext.oml_patches import read_all_upright
 from oml_vit_ext.pictures import save_figure
-from tools.absolute_paths import with_absolute_paths
 from tools.folders import ROOT, in_folder
 from tools.peak_memory import peak_memory_mb
-from tools.reranker_config import validation_of
 from tools.results_table import Row, run_missing, spread
-from tools.screen import quieten
 
 
 def main() -> None:

@@ -17,13 +17,13 @@ from typing import Any
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
+from oml_vit_ext.commands.screen import quieten, say
 from oml_vit_ext.common.files import replaced
 from oml_vit_ext.pictures.report import About, gather, write_report
 from oml_vit_ext.reranking.precision import has_bf16_units
 from tools.demo_runs import Reranked, Validated, quality, rerank, train, validate
 from tools.folders import ROOT, in_folder
 from tools.overrides import known_to
-from tools.screen import quieten, say
 
 ITERATIONS = 40  # of 64 photos each
 PAIR_EPOCHS = 20  # of two iterations of 32 photos

@@ -5,117 +5,16 @@
       revisited/dataset=rparis6k distractors=DIR/revisitop1m distractor_descriptors=NEW_FOLDER
 """
 
-from __future__ import annotations
-
-import json
-from pathlib import Path
-
 import hydra
-from hydra.utils import to_absolute_path
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from oml.const import HYDRA_BEHAVIOUR
-from oml.registry.models import get_extractor_by_cfg
-from oml.registry.transforms import get_transforms_by_cfg
 
-from oml_vit_ext.common.files import replaced
-from oml_vit_ext.extractors.multi_scale import at_scales
-from oml_vit_ext.retrieval import Embedder
-from oml_vit_ext.retrieval.revisited import (
-    RevisitedData,
-    check_model,
-    distractor_paths,
-    embed_into,
-    evaluate_revisited_embeddings,
-    load_revisited,
-    n_stored,
-    stored_chunks,
-)
-from tools.absolute_paths import with_absolute_paths
-
-Scores = dict[str, dict[str, float]]
+from oml_vit_ext.commands.revisited_evaluation import evaluate
 
 
 @hydra.main(config_path="../configs", config_name="revisited/evaluate_irt", version_base=HYDRA_BEHAVIOUR)
 def main(cfg: DictConfig) -> None:
-    cfg = with_absolute_paths(cfg)
-    with open_dict(cfg):
-        for key in ("distractors", "distractor_descriptors"):
-            cfg[key] = None if cfg[key] is None else to_absolute_path(cfg[key])
-    data = loaded(cfg)
-    embedder = embedder_of(cfg)
-    folder = distractors(cfg, embedder)
-    queries = embedder.embed_all(
-        [data.root / path for path in data.query_paths],
-        data.query_boxes if cfg.boxes else None,
-        verbose=True,
-    )
-    database = embedder.embed_all([data.root / path for path in data.database_paths], verbose=True)
-    scores = evaluate_revisited_embeddings(
-        queries,
-        database,
-        data.ground_truth,
-        stored_chunks(folder) if folder else (),
-        cfg.kappas,
-        n_distractors=n_stored(folder) if folder else 0,
-        verbose=folder is not None,
-    )
-    n_images = len(database) + (n_stored(folder) if folder else 0)
-    print(f"\n{cfg.benchmark}: {len(queries)} queries, {n_images:,} images, {database.shape[1]} dimensions\n")
-    print(table(scores))
-    save(scores, Path("revisited.json"))
-
-
-def loaded(cfg: DictConfig) -> RevisitedData:
-    data = load_revisited(cfg.dataset_root, cfg.benchmark)
-    missing = data.missing_files()
-    if missing:
-        raise FileNotFoundError(f"{len(missing)} images are missing below {data.root}, the first: {missing[0]}.")
-    return data
-
-
-def embedder_of(cfg: DictConfig) -> Embedder:
-    extractor = get_extractor_by_cfg(cfg.extractor)
-    if cfg.average_over_scales:
-        extractor = at_scales(extractor, cfg.average_over_scales)
-    device = {"gpu": "cuda", None: None}.get(cfg.accelerator, cfg.accelerator)
-    return Embedder(
-        extractor,
-        get_transforms_by_cfg(cfg.transforms_val),
-        batch_size=cfg.bs_val,
-        num_workers=cfg.num_workers,
-        device=device,
-    )
-
-
-def distractors(cfg: DictConfig, embedder: Embedder) -> str | None:
-    """The folder with the embeddings of the distractors, made as far as it is not there yet."""
-    folder: str | None = cfg.distractor_descriptors
-    if cfg.distractors is not None:
-        if folder is None:
-            raise ValueError(
-                "distractors is given without distractor_descriptors: expected the folder to keep them in."
-            )
-        paths = [Path(cfg.distractors) / path for path in distractor_paths(cfg.distractors)]
-        n_broken = embed_into(folder, embedder, paths, verbose=True)
-        if n_broken:
-            print(f"{n_broken} distractors cannot be read and are left out.")
-    elif folder is not None:
-        check_model(folder, embedder.fingerprint)
-    return folder
-
-
-def table(scores: Scores) -> str:
-    """In percent, one row for each level."""
-    names = list(scores["medium"])
-    lines = ["        " + "".join(f"{name.replace('map', 'mAP').replace('mp', 'mP'):>8}" for name in names)]
-    lines += [f"{level:8}" + "".join(f"{100 * scores[level][name]:8.2f}" for name in names) for level in scores]
-    return "\n".join(lines)
-
-
-def save(scores: Scores, file: Path) -> None:
-    with replaced(file) as unfinished:
-        unfinished.write_text(json.dumps(scores, indent=2) + "\n")
-    print(f"\n{file.absolute()}")
+    evaluate(cfg)
 
 
 if __name__ == "__main__":

@@ -1,72 +1,18 @@
-"""Fits the PCA of ``extractor_with_pca`` on the training images of a data set, and writes it where the config says.
+"""``oml-vit-ext fit-pca`` with Hydra's own command line: fits the PCA of ``extractor_with_pca``.
 
-Validating and predicting with the same arguments then use it:
-
-  python examples/fit_pca.py            --config-name irt/validate_sop irt/variant=irt_r_pca128 checkpoint=FILE pca=NEW
-  python examples/validate_extractor.py --config-name irt/validate_sop irt/variant=irt_r_pca128 checkpoint=FILE pca=NEW
+python examples/fit_pca.py --config-name irt/validate_sop irt/variant=irt_r_pca128 checkpoint=FILE pca=NEW
 """
 
-from pathlib import Path
-
 import hydra
-import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from oml.const import HYDRA_BEHAVIOUR
-from oml.datasets.images import ImageLabeledDataset
-from oml.inference import inference
-from oml.registry.models import get_extractor_by_cfg
-from oml.registry.transforms import get_transforms_by_cfg
 
-from oml_vit_ext.extractors.pca import PCAWeights, fit_pca, save_pca
-from oml_vit_ext.oml_patches import read_all_upright
-from tools.absolute_paths import with_absolute_paths
-from tools.retrieved_images import device_of
+from oml_vit_ext.commands.fit_pca import fit_pca_of
 
 
 @hydra.main(config_path="../configs", config_name="irt/validate_demo", version_base=HYDRA_BEHAVIOUR)
 def main(cfg: DictConfig) -> None:
-    read_all_upright()
-    cfg = with_absolute_paths(cfg)
-    if cfg.extractor.name != "extractor_with_pca":
-        raise ValueError(
-            f"The extractor of this config is {cfg.extractor.name!r}, expected 'extractor_with_pca': choose a variant "
-            f"with it, e.g. irt/variant=irt_r_pca128."
-        )
-    args = cfg.extractor.args
-    extractor = get_extractor_by_cfg(args.extractor).to(device_of(cfg))
-    dataset = training_images(cfg)
-    print(f"Descriptors of {len(dataset)} training images")
-    descriptors = inference(extractor, dataset, batch_size=cfg.bs_val, num_workers=cfg.num_workers, verbose=True)
-    pca = fit_pca(descriptors, args.n_components)
-    target = Path(args.weights)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save_pca(pca, target)
-    print(f"{described(pca)}\nPCA in {target}")
-
-
-def training_images(cfg: DictConfig) -> ImageLabeledDataset:
-    """The training rows of the dataframe, or ``pca_images`` of them at random, with the transform of validation."""
-    df = pd.read_csv(Path(cfg.dataset_root) / cfg.dataframe_name, index_col=False)
-    rows = df[df.split == "train"]
-    if rows.empty:
-        raise ValueError(f"{cfg.dataframe_name} in {cfg.dataset_root} has no training rows, on which PCA is fitted.")
-    wanted = OmegaConf.select(cfg, "pca_images")
-    if wanted is not None and wanted < len(rows):
-        rows = rows.sample(wanted, random_state=0)
-    return ImageLabeledDataset(
-        rows.reset_index(drop=True),
-        dataset_root=cfg.dataset_root,
-        transform=get_transforms_by_cfg(cfg.transforms_val),
-    )
-
-
-def described(pca: PCAWeights) -> str:
-    """How much of the variance the components carry, in one line."""
-    energy = pca.variance_ratio.cumsum(0)
-    kept, width = pca.components.shape
-    parts = [f"{kept} of {width} dimensions carry {energy[-1]:.1%} of the variance"]
-    parts += [f"{int((energy < share).sum()) + 1} carry {share:.0%}" for share in (0.5, 0.9) if energy[-1] >= share]
-    return ", ".join(parts)
+    fit_pca_of(cfg)
 
 
 if __name__ == "__main__":

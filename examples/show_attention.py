@@ -17,10 +17,10 @@ from oml.interfaces.models import IExtractor
 from oml.registry.models import get_extractor_by_cfg
 from torch import Tensor
 
+from oml_vit_ext.commands.absolute_paths import with_absolute_paths
+from oml_vit_ext.commands.retrieved_images import RetrievedImages, device_of, spread
 from oml_vit_ext.oml_patches import read_all_upright
 from oml_vit_ext.pictures import attention_maps, draw_attention, enlarge_maps, map_stride
-from tools.absolute_paths import with_absolute_paths
-from tools.retrieved_images import RetrievedImages, device_of, spread
 
 
 @hydra.main(config_path="../configs", config_name="irt/validate_demo", version_base=HYDRA_BEHAVIOUR)

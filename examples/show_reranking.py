@@ -15,12 +15,12 @@ from oml.registry.models import get_extractor_by_cfg
 from oml.registry.postprocessors import get_postprocessor_by_cfg
 from oml.retrieval.retrieval_results import RetrievalResults
 
+from oml_vit_ext.commands.absolute_paths import with_absolute_paths
+from oml_vit_ext.commands.reranker_config import check_checkpoints
+from oml_vit_ext.commands.retrieved_images import RetrievedImages, device_of, right_ones, spread
 from oml_vit_ext.oml_patches import read_all_upright
 from oml_vit_ext.pictures import cross_attention, draw_budget_curve, draw_cross_attention, draw_strips
 from oml_vit_ext.reranking import budget_curve
-from tools.absolute_paths import with_absolute_paths
-from tools.reranker_config import check_checkpoints
-from tools.retrieved_images import RetrievedImages, device_of, right_ones, spread
 
 
 @hydra.main(config_path="../configs", config_name="stir/validate_reranker_demo", version_base=HYDRA_BEHAVIOUR)

@@ -19,12 +19,12 @@ import pandas as pd
 from hydra import compose, initialize_config_module
 from matplotlib.figure import Figure
 
+from oml_vit_ext.commands.screen import quieten
 from oml_vit_ext.pictures import save_figure
 from tools.demo_runs import train, validate
 from tools.folders import ROOT, in_folder
 from tools.overrides import known_to
 from tools.results_table import run_missing
-from tools.screen import quieten
 
 PANELS = {"cmc_1": ("CMC@1", "{:.3f}"), "dims_90": ("dimensions for 90 % of the variance", "{:.0f}")}
 

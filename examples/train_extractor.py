@@ -1,18 +1,15 @@
-"""Trains an extractor with OML's pipeline. ``--help`` lists what can be set; without arguments: the demo data."""
+"""``oml-vit-ext train`` with Hydra's own command line: ``--help`` lists what can be set."""
 
 import hydra
 from omegaconf import DictConfig
 from oml.const import HYDRA_BEHAVIOUR
-from oml.lightning.pipelines.train import extractor_training_pipeline
 
-from oml_vit_ext.oml_patches import read_all_upright
-from tools.absolute_paths import with_absolute_paths
+from oml_vit_ext.commands.train import train_extractor
 
 
 @hydra.main(config_path="../configs", config_name="irt/train_demo", version_base=HYDRA_BEHAVIOUR)
 def main(cfg: DictConfig) -> None:
-    read_all_upright()
-    extractor_training_pipeline(with_absolute_paths(cfg))
+    train_extractor(cfg)
 
 
 if __name__ == "__main__":

@@ -1,29 +1,17 @@
-"""Trains a pairwise re-ranker with OML's pipeline. ``--help`` lists what can be set.
-
-At the end, the best checkpoint is validated, and the metrics are printed before and after re-ranking. Without
-arguments: the demo data.
-"""
-
-from pathlib import Path
+"""``oml-vit-ext train-reranker`` with Hydra's own command line: ``--help`` lists what can be set."""
 
 import hydra
 from omegaconf import DictConfig
 from oml.const import HYDRA_BEHAVIOUR
-from oml.lightning.pipelines.train_postprocessor import postprocessor_training_pipeline
 
-from oml_vit_ext.oml_patches import read_all_upright
-from tools.absolute_paths import with_absolute_paths
-from tools.before_and_after import validate_and_compare
-from tools.reranker_config import best_of, check_checkpoints, validation_of
+from oml_vit_ext.commands.errors import leaving_in_one_sentence
+from oml_vit_ext.commands.train_reranker import train_pair_model
 
 
 @hydra.main(config_path="../configs", config_name="stir/train_reranker_demo", version_base=HYDRA_BEHAVIOUR)
 def main(cfg: DictConfig) -> None:
-    read_all_upright()
-    check_checkpoints(cfg)
-    cfg = with_absolute_paths(cfg)
-    postprocessor_training_pipeline(cfg)
-    validate_and_compare(validation_of(cfg, best_of(Path("checkpoints").absolute(), cfg.get("resume"))))
+    with leaving_in_one_sentence():
+        train_pair_model(cfg)
 
 
 if __name__ == "__main__":

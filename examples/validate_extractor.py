@@ -1,18 +1,15 @@
-"""Validates an extractor with OML's pipeline. ``--help`` lists what can be set."""
+"""``oml-vit-ext validate`` with Hydra's own command line: ``--help`` lists what can be set."""
 
 import hydra
 from omegaconf import DictConfig
 from oml.const import HYDRA_BEHAVIOUR
-from oml.lightning.pipelines.validate import extractor_validation_pipeline
 
-from oml_vit_ext.oml_patches import read_all_upright
-from tools.absolute_paths import with_absolute_paths
+from oml_vit_ext.commands.validate import validate_extractor
 
 
 @hydra.main(config_path="../configs", config_name="irt/validate_demo", version_base=HYDRA_BEHAVIOUR)
 def main(cfg: DictConfig) -> None:
-    read_all_upright()
-    extractor_validation_pipeline(with_absolute_paths(cfg))
+    validate_extractor(cfg)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,17 @@
-"""Validates a first stage with its re-ranker in OML's pipeline. ``--help`` lists what can be set.
-
-The metrics are printed before and after re-ranking.
-"""
+"""``oml-vit-ext validate-reranker`` with Hydra's own command line: ``--help`` lists what can be set."""
 
 import hydra
 from omegaconf import DictConfig
 from oml.const import HYDRA_BEHAVIOUR
 
-from oml_vit_ext.oml_patches import read_all_upright
-from tools.absolute_paths import with_absolute_paths
-from tools.before_and_after import validate_and_compare
-from tools.reranker_config import check_checkpoints
+from oml_vit_ext.commands.errors import leaving_in_one_sentence
+from oml_vit_ext.commands.validate_reranker import validate_pair_model
 
 
 @hydra.main(config_path="../configs", config_name="stir/validate_reranker_demo", version_base=HYDRA_BEHAVIOUR)
 def main(cfg: DictConfig) -> None:
-    read_all_upright()
-    check_checkpoints(cfg)
-    validate_and_compare(with_absolute_paths(cfg))
+    with leaving_in_one_sentence():
+        validate_pair_model(cfg)
 
 
 if __name__ == "__main__":

@@ -14,16 +14,30 @@ from types import ModuleType
 from typing import Any
 
 _REGISTRIES = "oml.registry"
+_FOLLOWED = ("oml", "oml_vit_ext")
 
 
 def register_with_oml() -> None:
     """Register now if OML's registries are there, else when they come; the same in all processes started from here."""
     # What stands in _config is inherited by all descendants; a process that is spawned unpickles it.
     multiprocessing.current_process()._config.setdefault("oml_vit_ext", _Inherited())  # type: ignore[attr-defined]
+    register_when_oml_comes()
+
+
+def register_when_oml_comes() -> None:
+    """Register now if OML's registries are there, else the moment that they are."""
+    if any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        return
     if _REGISTRIES in sys.modules:
-        import oml_vit_ext  # noqa: F401  (importing it registers)
-    elif not any(isinstance(finder, _OMLFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _OMLFinder())
+        _register()
+    else:
+        sys.meta_path.insert(0, _Finder())
+
+
+def _register() -> None:
+    from oml_vit_ext.registration import register
+
+    register()
 
 
 class _Inherited:
@@ -36,10 +50,11 @@ def _inherit() -> _Inherited:
     return _Inherited()
 
 
-class _OMLFinder:
-    """Finds OML's modules where they are; when the last of those that import each other is there, it registers.
+class _Finder:
+    """Finds the modules of OML and of oml-vit-ext where they are; when all that were begun are there, it registers.
 
-    Not as soon as ``oml.registry`` is there: other modules of OML may be in the middle of importing it.
+    Not as soon as ``oml.registry`` is there: other modules of OML may be in the middle of importing it, and modules of
+    oml-vit-ext, which registering imports, in the middle of importing OML.
     """
 
     def __init__(self) -> None:
@@ -48,7 +63,7 @@ class _OMLFinder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != "oml" and not name.startswith("oml."):
+        if name.partition(".")[0] not in _FOLLOWED:
             return None
         for finder in sys.meta_path:
             spec = None if finder is self else finder.find_spec(name, path, target)
@@ -69,6 +84,6 @@ class _OMLFinder:
                 self._unfinished.pop()
             if not self._unfinished and _REGISTRIES in sys.modules and self in sys.meta_path:
                 sys.meta_path.remove(self)
-                import oml_vit_ext  # noqa: F401
+                _register()
 
         loader.exec_module = execute_and_register

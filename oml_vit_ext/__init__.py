@@ -1,11 +1,24 @@
 """Vision transformers for image retrieval (IRT, DToP, STIR) as a plug-in for open-metric-learning.
 
-Importing this package registers its names with OML: ``extractor: {name: irt}`` works in YAML from then on.
+Importing this package registers its names with OML: ``extractor: {name: irt}`` works in YAML from then on. Where OML
+has not been imported yet, which takes seconds, the names are registered the moment that it is.
 """
 
-from oml_vit_ext.registration import register
+from hydra_plugins._oml_vit_ext_names import register_when_oml_comes
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "register"]
 
-register()
+
+def register() -> None:
+    """Put our names into OML's registries now. Calling it again changes nothing.
+
+    Raises:
+        RuntimeError: A name is taken by something that is not ours. Nothing is registered then.
+    """
+    from oml_vit_ext.registration import register
+
+    register()
+
+
+register_when_oml_comes()

@@ -32,6 +32,15 @@ EXTRA = [
 INSIDE_PIPELINES = {"oml_patches/checkpoint_files.py", "oml_patches/run_checkpoints.py"}
 # The server of the app, which only its start leads to.
 INSIDE_APP = {"app/endpoint.py"}
+# Modules that commands import when they run, with Hydra.
+INSIDE_PIPELINES |= {
+    f"commands/{name}.py"
+    for name in (
+        *("absolute_paths", "before_and_after", "choices", "figures", "hydra_runs", "launching", "models"),
+        *("reranker_config", "retrieved_images", "revisited_evaluation", "trained_run"),
+        *("wrong_arguments", "wrong_data", "wrong_machine"),
+    )
+}
 PROVIDERS = packages_distributions()
 
 
@@ -43,6 +52,10 @@ def _imports(node: ast.AST, in_function: bool = False) -> Iterator[tuple[str, bo
     """The libraries that a module imports, each with whether a function does it."""
     in_function = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     match node:
+        case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=rest):
+            for child in rest:  # what stands under it is imported by type checkers only
+                yield from _imports(child, in_function)
+            return
         case ast.Import(names=names):
             yield from ((name.name.partition(".")[0], in_function) for name in names)
         case ast.ImportFrom(module=str(module), level=0):

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+import typer
 import yaml
 from hydra import compose, initialize_config_module
 from oml.registry.losses import get_criterion_by_cfg
@@ -27,6 +28,8 @@ from oml.registry.samplers import get_sampler_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
 from helpers import DEMO_DATA, ROOT
+from oml_vit_ext.commands.hydra_runs import composed
+from oml_vit_ext.commands.main import COMMANDS, app
 from oml_vit_ext.oml_patches.search_from_config import search_of
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -115,6 +118,9 @@ def test_commands_exist(text: str):
         if words[0] == "make":
             subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
             continue
+        if words[0] == "oml-vit-ext":
+            _check_command(words[1:])
+            continue
         script = _script(words)
         assert words[0] == "python" and (words[1] == "-m" or (ROOT / words[1]).is_file()), words
         if "--config-name" in words:
@@ -127,6 +133,19 @@ def test_commands_exist(text: str):
             assert not unknown, f"{' '.join(script)} does not know {unknown}"
 
 
+def _check_command(words: list[str]) -> None:
+    """The command is there, takes these arguments, and its config composes with these overrides."""
+    commands = typer.main.get_command(app).commands
+    if words[0] in COMMANDS and words[0] not in commands:
+        return  # it comes with another branch
+    given = commands[words[0]].make_context(words[0], words[1:]).params
+    config = given.get("config") or given.get("config_name") or given.get("reranker")
+    images = given.get("images")
+    overrides = given.get("overrides") or [w for w in (images if isinstance(images, list | tuple) else ()) if "=" in w]
+    if config and "/" in config and not config.startswith("runs/"):
+        composed(config, list(overrides))
+
+
 def _script(words: list[str]) -> tuple[str, ...]:
     """A script, a script and its command, or a module and its command, of a line that begins with ``python``."""
     return tuple(words[1 : 4 if words[1] == "-m" else 3 if words[1] == "examples/search.py" else 2])
@@ -137,6 +156,15 @@ def _parsed() -> list[tuple[str, ...]]:
     """The scripts in all blocks that read their arguments themselves; the others leave that to Hydra."""
     lines = [words for block in _blocks("bash") for words in _commands(block.values[0]) if words[0] == "python"]
     return sorted({_script(w) for w in lines if "--config-name" not in w or w[1] == "examples/search.py"})
+
+
+def test_a_script_of_ones_own_finds_our_configs(tmp_path: Path):
+    """The block that is not run above, as it would train: here it prints its config."""
+    [text] = [code for kind, code in BLOCK.findall((ROOT / "docs/howto/train.md").read_text()) if kind == "py"]
+    (tmp_path / "script.py").write_text(text)
+    command = [sys.executable, "script.py", "--cfg", "job", "iterations=7"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "iterations: 7\n" in done.stdout and "name: augs_irt" in done.stdout, done.stderr
 
 
 def _commands(text: str) -> list[list[str]]:
@@ -176,40 +204,34 @@ def _run(commands: list[list[str]], folder: Path) -> str:
 
 def test_five_commands_from_photos_to_hits(tmp_path: Path):
     """The README's commands, one after the other, with a small model, fewer images and two iterations."""
-    section = (ROOT / "README.md").read_text().split("## Your photos in five commands\n")[1].split("\n## ")[0]
-    commands = _commands(BLOCK.search(section)[2])
-    assert len(commands) == 5
+    section = (ROOT / "README.md").read_text().split("five commands\n")[1].split("\n## ")[0]
+    commands = [words for words in _commands(BLOCK.search(section)[2]) if words[0] == "oml-vit-ext"]
+    assert [words[1] for words in commands] == ["convert", "train", "index", "query", "app"]
     df = pd.read_csv(DEMO_DATA / "df.csv")
     for emoji in sorted(df.label_name.unique())[:6]:
         (tmp_path / "photos" / emoji).mkdir(parents=True)
         for i, path in enumerate(df[df.label_name == emoji].path):
             shutil.copy(DEMO_DATA / path, tmp_path / "photos" / emoji / f"{i}.jpg")
     shutil.copy(next((tmp_path / "photos").rglob("*.jpg")), tmp_path / "cat.jpg")
-    for folder in ("examples", "configs"):
-        (tmp_path / folder).symlink_to(ROOT / folder)
     small = [
         "arch=vit_tiny_r_s16_p8_224",
         *(f"+timm_args.{size}" for size in ("img_size=48", "patch_size=2", "depth=6")),
         *(f"images.{size}" for size in ("train_resize=52", "test_resize=48", "crop=48")),
         f"pretrained={ROOT}/examples/demo_weights/vit_tiny_emoji.safetensors",
-        *("num_workers=0", "accelerator=cpu"),
+        *("num_workers=0", "accelerator=cpu", "iterations=2", "valid_iterations=2"),
     ]
-    short = ["iterations=2", "valid_iterations=2", "sampler.args.n_labels=4"]
-    given = [
-        [*("4" if word == "100" else word for word in words[1:]), *changed]  # training classes
-        for words, changed in zip(commands, ([], small, [*small, *short], small, []), strict=True)
-    ]
+    given = [["-m", "oml_vit_ext", *words[1:], *(small if words[1] == "train" else [])] for words in commands[:4]]
     printed = _run(given, tmp_path)
     splits = pd.read_csv(tmp_path / "photos/df.csv").groupby("split").label.nunique()
     assert dict(splits) == {"train": 4, "validation": 2}
-    assert (tmp_path / "runs/photos/checkpoints/best.ckpt").is_file()
+    assert (tmp_path / "my_run/checkpoints/best.ckpt").is_file()
     assert json.loads((tmp_path / "photo_index/manifest.json").read_text())
     # The query is a copy of an image of the index: found first, at no distance.
     first = next(line.split() for line in printed.splitlines() if line.split()[:1] == ["1"])
     assert (
         float(first[1]) < 1e-3 and (tmp_path / "photos" / first[2]).read_bytes() == (tmp_path / "cat.jpg").read_bytes()
     )
-    assert (tmp_path / "outputs/search.png").is_file()
+    assert (tmp_path / "search.png").is_file()
 
 
 def test_make_demo_and_make_test_are_the_two_commands():

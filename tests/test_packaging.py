@@ -9,8 +9,10 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
+from PIL import Image
 
 import oml_vit_ext
 from helpers import ROOT
@@ -115,3 +117,44 @@ def test_an_unmodified_oml_script_works_from_the_wheel(built: Path, tmp_path: Pa
         check=False,
     )
     assert done.stdout.strip() == f"0.7 {site / 'oml_vit_ext' / '__init__.py'}", done.stderr
+
+
+def test_from_photos_to_hits_with_the_wheel_alone(built: Path, tmp_path: Path):
+    """Four of the README's five commands in an empty folder, each a process of its own."""
+    site = tmp_path / "site"
+    zipfile.ZipFile(next(built.glob("*.whl"))).extractall(site)
+    rng = np.random.default_rng(0)
+    for label in range(8):
+        folder = tmp_path / "photos" / f"product {label}"
+        folder.mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(folder / f"IMG {i}.JPG")
+    tiny = [
+        *("arch=vit_tiny_patch16_224", "pretrained=null", "+timm_args.img_size=32", "+timm_args.depth=1"),
+        *("images.train_resize=32", "images.test_resize=32", "images.crop=32", "iterations=2", "valid_iterations=2"),
+    ]
+    printed = [
+        _typed(tmp_path, site, *command)
+        for command in (
+            ["convert", "folders", "photos"],
+            ["train", "irt/train_photos", "dataset_root=photos", *tiny, "--to", "run"],
+            ["index", "photos", "--to", "photo_index", "--model", "run"],
+            ["query", "photos/product 3/IMG 1.JPG", "--index", "photo_index"],
+        )
+    ]
+    assert "sampler.args.n_labels=6" in printed[1] and "before training" in printed[1]
+    assert "32 added" in printed[2] and "product 3/IMG 1.JPG" in printed[3]
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "photo_index", "run", "search.png", "site"}
+
+
+def _typed(folder: Path, site: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "oml_vit_ext", *arguments],
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(site), "HOME": str(folder / "photos"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout

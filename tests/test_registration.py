@@ -228,4 +228,25 @@ def test_importing_loads_nothing_that_oml_has_not_loaded_but_two_small_libraries
         "print(json.dumps(sorted({name.partition('.')[0] for name in set(sys.modules) - before})))\n"
     )
     new = set(json.loads(printed.splitlines()[-1])) - sys.stdlib_module_names
-    assert new <= {"oml_vit_ext", "safetensors", "wrapt"}
+    assert new <= {"hydra_plugins", "oml_vit_ext", "safetensors", "wrapt"}
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import oml_vit_ext\nimport oml.registry",
+        "import oml.registry\nimport oml_vit_ext",
+        "from oml_vit_ext.reranking import STIRReranker",  # its modules import OML's registries in their middle
+        "import oml_vit_ext\noml_vit_ext.register()",
+    ],
+)
+def test_the_names_are_there_in_whatever_order_things_are_imported(imports: str):
+    _in_a_fresh_process(
+        f"{imports}\nfrom oml.registry import EXTRACTORS_REGISTRY\n"
+        "from oml.registry.postprocessors import POSTPROCESSORS_REGISTRY\n"
+        "assert 'irt' in EXTRACTORS_REGISTRY and 'stir_reranker' in POSTPROCESSORS_REGISTRY\n"
+    )
+
+
+def test_importing_the_package_alone_is_cheap():
+    _in_a_fresh_process("import sys\nimport oml_vit_ext\nassert not {'torch', 'oml', 'numpy'} & set(sys.modules)\n")

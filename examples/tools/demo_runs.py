@@ -18,11 +18,11 @@ from oml.registry.postprocessors import get_postprocessor_by_cfg
 from oml.retrieval.retrieval_results import RetrievalResults
 from torch import Tensor
 
+from oml_vit_ext.commands.absolute_paths import with_absolute_paths
+from oml_vit_ext.commands.retrieved_images import RetrievedImages
+from oml_vit_ext.commands.screen import say, without_config_dump
 from oml_vit_ext.reranking import Fusion
-from tools.absolute_paths import with_absolute_paths
 from tools.folders import in_folder
-from tools.retrieved_images import RetrievedImages
-from tools.screen import say, without_config_dump
 
 
 @dataclass

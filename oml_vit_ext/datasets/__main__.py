@@ -54,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--train-on-all", action="store_true", help="all 713 models in the training set: sfm120k")
     one.add_argument("--train-labels", type=int, help="the first N classes are for training, -1: all: folders")
     one.add_argument("--exclude-labels", type=Path, help="file of landmark ids that are left out: gldv2_clean")
+    one.add_argument("--validation-share", type=float, help="this share of the classes is for validation: folders")
+    one.add_argument("--overwrite", action="store_true", help="replace a dataframe that is there with other content")
     one.set_defaults(run=_convert)
 
     two = commands.add_parser("join", help="training rows of one dataframe, validation rows of another")
@@ -71,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    names = ("boxes", "official_split", "train_on_all", "train_labels", "exclude_labels")
+    names = ("boxes", "official_split", "train_on_all", "train_labels", "validation_share", "exclude_labels")
     given = {name: getattr(args, name) for name in names}
     frame = convert(
         args.name,
@@ -80,6 +82,7 @@ def _convert(args: argparse.Namespace) -> int:
         check=not args.no_check,
         decode=args.decode,
         drop_single=args.drop_single,
+        overwrite=args.overwrite,
         **{name: value for name, value in given.items() if value not in (None, False)},
     )
     print(f"{args.name}: {counts_of(frame)}")

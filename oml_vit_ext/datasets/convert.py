@@ -46,8 +46,9 @@ def convert(
     *,
     output: str | Path | None = None,
     check: bool = True,
-    decode: bool = False,
+    decode: bool | None = False,
     drop_single: bool | None = None,
+    overwrite: bool = True,
     n_threads: int = 8,
     verbose: bool = True,
     **options: Any,
@@ -64,9 +65,10 @@ def convert(
         root: Folder of the data set.
         output: The CSV file; ``df.csv`` in that folder unless given, ``df_with_bboxes.csv`` with ``boxes=True``.
         check: Compare the sizes with the papers' and refuse missing images. Without it, missing images are left out.
-        decode: Read whole images instead of headers; finds files that were cut short.
+        decode: Read whole images instead of headers; finds files that were cut short. ``None``: of up to 5 000 images.
         drop_single: Drop training labels with one image, which OML's sampler ``balance`` refuses. ``None``: as OML's
              converter of this data set does, that is for In-Shop.
+        overwrite: Whether a dataframe that is there with other content, perhaps edited, may be replaced.
         n_threads: Files are read by that many threads.
         verbose: Show progress.
         options: Those of the function of this name in this package, e.g. ``boxes=True``.
@@ -76,6 +78,7 @@ def convert(
 
     Raises:
         FileNotFoundError: Annotations or images are missing.
+        FileExistsError: A dataframe with other content is there, and ``overwrite`` is not set.
         ValueError: ``name`` or an option is not known, the annotations are not those of this data set, sizes differ
             from the papers', or no image can be read.
     """
@@ -83,19 +86,33 @@ def convert(
     if listing.root.resolve() != Path(root).resolve():
         warnings.warn(f"{name} lies in {listing.root}: that is its dataset_root.", stacklevel=2)
     check_listing(name, listing, with_counts=check)
+    output = listing.root / _default_name(listing) if output is None else Path(output)
+    decode = len(listing.frame) <= _FEW if decode is None else decode
     listing, sizes = _looked_at(listing, decode=decode, n_threads=n_threads, verbose=verbose)
     if check:
         check_files(name, listing, sizes)
     drop_single = listing.drop_single if drop_single is None else drop_single
     frame, left_out = cleaned(name, listing, sizes, drop_single=drop_single)
     check_retrieval_dataframe_format(frame, dataset_root=listing.root, verbose=False)
-    output = listing.root / _default_name(listing) if output is None else Path(output)
+    if not overwrite:
+        _keep_other(output, frame)
     write_frame(frame, output)
     write_lines(left_out, output.with_name(f"{output.stem}.left_out.txt"))
     if listing.pairs is not None:
         both_left = listing.pairs[["anchor", "positive"]].isin(set(frame[PATHS_COLUMN])).all(axis=1)
         write_frame(listing.pairs[both_left], output.with_name(f"{output.stem}.pairs.csv"))
     return frame
+
+
+_FEW = 5_000  # images that are decoded within a minute or two
+
+
+def _keep_other(output: Path, frame: pd.DataFrame) -> None:
+    if output.exists() and output.read_text() != frame.to_csv(index=False):
+        raise FileExistsError(
+            f"{output} is there already with other content, perhaps edited by you: say --overwrite to replace it, or "
+            f"--output FILE to write another one."
+        )
 
 
 def _looked_at(listing: Listing, **how: Any) -> tuple[Listing, list[Size | str]]:
@@ -132,6 +149,7 @@ def read_listing(name: str, root: str | Path, **options: Any) -> Listing:
 
     Raises:
         FileNotFoundError: There is no such folder, or annotations are missing.
+        FileExistsError: A dataframe with other content is there, and ``overwrite`` is not set.
         ValueError: ``name`` or an option is not known, or the annotations are not those of this data set.
     """
     if not isinstance(name, str) or name not in DATASETS:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from oml_vit_ext.common.checks import check_number
 from oml_vit_ext.common.messages import some
 from oml_vit_ext.datasets.listing import Counts, Listing, make_frame
 from oml_vit_ext.datasets.splits import looks_like_split, side_of, split_level
@@ -20,17 +21,19 @@ LABEL_NAME = "label_name"  # column: the folder of the class
 _MISSING = {"na", "n/a", "nan", "null", "none", "<na>", "#na", "#n/a", "-nan"}
 
 
-def folders(root: Path, train_labels: int | None = None) -> Listing:
+def folders(root: Path, train_labels: int | None = None, validation_share: float | None = None) -> Listing:
     """A folder for each class, at any depth: the label is the folder that holds the image.
 
     With folders for training and for validation (``train``, ``Training``, ``val``, ``Test`` and the like), these are
     the splits, and the classes are what is left of the path: a class in both is one label. Without them all images are
-    for validation, unless ``train_labels`` says otherwise. Where classes lie in folders of their own, the topmost one
-    is the category. The column ``label_name`` keeps the names of the classes.
+    for validation, unless ``train_labels`` or ``validation_share`` says otherwise. Where classes lie in folders of
+    their own, the topmost one is the category. The column ``label_name`` keeps the names of the classes.
 
     Args:
         root: The folder of the tree.
         train_labels: The first that many classes, in the order of their names, are for training; -1: all.
+        validation_share: This share of the classes, taken evenly from the list of their names, is for validation, the
+            others are for training. Classes with one image, which teach nothing, go to validation as well.
 
     Warns:
         Of files whose names a CSV file cannot hold and of images beside the splits, which are left out; of folders that
@@ -60,6 +63,8 @@ def folders(root: Path, train_labels: int | None = None) -> Listing:
         if train_labels is not None:
             raise ValueError(f"train_labels is {train_labels}, but the folders of {root} are splits already.")
         is_train = np.array([side_of(path.parts[level]) == "train" for path in files])
+    elif validation_share is not None and train_labels is None:
+        is_train = ~np.isin(labels, held_out_labels(labels, validation_share))
     else:
         n_train = len(of_label) if train_labels == -1 else train_labels or 0
         if not 0 <= n_train <= len(of_label):
@@ -71,6 +76,28 @@ def folders(root: Path, train_labels: int | None = None) -> Listing:
         columns["category"] = np.array([_readable(parts[0]) for parts in classes], dtype=object)
     paths = np.array([path.as_posix() for path in files], dtype=object)
     return Listing(root, make_frame(labels, paths, is_train, **columns), Counts(), root)
+
+
+def held_out_labels(labels: NDArray[np.int64], share: float) -> NDArray[np.int64]:
+    """The labels for validation: evenly spaced among those with two images or more, and all with one.
+
+    Args:
+        labels: Of each image ``(N,)``.
+        share: Of the labels with two images or more, at least one of them if there are two.
+
+    Raises:
+        ValueError: ``share`` is not between 0 and 1.
+
+    >>> held_out_labels(np.array([0, 0, 1, 1, 2, 2, 3, 3, 4]), 0.25)
+    array([3, 4])
+    """
+    check_number("validation_share", share, 0.0, 1.0)
+    found, counts = np.unique(labels, return_counts=True)
+    several = found[counts > 1]
+    n_held = min(max(round(share * len(several)), int(share > 0 and len(several) > 1)), len(several))
+    at = ((np.arange(n_held) + 1) * len(several) / max(1, n_held)).astype(np.int64) - 1
+    held: NDArray[np.int64] = np.sort(np.concatenate([several[at], found[counts == 1]]))
+    return held
 
 
 def _with_names_of_text(root: Path, files: list[Path]) -> list[Path]:

@@ -53,7 +53,7 @@ class STIRReranker(PairwiseReranker):
         scores_file: An ``.npz`` file that scores are written to twice a minute, and taken from by a later run with the
             same model, images and precision, e.g. after an interruption or with a larger ``top_n``.
         fusion: New distances are ``λ · first-stage distance + (1 − λ) · σ(t · pair logit)`` instead of the pair model's
-            alone, see ``Fusion``: ``{"first_stage_weight": λ, "temperature": t}``, or a file of ``fit_fusion.py``.
+            alone, see ``Fusion``: ``{"first_stage_weight": λ, "temperature": t}``, or a file of ``fit-fusion``.
             For pair models that give probabilities, as ``STIRSiamese`` does.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -115,11 +114,11 @@ MISSING = {
 @pytest.mark.parametrize("case", MISSING)
 def test_a_missing_checkpoint_is_one_sentence(case: str, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(ROOT / "examples")
-    from tools.reranker_config import check_checkpoints
+    from oml_vit_ext.commands.reranker_config import check_checkpoints
 
     config, overrides, said = MISSING[case]
     cfg = composed(config, *overrides)
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(ValueError) as stopped:
         check_checkpoints(cfg)
     assert str(stopped.value).startswith(said.format(folder=in_tmp_path))
 
@@ -128,15 +127,3 @@ def test_the_script_stops_with_that_sentence_alone(tmp_path: Path):
     done = run_script("train_reranker", tmp_path, "first_stage_checkpoint=nowhere.ckpt", "hydra.run.dir=run")
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"first_stage_checkpoint: there is no file {tmp_path}/nowhere.ckpt")
-
-
-def test_the_best_checkpoint_or_one_sentence_if_nothing_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(ROOT / "examples")
-    from tools.reranker_config import best_of
-
-    with pytest.raises(SystemExit, match=r"no checkpoint to .*: the one that 'run/last.ckpt' holds was finished"):
-        best_of(tmp_path, "run/last.ckpt")
-    for name in ("best.ckpt", "best-v1.ckpt", "last.ckpt"):
-        (tmp_path / name).touch()
-    os.utime(tmp_path / "best-v1.ckpt", (1, 1))
-    assert best_of(tmp_path, None) == tmp_path / "best.ckpt"

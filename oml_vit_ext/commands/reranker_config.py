@@ -1,4 +1,6 @@
-"""What the re-ranker's scripts do with a config before they hand it to OML's pipelines."""
+"""What the re-ranker's commands do with a config before they hand it to OML's pipelines."""
+
+from __future__ import annotations
 
 from pathlib import Path
 
@@ -15,19 +17,23 @@ _WANTED = {
 
 
 def check_checkpoints(cfg: DictConfig) -> None:
-    """Stop with one sentence if a checkpoint is not given or not there, before anything is loaded."""
+    """Before anything is loaded.
+
+    Raises:
+        ValueError: A checkpoint is not given, or not there.
+    """
     for key, wanted in _WANTED.items():
         if key not in cfg.keys():  # noqa: SIM118  (`in cfg` is false for a value that is missing)
             continue
         expected = f"expected {wanted}: {key}=<its run folder>/checkpoints/best.ckpt"
         if OmegaConf.is_missing(cfg, key) or not cfg[key]:
-            raise SystemExit(f"{key} is not set, {expected}")
+            raise ValueError(f"{key} is not set, {expected}")
         path = Path(to_absolute_path(cfg[key]))
         is_tag = key == "first_stage_checkpoint" and (
             cfg[key] == packaged_weights.NAME or is_model_pretrained(cfg[key])
         )
         if not path.is_file() and not is_tag:
-            raise SystemExit(f"{key}: there is no file {path}, {expected}")
+            raise ValueError(f"{key}: there is no file {path}, {expected}")
 
 
 def best_of(checkpoints: Path, resume: str | None) -> Path:

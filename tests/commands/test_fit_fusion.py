@@ -1,4 +1,4 @@
-"""fit_fusion.py, small: it writes the file that a re-ranker takes, and prints the curve behind it."""
+"""``oml-vit-ext fit-fusion``, small: it writes the file that a re-ranker takes, and prints the curve behind it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers import ROOT
 from helpers.configs import composed
+from oml_vit_ext.commands.fit_fusion import fit_fusion_of
 from oml_vit_ext.extractors import IRTExtractor
 from oml_vit_ext.reranking import Fusion, STIRSiamese
 from oml_vit_ext.reranking.fusion import fusion_of
@@ -17,12 +17,7 @@ from oml_vit_ext.reranking.fusion import fusion_of
 TIMM_ARGS = {"img_size": 48, "patch_size": 2, "depth": 2}
 
 
-def test_fit_fusion_writes_what_a_reranker_takes(
-    demo_slice: Path, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
-    monkeypatch.syspath_prepend(ROOT / "examples")
-    from fit_fusion import fit
-
+def test_fit_fusion_writes_what_a_reranker_takes(demo_slice: Path, in_tmp_path: Path, capsys: pytest.CaptureFixture):
     first = IRTExtractor(None, "vit_tiny_r_s16_p8_224", timm_args=TIMM_ARGS)
     torch.save(first.state_dict(), "first.pth")
     torch.save(STIRSiamese(first, (16,), join_layer=1).state_dict(), "stir.pth")
@@ -35,7 +30,7 @@ def test_fit_fusion_writes_what_a_reranker_takes(
         "join_layer=1",
         "top_n=3",
     )
-    fit(composed("stir/validate_reranker_demo", f"dataset_root={demo_slice}", *overrides))
+    fit_fusion_of(composed("stir/validate_reranker_demo", f"dataset_root={demo_slice}", *overrides))
     printed = capsys.readouterr().out
     fusion, content = fusion_of("fusion.json"), json.loads(Path("fusion.json").read_text())
     assert isinstance(fusion, Fusion)

@@ -1,4 +1,4 @@
-"""What the examples with pictures share: the validation images of a config, what is retrieved, how an image looks."""
+"""What commands with pictures share: the validation images of a config, what is retrieved, how an image looks."""
 
 from __future__ import annotations
 

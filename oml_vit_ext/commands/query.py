@@ -1,0 +1,137 @@
+"""``oml-vit-ext query``"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from oml_vit_ext.commands.options import (
+    BatchSize,
+    Collection,
+    Device,
+    MovedRoot,
+    NumWorkers,
+    TrustFaissFile,
+    TrustWeights,
+)
+
+if TYPE_CHECKING:
+    from oml_vit_ext.retrieval import Hit
+
+
+def query(
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Image files; with --reranker, values for its config (KEY=VALUE) as well."),
+    ],
+    *,
+    index: Annotated[
+        list[str],
+        typer.Option(
+            "--index",
+            help="Folder of the index, or Milvus; once for each shard, or a pattern: 'shard_*'.",
+            show_default=False,
+        ),
+    ],
+    k: Annotated[int, typer.Option("-k", help="Hits per query.")] = 5,
+    root: MovedRoot = None,
+    search_params: Annotated[str, typer.Option(help="Of an approximate index: nprobe=16, efSearch=64.")] = "",
+    mmap: Annotated[bool, typer.Option("--mmap", help="Leave the index on disk.")] = False,
+    rerank: Annotated[int, typer.Option(metavar="N", help="Re-rank the first N hits.")] = 0,
+    reranker: Annotated[
+        str | None, typer.Option(metavar="CONFIG", help="With a postprocessor, e.g. stir/validate_reranker_sop.")
+    ] = None,
+    picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("search.png"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs; draw nothing.")] = False,
+    collection: Collection = "images",
+    device: Device = None,
+    batch_size: BatchSize = 64,
+    num_workers: NumWorkers = 0,
+    trust_weights: TrustWeights = False,
+    trust_faiss_file: TrustFaissFile = None,
+) -> None:
+    """Find the images nearest to others: a table, and a picture.
+
+    Examples:
+
+      oml-vit-ext query cat.jpg --index photo_index
+
+      oml-vit-ext query cat.jpg dog.jpg --index 'shard_*' -k 10 --search-params nprobe=16
+
+      oml-vit-ext query cat.jpg --index photo_index --rerank 20 --reranker stir/validate_reranker_photos \\
+        first_stage_checkpoint=FIRST/checkpoints/best.ckpt checkpoint=PAIRS/checkpoints/best.ckpt
+    """
+    from contextlib import ExitStack
+
+    from oml_vit_ext.commands.index_places import opened
+    from oml_vit_ext.pictures.hits import draw_hits
+    from oml_vit_ext.retrieval import rerank_hits, search_shards
+
+    overrides = [image for image in images if "=" in image and not Path(image).exists()]
+    files = [Path(image) for image in images if image not in overrides]
+    if rerank == 1 or rerank < 0:
+        raise ValueError(f"--rerank is {rerank}, expected at least 2 hits, or 0 for none.")
+    if rerank and not reranker:
+        raise ValueError("--rerank needs --reranker, a config with a postprocessor: e.g. stir/validate_reranker_sop.")
+    if overrides and not reranker:
+        raise ValueError(f"{overrides[0]!r} is no image file, and without --reranker there is no config to change.")
+    if not files:
+        raise ValueError("No image file is given, expected at least one to search with.")
+    with ExitStack() as stack:
+        how: dict[str, Any] = {"root": root, "mmap": mmap, "trust_faiss_file": trust_faiss_file}
+        shards = [stack.enter_context(opened(place, collection=collection, **how)) for place in _each(index)]
+        embedder = shards[0].embedder(
+            trust_weights=trust_weights, batch_size=batch_size, num_workers=num_workers, device=device
+        )
+        for shard in shards:
+            shard.check_model(embedder.fingerprint, "the query")
+        found = search_shards(shards, embedder.embed_all(files), max(k, rerank), search_params=search_params)
+        base = shards[0].root
+    if reranker and rerank:
+        from oml_vit_ext.commands.models import reranker_of
+
+        model, transform = reranker_of(reranker, overrides, rerank, embedder.device)
+        found = [rerank_hits(q, hits, base, model, transform) for q, hits in zip(files, found, strict=True)]
+    found = [hits[:k] for hits in found]
+    if as_json:
+        print(_json(files, found))
+        return
+    for file, hits in zip(files, found, strict=True):
+        print(f"\n{file}\n{table(hits)}")
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    draw_hits(files, found, base, picture)
+    print(f"\n{picture}")
+
+
+def _each(places: Sequence[str]) -> list[str]:
+    """The places, patterns replaced by the folders that match."""
+    from glob import glob
+
+    found = []
+    for place in places:
+        matching = sorted(glob(place)) if "*" in place else [place]
+        if not matching:
+            raise FileNotFoundError(f"--index {place!r} matches nothing, expected folders of an index.")
+        found += matching
+    return found
+
+
+def table(hits: Sequence[Hit]) -> str:
+    """One line for each hit: its rank, distance and image."""
+    lines = [f"{'':>4} {'distance':>9}  image"]
+    for rank, hit in enumerate(hits, start=1):
+        extra = "".join(f"  [{value}]" for value in (hit.label, hit.crop or hit.box) if value)
+        lines.append(f"{rank:>4} {hit.distance:>9.4f}  {hit.path}{extra}")
+    return "\n".join(lines)
+
+
+def _json(files: Sequence[Path], found: Sequence[Sequence[Hit]]) -> str:
+    import json
+
+    answers: list[dict[str, Any]] = [
+        {"query": str(file), "hits": [hit._asdict() for hit in hits]} for file, hits in zip(files, found, strict=True)
+    ]
+    return json.dumps(answers, indent=2)

@@ -1,0 +1,64 @@
+"""``oml-vit-ext sync``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from oml_vit_ext.commands.options import (
+    BatchSize,
+    Collection,
+    Device,
+    MovedRoot,
+    NumWorkers,
+    Shard,
+    TrustFaissFile,
+    TrustWeights,
+)
+
+
+def sync(
+    images: Annotated[
+        Path | None, typer.Argument(help="Folder of images. Default: the root of the index.", show_default=False)
+    ] = None,
+    *,
+    index: Annotated[str, typer.Option("--index", help="Folder of the index, or Milvus.", show_default=False)],
+    remove: Annotated[
+        list[str] | None,
+        typer.Option(help="Instead: take this image out, named as a query prints it; may be repeated."),
+    ] = None,
+    root: MovedRoot = None,
+    shard: Shard = "0/1",
+    collection: Collection = "images",
+    device: Device = None,
+    batch_size: BatchSize = 64,
+    num_workers: NumWorkers = 0,
+    trust_weights: TrustWeights = False,
+    trust_faiss_file: TrustFaissFile = None,
+) -> None:
+    """Bring an index up to date: new, changed, renamed and deleted images; or remove images by name, files stay.
+
+    Examples:
+
+      oml-vit-ext sync --index photo_index
+
+      oml-vit-ext sync --index photo_index --remove cat/1.jpg --remove cat/2.jpg
+    """
+    from oml_vit_ext.commands.index import shard_of
+    from oml_vit_ext.commands.index_places import changing, described, save
+    from oml_vit_ext.retrieval import list_images
+
+    with changing(index, collection=collection, root=root, trust_faiss_file=trust_faiss_file) as kept:
+        if remove:
+            report = f"{kept.remove(remove)} removed"
+        else:
+            source = images or kept.root
+            embedder = kept.embedder(
+                trust_weights=trust_weights, batch_size=batch_size, num_workers=num_workers, device=device
+            )
+            mine = source if shard == "0/1" else shard_of(list_images(source, kept.root), shard)
+            report = str(kept.sync(mine, embedder, verbose=True))
+        save(kept, index)
+        print(f"{report}\n{described(kept, index)}")

@@ -1,0 +1,66 @@
+"""``oml-vit-ext train-reranker``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from oml_vit_ext.commands.options import Config, Multirun, Overrides, RunFolder
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def train_reranker(
+    config: Config,
+    overrides: Overrides = None,
+    to: RunFolder = None,
+    multirun: Multirun = False,
+    check: Annotated[bool, typer.Option(help="Look for mistakes before anything starts.")] = True,
+) -> None:
+    """Train a pairwise re-ranker with OML's pipeline.
+
+    At the end, the best checkpoint is validated, and the metrics are printed before and after re-ranking.
+
+    Example:
+
+      oml-vit-ext train-reranker stir/train_reranker_photos dataset_root=photos \\
+        first_stage_checkpoint=RUN/checkpoints/best.ckpt
+    """
+    from oml_vit_ext.commands.launching import launch
+
+    launch(config, overrides, train_pair_model, to=to, multirun=multirun, check=check)
+
+
+def train_pair_model(cfg: DictConfig) -> None:
+    """OML's training of a re-ranker, then its validation beside the first stage alone.
+
+    Raises:
+        ValueError: A checkpoint is not given, or not there.
+    """
+    from oml.lightning.pipelines.train_postprocessor import postprocessor_training_pipeline
+
+    from oml_vit_ext.commands.absolute_paths import with_absolute_paths
+    from oml_vit_ext.commands.before_and_after import validate_and_compare
+    from oml_vit_ext.commands.reranker_config import check_checkpoints, validation_of
+    from oml_vit_ext.oml_patches import read_all_upright
+
+    read_all_upright()
+    check_checkpoints(cfg)
+    cfg = with_absolute_paths(cfg)
+    postprocessor_training_pipeline(cfg)
+    validate_and_compare(validation_of(cfg, _best_of(Path("checkpoints").absolute(), cfg.get("resume"))))
+
+
+def _best_of(checkpoints: Path, resume: str | None) -> Path:
+    """The best checkpoint of a training that has just ended; one sentence if it has written none."""
+    found = sorted(checkpoints.glob("best*.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        why = f"the one that {resume!r} holds was finished already" if resume else "was it validated at all?"
+        raise ValueError(
+            f"The training has written no checkpoint to {checkpoints}: {why}. Set a larger max_epochs to train on, or "
+            f"validate that checkpoint: oml-vit-ext validate-reranker ... checkpoint={resume or 'FILE'}"
+        )
+    return found[-1]

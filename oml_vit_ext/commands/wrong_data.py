@@ -1,0 +1,190 @@
+"""What is wrong with the data of a config: the dataframe, its photos, and batches that do not go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+from oml.const import LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
+
+from oml_vit_ext.commands.frame_facts import FrameFacts, read_frame
+from oml_vit_ext.commands.launching import to_absolute
+from oml_vit_ext.commands.mistakes import Mistake
+from oml_vit_ext.common.messages import some
+from oml_vit_ext.common.queries import lonely_queries
+from oml_vit_ext.datasets.cleaning import shared_labels
+from oml_vit_ext.datasets.listing import TRAIN, VALIDATION
+from oml_vit_ext.images.formats import why_not_read
+
+_MOST_LOOKED_AT = 50_000  # photos: more take longer than a look before a start should
+
+
+def wrong_data(cfg: DictConfig) -> Iterator[Mistake]:
+    """Mistakes in the dataframe, and between it and sampler, memory, criterion and metrics."""
+    if "dataset_root" not in cfg or "dataframe_name" not in cfg or _is_open(cfg, "dataset_root", "dataframe_name"):
+        return
+    root = Path(to_absolute(str(cfg.dataset_root)))
+    try:
+        frame = read_frame(root, cfg.dataframe_name)
+    except (FileNotFoundError, ValueError) as error:
+        yield Mistake("dataset_root", str(error))
+        return
+    facts = FrameFacts.of(frame)
+    training = "optimizer" in cfg
+    yield from _splits(facts, training)
+    yield from _photos(root, frame)
+    yield from _labels(frame, facts, training, _name(cfg, "sampler"))
+    if training:
+        yield from _batches(cfg, frame, facts)
+        yield from _memory(cfg, facts)
+        yield from _classes(cfg, facts)
+    yield from _ranks(cfg, facts)
+
+
+def _splits(facts: FrameFacts, training: bool) -> Iterator[Mistake]:
+    if training and not facts.train_photos:
+        yield Mistake(
+            "dataset_root",
+            "the dataframe has no photos for training: oml-vit-ext convert folders FOLDER splits labels into training "
+            "and validation.",
+        )
+    elif training and facts.train_labels < 2:
+        yield Mistake("dataset_root", "the training part has one label, expected at least two to tell apart.")
+    if not facts.validation_photos:
+        yield Mistake("dataset_root", "the dataframe has no photos for validation, so no model can be chosen.")
+
+
+def _photos(root: Path, frame: pd.DataFrame) -> Iterator[Mistake]:
+    paths = frame[PATHS_COLUMN].astype(str)
+    looked_at = paths if len(paths) <= _MOST_LOOKED_AT else paths.sample(_MOST_LOOKED_AT, random_state=0)
+    missing = [path for path in looked_at if not (root / path).is_file()]
+    if missing:
+        of = f"of {len(looked_at):,} looked at" if len(looked_at) < len(paths) else f"of {len(paths):,}"
+        yield Mistake("dataset_root", f"{len(missing):,} photos {of} are not below {str(root)!r}: {some(missing)}.")
+    reasons = {path: why for path in looked_at if (why := why_not_read(path))}
+    if reasons:
+        first = next(iter(reasons))
+        yield Mistake("dataset_root", f"{len(reasons):,} photos cannot be read, the first: {first} ({reasons[first]}).")
+
+
+def _labels(frame: pd.DataFrame, facts: FrameFacts, training: bool, sampler: str | None) -> Iterator[Mistake]:
+    train = frame[frame[SPLIT_COLUMN] == TRAIN]
+    single = train[~train[LABELS_COLUMN].duplicated(keep=False)]
+    if training and len(single):
+        told = some([f"{_called(row)} ({row[PATHS_COLUMN]})" for _, row in single.iterrows()])
+        refused = sampler in ("balance", "category_balance", "distinct_category_balance")
+        yield Mistake(
+            "sampler" if refused else "dataset_root",
+            f"{len(single)} training labels have one photo{', which the sampler ' + repr(sampler) + ' refuses' if refused else ''}: "  # noqa: E501
+            f"{told}. Drop them with oml-vit-ext convert ... --drop-single --overwrite.",
+            is_error=refused,
+        )
+    validation = frame[frame[SPLIT_COLUMN] == VALIDATION]
+    lonely = validation[lonely_queries(validation)] if len(validation) else validation
+    if len(lonely):
+        told = some([f"{_called(row)} ({row[PATHS_COLUMN]})" for _, row in lonely.iterrows()])
+        yield Mistake(
+            "dataset_root", f"{len(lonely)} queries have nothing to be found: {told}. They count as misses.", False
+        )
+    shared = shared_labels(frame)
+    if shared:
+        yield Mistake(
+            "dataset_root",
+            f"{len(shared)} labels are in the training and in the validation part, so validation does not measure "
+            f"retrieval of what was never seen.",
+            is_error=False,
+        )
+
+
+def _batches(cfg: DictConfig, frame: pd.DataFrame, facts: FrameFacts) -> Iterator[Mistake]:
+    args = _args(cfg, "sampler")
+    n_labels, n_instances = _number(args, "n_labels"), _number(args, "n_instances")
+    if n_labels is not None and n_labels > facts.train_labels > 0:
+        yield Mistake(
+            "sampler.args.n_labels",
+            f"sampler.args.n_labels is {n_labels}, but the training part has {facts.train_labels} labels: say "
+            f"sampler.args.n_labels={facts.train_labels} or less.",
+        )
+    if n_instances is not None and n_instances > facts.fewest_per_label > 0:
+        counts = frame[frame[SPLIT_COLUMN] == TRAIN][LABELS_COLUMN].value_counts()
+        few = counts[counts < n_instances]
+        yield Mistake(
+            "sampler.args.n_instances",
+            f"sampler.args.n_instances is {n_instances}, but {len(few)} of {facts.train_labels} training labels have "
+            f"fewer photos (the fewest: {facts.fewest_per_label}): the same photo stands several times in a batch.",
+            is_error=False,
+        )
+    size = _number(args, "batch_size")
+    if size is not None and size > facts.train_photos > 0:
+        yield Mistake(
+            "sampler.args.batch_size",
+            f"sampler.args.batch_size is {size}, but there are {facts.train_photos} training photos.",
+        )
+    bs_train = cfg.get("bs_train")
+    if "criterion" in cfg and not args:
+        if not isinstance(bs_train, int) or isinstance(bs_train, bool):
+            yield Mistake("bs_train", f"bs_train is {bs_train!r}, expected a whole number where there is no sampler.")
+        elif bs_train > facts.train_photos > 0:
+            yield Mistake(
+                "bs_train",
+                f"bs_train is {bs_train}, but there are {facts.train_photos} training photos: no batch would be full.",
+            )
+
+
+def _memory(cfg: DictConfig, facts: FrameFacts) -> Iterator[Mistake]:
+    size = _number(_args(cfg, "criterion"), "memory_size")
+    if size is not None and size > facts.train_photos > 0:
+        yield Mistake(
+            "criterion.args.memory_size",
+            f"the memory of the criterion takes {size:,} embeddings, but there are {facts.train_photos:,} training "
+            f"photos: it would hold several, ever older ones of each. Say memory_size={facts.train_photos} or less.",
+            is_error=False,
+        )
+
+
+def _classes(cfg: DictConfig, facts: FrameFacts) -> Iterator[Mistake]:
+    classes = _number(_args(cfg, "criterion"), "num_classes")
+    if classes is not None and classes < facts.train_labels:
+        yield Mistake(
+            "criterion.args.num_classes",
+            f"criterion.args.num_classes is {classes}, but the training part has {facts.train_labels} labels.",
+        )
+
+
+def _ranks(cfg: DictConfig, facts: FrameFacts) -> Iterator[Mistake]:
+    ranks = OmegaConf.select(cfg, "metric_args.cmc_top_k") or []
+    large = [k for k in ranks if isinstance(k, int) and k >= facts.gallery_photos > 0]
+    if large:
+        yield Mistake(
+            "metric_args.cmc_top_k",
+            f"metric_args.cmc_top_k asks for {', '.join(map(str, large))} hits, but only {facts.gallery_photos - 1} "
+            f"photos are there to be found: that CMC is 1 for any model.",
+            is_error=False,
+        )
+
+
+def _called(row: Any) -> str:
+    return f"{row['label_name']!r}" if "label_name" in row else f"label {row[LABELS_COLUMN]}"
+
+
+def _is_open(cfg: DictConfig, *keys: str) -> bool:
+    return any(OmegaConf.is_missing(cfg, key) for key in keys)
+
+
+def _name(cfg: DictConfig, key: str) -> str | None:
+    part = cfg.get(key)
+    return None if part is None else part.get("name")
+
+
+def _args(cfg: DictConfig, key: str) -> dict[str, Any]:
+    part = cfg.get(key)
+    args = None if part is None else part.get("args")
+    return {} if args is None else {str(k): OmegaConf.select(args, str(k), throw_on_missing=False) for k in args}
+
+
+def _number(args: dict[str, Any], key: str) -> int | None:
+    value = args.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,0 +1,47 @@
+"""Composing configs, and running something in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from helpers.command_line import QUIET
+from oml_vit_ext.commands.hydra_runs import composed, known_to, names, run
+
+
+def test_a_run_has_its_folder_and_the_arguments_that_were_typed(in_tmp_path: Path):
+    typed = list(sys.argv)
+
+    def task(cfg: DictConfig) -> tuple[str, int, list[str]]:
+        return os.getcwd(), cfg.iterations, sys.argv
+
+    [(folder, iterations, arguments)] = run("irt/train_photos", ["iterations=5", "hydra.run.dir=a", *QUIET], task)
+    assert folder == str(in_tmp_path / "a") and iterations == 5
+    assert arguments == typed, "Lightning starts its processes with them"
+    assert Path.cwd() == in_tmp_path and "iterations: 5" in Path("a/.hydra/config.yaml").read_text()
+
+
+def test_several_values_are_several_runs(in_tmp_path: Path):
+    found = run("irt/train_photos", ["seed=1,2", "hydra.sweep.dir=m", *QUIET], lambda cfg: cfg.seed, multirun=True)
+    assert found == [1, 2] and sorted(p.name for p in Path("m").iterdir() if p.is_dir()) == ["0", "1"]
+
+
+def test_an_error_of_the_task_comes_out(in_tmp_path: Path):
+    def task(cfg: DictConfig) -> None:
+        raise ValueError("no photo")
+
+    with pytest.raises(ValueError, match="no photo"):
+        run("irt/train_photos", ["hydra.run.dir=a", *QUIET], task)
+
+
+def test_each_named_config_is_there():
+    assert {"irt/train_photos", "dtop/train_photos", "stir/train_reranker_photos"} <= set(names())
+    assert composed("irt/train_photos.yaml", ["iterations=3"]).iterations == 3
+
+
+def test_overrides_that_a_config_does_not_know_can_be_left_out():
+    assert known_to("irt/validate_photos", ["bs_val=3", "optimizer.args.lr=1"]) == ["bs_val=3"]

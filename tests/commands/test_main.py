@@ -1,0 +1,42 @@
+"""All commands together."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from helpers.command_line import fails, succeeds
+from oml_vit_ext.commands.main import COMMANDS, app
+
+NAMES = [command.name for command in app.registered_commands]
+
+
+def test_the_commands_are_those_of_the_table_in_order():
+    assert [name for name in COMMANDS if name in NAMES] == NAMES
+    assert {"info", "check", "convert", "train", "index", "query", "sync", "demo"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_command_explains_itself_with_an_example(name: str):
+    assert f"oml-vit-ext {name}" in succeeds(name, "--help")
+
+
+def test_help_imports_neither_torch_nor_oml():
+    code = (
+        "import sys\nfrom oml_vit_ext.commands.main import app\n"
+        "try:\n    app(['train', '--help'])\nexcept SystemExit:\n    pass\n"
+        "print('heavy', sorted({'torch', 'oml', 'numpy', 'hydra', 'pandas'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "heavy []" in done.stdout and "irt/train_photos" in done.stdout
+
+
+def test_a_wrong_command_or_option_is_a_matter_of_usage():
+    assert "No such command" in fails("trian", code=2) and "--topp" in fails("query", "a.jpg", "--topp", "3", code=2)
+
+
+def test_the_module_is_the_same_as_the_script():
+    done = subprocess.run([sys.executable, "-m", "oml_vit_ext", "-h"], capture_output=True, text=True, check=True)
+    assert "train-reranker" in done.stdout and "Exit codes" in done.stdout

@@ -1,0 +1,43 @@
+"""``oml-vit-ext train-reranker`` hands the composed config to OML's pipeline, in the folder of the run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from omegaconf import DictConfig
+
+from helpers.command_line import QUIET, succeeds
+from oml_vit_ext.commands import train_reranker
+
+
+def test_the_config_arrives_in_the_folder_of_the_run(
+    photos: Path, frame: pd.DataFrame, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    arrived: list[tuple[Path, DictConfig]] = []
+    monkeypatch.setattr(train_reranker, "train_pair_model", lambda cfg: arrived.append((Path.cwd(), cfg)))
+    (in_tmp_path / "model.pth").touch()
+    arguments = [
+        "stir/train_reranker_photos",
+        "first_stage_checkpoint=model.pth",
+        f"dataset_root={photos}",
+        "max_epochs=7",
+        "--to",
+        "run",
+        *QUIET,
+    ]
+    monkeypatch.setattr("oml_vit_ext.commands.mistakes.find_mistakes", lambda cfg: [])
+    succeeds("train-reranker", *arguments)
+    [(folder, cfg)] = arrived
+    assert folder == in_tmp_path / "run" and cfg.max_epochs == 7 and cfg.dataset_root == str(photos)
+
+
+def test_the_best_checkpoint_or_one_sentence_if_nothing_was_trained(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"no checkpoint to .*: the one that 'run/last.ckpt' holds was finished"):
+        train_reranker._best_of(tmp_path, "run/last.ckpt")
+    for name in ("best.ckpt", "best-v1.ckpt", "last.ckpt"):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / "best-v1.ckpt", (1, 1))
+    assert train_reranker._best_of(tmp_path, None) == tmp_path / "best.ckpt"

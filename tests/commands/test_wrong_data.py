@@ -1,0 +1,66 @@
+"""The data of a config: the dataframe, its photos, and batches that do not go with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from helpers.configs import composed
+from oml_vit_ext.commands.wrong_data import wrong_data
+
+
+def _found(tiny: list[str], *overrides: str) -> dict[str, tuple[str, bool]]:
+    fitting = ["sampler.args.n_labels=4", "memory_size=30", "metric_args.cmc_top_k=[1]"]
+    cfg = composed("irt/train_photos", *tiny, *fitting, *overrides)
+    return {mistake.key: (mistake.sentence, mistake.is_error) for mistake in wrong_data(cfg)}
+
+
+def test_a_frame_and_batches_that_fit_have_none(tiny: list[str]):
+    assert not _found(tiny)
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "said", "is_error"),
+    [
+        ("sampler.args.n_labels=7", "sampler.args.n_labels", "the training part has 6 labels", True),
+        ("sampler.args.n_instances=40", "sampler.args.n_instances", "the same photo stands several times", False),
+        ("memory_size=31", "criterion.args.memory_size", "there are 30 training photos", False),
+        ("metric_args.cmc_top_k=[1,10]", "metric_args.cmc_top_k", "only 9 photos are there to be found", False),
+        ("dataframe_name=gone.csv", "dataset_root", "make it with oml-vit-ext convert folders", True),
+    ],
+)
+def test_what_does_not_fit_is_told(override: str, key: str, said: str, is_error: bool, tiny: list[str]):
+    sentence, error = _found(tiny, override)[key]
+    assert said in sentence and error == is_error
+
+
+def test_without_a_sampler_the_batch_must_be_there(tiny: list[str]):
+    assert "expected a whole number" in _found(tiny, "sampler=null")["bs_train"][0]
+    assert "no batch would be full" in _found(tiny, "sampler=null", "bs_train=64")["bs_train"][0]
+
+
+def test_a_lonely_label_is_named_with_its_photo_and_the_flag(tiny: list[str], frame: pd.DataFrame, photos: Path):
+    lonely = frame[frame.label_name == "product 0"].index[1:]
+    frame.drop(lonely).to_csv(photos / "df.csv", index=False)
+    sentence, is_error = _found(tiny)["sampler"]
+    assert is_error and "'product 0' (product 0/IMG 0.JPG)" in sentence and "--drop-single" in sentence
+
+
+def test_missing_photos_are_counted_and_named(tiny: list[str], photos: Path):
+    (photos / "product 2" / "IMG 1.JPG").unlink()
+    sentence, is_error = _found(tiny)["dataset_root"]
+    assert is_error and "1 photos of 40 are not below" in sentence and "product 2/IMG 1.JPG" in sentence
+
+
+@pytest.mark.parametrize(("split", "said"), [("train", "no photos for validation"), ("validation", "no photos for tr")])
+def test_a_part_without_photos_is_told(split: str, said: str, tiny: list[str], frame: pd.DataFrame, photos: Path):
+    frame.assign(split=split, is_query=True, is_gallery=True).to_csv(photos / "df.csv", index=False)
+    assert said in _found(tiny)["dataset_root"][0]
+
+
+def test_one_label_has_nothing_to_be_told_from(tiny: list[str], frame: pd.DataFrame, photos: Path):
+    kept = (frame.split == "validation") | (frame.label_name == "product 0")
+    frame[kept].to_csv(photos / "df.csv", index=False)
+    assert "the training part has one label" in _found(tiny)["dataset_root"][0]
