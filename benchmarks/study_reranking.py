@@ -44,13 +44,14 @@ from oml_vit_ext.reranking import FittedFusion, Fusion, STIRReranker, STIRSiames
 
 Row = dict[str, Any]
 
-# The pair models: how many blocks see one image alone (None: OML's model), where the transformer's weights start, and
-# its learning rate.
+# The pair models: how many blocks see one image alone (None: OML's model), and the learning rate of the transformer,
+# which starts with the first stage's weights. On a third, the first stage is trained for ``after`` iterations: 100 are
+# as many passes over its photos as 150 over all; after 30, fusion is fitted to a first stage that is too weak.
 MODELS: dict[str, Row] = {
-    "stir_10": {"join_layer": 10, "start": "first_stage", "lr": 1e-4},
-    "stir_10_pretrained": {"join_layer": 10, "start": "pretrained", "lr": 1e-4},
-    "stir_0": {"join_layer": 0, "start": "first_stage", "lr": 3e-5},
-    "concat_siamese": {"join_layer": None, "start": "first_stage", "lr": 3e-5},
+    "stir_10": {"join_layer": 10, "lr": 1e-4, "after": 100},
+    "stir_10_weak": {"join_layer": 10, "lr": 1e-4, "after": 30},
+    "stir_0": {"join_layer": 0, "lr": 3e-5, "after": 100},
+    "concat_siamese": {"join_layer": None, "lr": 3e-5, "after": 100},
 }
 THIRDS = (0, 1, 2)
 GALLERY = 4  # photos of each held-out label that are searched: among all 22, hardly a first stage errs, nothing to fit
@@ -82,7 +83,7 @@ def main() -> None:
                 method, k = method_and_k(name)
                 if study.missing(rows, {"method": method, "join_layer": k, "seed": seed, "pair_model": name}):
                     for row in validated(name, seed, args):
-                        if study.missing(rows, {key: row[key] for key in ("method", "join_layer", "seed")}):
+                        if study.missing(rows, {key: row[key] for key in ("method", "pair_model", "seed")}):
                             study.add(rows, row)
 
 
@@ -93,7 +94,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--models", type=lambda text: text.split(","), default=list(MODELS), help="default: all")
     parser.add_argument("--thirds", type=numbers, default=list(THIRDS), help="of the training labels (default: all)")
     parser.add_argument("--seeds", type=numbers, default=[1, 2, 3], help="of the rows (default: 1,2,3)")
-    parser.add_argument("--first-iterations", type=int, default=30, help="of a third's first stage")
     parser.add_argument("--steps", type=int, default=80, help="of a curve (default: %(default)s)")
     parser.add_argument("--every", type=int, default=40, help="steps between two points of a curve")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default: %(default)s)")
@@ -111,7 +111,7 @@ def numbers(text: str) -> list[int]:
 
 def curve(name: str, third: int, args: argparse.Namespace) -> Row:
     """A pair model's CMC@1 on the queries of a third, alone and with the fusion that is best there, against steps."""
-    stage = first_stage_without(third, args)
+    stage = first_stage_without(third, MODELS[name]["after"], args)
     steps, scores, points = [], [], []
     for model, step, seconds in train(name, stage, args, seed=1, total=args.steps, every=args.every):
         found = stage.reranker(model, use_fp16=True).candidate_scores(stage.found.retrieved_ids, stage.data)
@@ -175,9 +175,10 @@ def scores_file(name: str, third: int, args: argparse.Namespace) -> Path:
     return args.checkpoints / f"third{third}_{name}.npz"
 
 
-def first_stage_without(third: int, args: argparse.Namespace) -> FirstStage:
+def first_stage_without(third: int, iterations: int, args: argparse.Namespace) -> FirstStage:
     """Trained on two thirds of the training labels, to search the other one."""
-    frame, checkpoint = args.checkpoints / f"third{third}.csv", args.checkpoints / f"third{third}_first_stage.ckpt"
+    frame = args.checkpoints / f"third{third}.csv"
+    checkpoint = args.checkpoints / f"third{third}_first_stage_{iterations}.ckpt"
     method, settings = chosen_first_stage(args)
     if not frame.is_file():
         frame.parent.mkdir(parents=True, exist_ok=True)
@@ -190,10 +191,10 @@ def first_stage_without(third: int, args: argparse.Namespace) -> FirstStage:
     if not checkpoint.is_file():
         overrides = [f"study/method={method}", f"dataset_root={args.data.absolute()}", f"pretrained={args.weights}"]
         cfg = compose("study/train", [*overrides, *study.overrides(settings), f"dataframe_name={frame.absolute()}"])
-        n = args.first_iterations
-        extractor, _, _ = study.last(study.train(cfg, study.number_of_classes(pd.read_csv(frame)), n, n))
+        n_classes = study.number_of_classes(pd.read_csv(frame))
+        extractor, _, _ = study.last(study.train(cfg, n_classes, iterations, iterations))
         study.keep(extractor, checkpoint)
-    return FirstStage.load(checkpoint, frame, args, {"method": method, "iterations": args.first_iterations, **settings})
+    return FirstStage.load(checkpoint, frame, args, {"method": method, "iterations": iterations, **settings})
 
 
 def chosen_first_stage(args: argparse.Namespace) -> tuple[str, Row]:
@@ -234,7 +235,8 @@ def validated(name: str, seed: int, args: argparse.Namespace) -> Iterator[Row]:
     kind, k = method_and_k(name)
     shared = {"seed": seed, "join_layer": k, "pair_model": name, "first_stage": method}
     shared |= {"pairs": 2 * ANCHORS * fit["step"], "seconds": trained["seconds"], "seconds_rerank": round(seconds, 1)}
-    yield {"method": "first_stage", "seed": seed, "join_layer": None, "first_stage": method, **quality(stage.found)}
+    of_first_stage = {"method": "first_stage", "seed": seed, "join_layer": None, "pair_model": None}
+    yield {**of_first_stage, "first_stage": method, **quality(stage.found)}
     yield {"method": kind, **shared, **quality(alone), **changes(stage.found, alone)}
     yield {"method": f"{kind}_fused", **shared, **quality(fused), **changes(stage.found, fused)}
 
@@ -270,7 +272,6 @@ class FirstStage:
     """A trained first stage: what it finds for the queries, and how alike it finds the training photos."""
 
     checkpoint: Path
-    weights: str  # that it was trained from
     described: Row
     cfg: DictConfig
     data: Any
@@ -292,7 +293,7 @@ class FirstStage:
             of_train = inference(extractor, train_data, cfg.bs_val, num_workers=0).float()
         found = RetrievalResults.from_embeddings(of_queries, data, n_items=10)
         labels = torch.as_tensor(train_data.get_labels())
-        return cls(checkpoint, args.weights, described, cfg, data, found, of_train @ of_train.T, labels)
+        return cls(checkpoint, described, cfg, data, found, of_train @ of_train.T, labels)
 
     def reranker(self, model: Any, **settings: Any) -> STIRReranker:
         return STIRReranker(TOP_N, model, num_workers=0, batch_size=64, **settings)
@@ -349,9 +350,9 @@ def train(
 
 
 def untrained(settings: Row, stage: FirstStage) -> Any:
-    """A pair model whose transformer starts with the first stage's weights, or with those that it started from."""
+    """A pair model whose transformer starts with the first stage's weights."""
     content: Any = OmegaConf.to_container(stage.cfg.postprocessor.args.pairwise_model.args.extractor, resolve=True)
-    content["args"]["weights"] = str(stage.checkpoint) if settings["start"] == "first_stage" else stage.weights
+    content["args"]["weights"] = str(stage.checkpoint)
     extractor, k = get_extractor_by_cfg(content), settings["join_layer"]
     return ConcatSiamese(extractor, [192]) if k is None else STIRSiamese(extractor, [192], join_layer=k)
 

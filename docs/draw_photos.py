@@ -41,7 +41,7 @@ def main() -> None:
             images = RetrievedImages(cfg)
             results = images.retrieve(get_extractor_by_cfg(cfg.extractor).eval(), n_items=10)
             right, n = sum(first_is_right(results)), len(results.retrieved_ids)
-            found[f"{name}: first hit right for {right} of {n}"] = results
+            found[f"{name}\n{right} of {n} right"] = results  # the first hits
         draw_before_and_after(images, found, evenly(images, N_QUERIES), args.output.absolute())
     print(args.output)
 
