@@ -14,7 +14,7 @@ NOT_WITH_LOWEST := --deselect "tests/extractors/test_hybrid_export.py::test_onnx
 	--deselect "tests/losses/test_pml.py::test_it_trains[ranking]" \
 	--deselect "tests/extractors/test_pca.py::test_files_with_odd_tensors_are_refused[components-value5]"
 
-.PHONY: help demo weights configs test test-lowest lint types bench check clean
+.PHONY: milvus-server help demo weights configs test test-lowest lint types bench check clean
 
 help:
 	@echo "make demo         train IRT and STIR on real photos, and show on a page what they find (makes $(VENV) first)"
@@ -64,6 +64,14 @@ $(LOWEST)/.installed: pyproject.toml constraints/lowest.txt
 
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -n 2 $(NOT_WITH_LOWEST)
+
+# A Milvus server for tests, from PyPI; it needs older packages than pymilvus 3.
+.venv-milvus/.installed:
+	$(PYTHON) -m venv .venv-milvus
+	.venv-milvus/bin/python -m pip --disable-pip-version-check install --quiet milvus==2.3.5 "setuptools<81"
+	touch $@
+
+milvus-server: .venv-milvus/.installed
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -6,7 +6,8 @@ import importlib
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _logger = logging.getLogger(__name__)
@@ -65,7 +66,8 @@ class PatientClient:
         wait = 0.5
         while True:
             try:
-                return call()
+                with _silent_pymilvus(bool(self.patience)):
+                    return call()
             except Exception as error:
                 if not self.patience or not _is_away(error):
                     raise
@@ -77,6 +79,19 @@ class PatientClient:
                 if wait == 1.0:
                     _logger.warning("Milvus at %r does not answer; trying for %g s.", self.uri, self.patience)
             time.sleep(wait)
+
+
+@contextmanager
+def _silent_pymilvus(silent: bool) -> Iterator[None]:
+    """It logs each failed call with pages of traceback; what a person needs of them is in our errors."""
+    logger = logging.getLogger("pymilvus")
+    level = logger.level
+    if silent:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def import_pymilvus() -> Any:
