@@ -21,7 +21,7 @@ VERSIONS ?= python3.10 python3.11 python3.12
 BOUNDS ?= lowest newest
 TESTS ?= -n 2
 
-.PHONY: help demo weights study study-figures configs docs test test-lowest test-versions fuzz endurance constraints audit lint types bench check clean
+.PHONY: milvus-server help demo weights study study-figures configs docs test test-lowest test-versions fuzz endurance constraints audit lint types bench check clean
 
 help:
 	@echo "make demo         train IRT and STIR on real photos, and show on a page what they find (makes $(VENV) first)"
@@ -109,6 +109,14 @@ endurance: $(VENV)/.installed-dev
 test-versions:
 	$(PYTHON) benchmarks/versions.py --pythons $(VERSIONS) --bounds $(BOUNDS) --tests="$(TESTS)" \
 		--lowest-tests='$(NOT_WITH_LOWEST)'
+
+# A Milvus server for tests, from PyPI; it needs older packages than pymilvus 3.
+.venv-milvus/.installed:
+	$(PYTHON) -m venv .venv-milvus
+	.venv-milvus/bin/python -m pip --disable-pip-version-check install --quiet milvus==2.3.5 "setuptools<81"
+	touch $@
+
+milvus-server: .venv-milvus/.installed
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

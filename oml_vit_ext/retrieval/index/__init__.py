@@ -5,6 +5,7 @@ from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex
 from oml_vit_ext.retrieval.index.image_list import list_images, parse_box
 from oml_vit_ext.retrieval.index.milvus_index import MilvusIndex
+from oml_vit_ext.retrieval.index.ray_embedder import RayEmbedder
 from oml_vit_ext.retrieval.index.rerank_hits import rerank_hits
 from oml_vit_ext.retrieval.index.search_index import SearchIndex, search_shards
 from oml_vit_ext.retrieval.index.storage import locked
@@ -16,6 +17,7 @@ __all__ = [
     "Hit",
     "ImageIndex",
     "MilvusIndex",
+    "RayEmbedder",
     "SearchIndex",
     "list_images",
     "locked",

