@@ -26,6 +26,7 @@ _LIMITS = (
     ("bits of each half of the inverted multi-index", r"IMI\d+x(\d+)", 1, 11),
     ("neighbours", r"(?:HNSW|NSG)(\d+)", 2, 1_024),
     ("bits of a code", r"(?:PQ|RQ|LSQ|Residual|RCQ)[\dx]*x(\d+)", 1, 16),
+    ("parts of a vector", r"(?:PQ|RQ|LSQ|IMI|ZnLattice)(\d+)", 1, 65_536),
     ("dimensions", r"(?:Pad|PCA\w?R?|OPQ\d+_|ITQ|RR|LSH)(\d+)", 1, 65_536),
     ("anything", r"(\d+)", 0, 2**24),
 )

@@ -120,6 +120,7 @@ def test_what_faiss_refuses_is_one_sentence(index: str, message: str):
     [
         *("HNSW0", "HNSW1", "HNSW4096", "NSG0", "IVF4_HNSW0,Flat", "IVF4(HNSW1),Flat"),  # end the process, or hang
         *("IVF0,Flat", "IVF1000000000,Flat", "IVF999999999", "IMI2x16,Flat", "PQ8x30", "IVF16,PQ8x24", "RQ4x24"),
+        *("ZnLattice0x1_1", "PQ0", "RQ0x4", "LSQ0x4", "IVF2,ZnLattice0x0_0,Flat"),  # the first ends the process
         *("LSQ4x24", "PQ8x0", "RR0,Flat", "NSG1", "Pad1000000000,Flat", "PQ" + "9" * 5000),
     ],
 )
