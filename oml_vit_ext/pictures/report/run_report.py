@@ -74,8 +74,17 @@ def report_of_run(
         terms={} if second is None else _terms(postprocessor),
     )
     first = next(iter(stages))
-    shown = {"n_queries": n_queries, "n_hits": n_hits, "side": side, "verbose": verbose}
-    return gather(images, stages, {first: embeddings}, about, top_k=top_k, **shown)
+    return gather(
+        images,
+        stages,
+        {first: embeddings},
+        about,
+        top_k=top_k,
+        n_queries=n_queries,
+        n_hits=n_hits,
+        side=side,
+        verbose=verbose,
+    )
 
 
 def _name(run: RunFolder) -> str:
