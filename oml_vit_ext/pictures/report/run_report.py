@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from oml.inference import inference
+from oml.inference.abstract import inference
 
 from oml_vit_ext.pictures.report.content import Report
 from oml_vit_ext.pictures.report.curves import learning_curves
