@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from oml_vit_ext.app.service import SearchService
 from oml_vit_ext.common.messages import unknown_name
@@ -50,7 +51,8 @@ class Catalog:
         from oml_vit_ext.runs import read_run, run_reranker
 
         embedders: list[Embedder] = []
-        postprocessor, transform = None, None
+        postprocessor: Any = None
+        transform: Any = None
         if reranker is not None:
             postprocessor, transform = run_reranker(read_run(reranker))
         services = {}

@@ -47,8 +47,8 @@ def make_app(
         description="`POST /query` with an image answers with the most similar images of an index.",
         redoc_url=None,
     )
-    app.add_middleware(BodyLimit, max_bytes=int(max_upload_mb * 1e6))  # type: ignore[arg-type]
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))  # type: ignore[arg-type]
+    app.add_middleware(BodyLimit, max_bytes=int(max_upload_mb * 1e6))
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
 
     @app.exception_handler(BadUpload)
     def bad_upload(_: Request, error: BadUpload) -> JSONResponse:

@@ -205,6 +205,7 @@
       lists.push(listOf("Before re-ranking", "before", answer.before_reranking));
     } else lists.push(listOf("Hits", "before", answer.hits, maps && maps.hits));
     at("found").replaceChildren(...lists);
+    if (matchMedia("(max-width: 52rem)").matches) at("results").scrollIntoView(); // there it is below the form
   }
 
   function listOf(title, name, hits, maps, oldRanks) {

@@ -109,9 +109,7 @@ class SearchService:
         ValueError: Another model than the index's, or an empty index.
     """
 
-    def __init__(
-        self, index: SearchIndex, embedder: Embedder, reranker: Any | None = None, transform: Any = None
-    ) -> None:
+    def __init__(self, index: SearchIndex, embedder: Embedder, reranker: Any = None, transform: Any = None) -> None:
         index.check_model(embedder.fingerprint, "the query")
         if not len(index):
             raise ValueError("The index is empty: add images before searching.")

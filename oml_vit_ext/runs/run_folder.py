@@ -46,10 +46,11 @@ def read_run(folder: Path | str, checkpoint: Path | str | None = None) -> RunFol
     path = Path(folder).absolute()
     if not (path / CONFIG).is_file():
         raise FileNotFoundError(_no_run(path, str(folder)))
-    config = OmegaConf.to_container(OmegaConf.load(path / CONFIG), resolve=True, throw_on_missing=False)
+    config: Any = OmegaConf.to_container(OmegaConf.load(path / CONFIG), resolve=True, throw_on_missing=False)
     started_in = path
     if (path / ABOUT_HYDRA).is_file():
-        started_in = Path(OmegaConf.load(path / ABOUT_HYDRA).hydra.runtime.cwd)
+        about: Any = OmegaConf.load(path / ABOUT_HYDRA)
+        started_in = Path(about.hydra.runtime.cwd)
     config = with_paths_from(started_in, config)
     if config.get("dataset_root"):  # one word may be a folder here
         config["dataset_root"] = str(started_in / config["dataset_root"])

@@ -7,7 +7,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from oml.datasets.images import ImageQueryGalleryLabeledDataset, get_retrieval_images_datasets
+from oml.datasets.images import get_retrieval_images_datasets
+from oml.interfaces.datasets import IQueryGalleryLabeledDataset
 from oml.interfaces.models import IExtractor
 from oml.interfaces.retrieval import IRetrievalPostprocessor
 from oml.registry.models import get_extractor_by_cfg
@@ -63,7 +64,7 @@ def run_reranker(run: RunFolder, **settings: Any) -> tuple[IRetrievalPostprocess
     return reranker, get_transforms_by_cfg(_transforms(run))
 
 
-def validation_images(run: RunFolder, transform: Any = None) -> ImageQueryGalleryLabeledDataset:
+def validation_images(run: RunFolder, transform: Any = None) -> IQueryGalleryLabeledDataset:
     """Queries and gallery of the run's data set.
 
     Args:

@@ -45,8 +45,13 @@ def quality(results: RetrievalResults, top_k: Mapping[str, Sequence[int]]) -> di
         results: With ground truth.
         top_k: ``{"cmc": (1, 5), "map": (5,), "precision": ()}``; one that is missing is not computed.
     """
-    wanted = {f"{name}_top_k": tuple(top_k.get(name, ())) for name in _SHOWN}
-    found = calc_retrieval_metrics_rr(results, verbose=False, **wanted)
+    found = calc_retrieval_metrics_rr(
+        results,
+        cmc_top_k=tuple(top_k.get("cmc", ())),
+        map_top_k=tuple(top_k.get("map", ())),
+        precision_top_k=tuple(top_k.get("precision", ())),
+        verbose=False,
+    )
     return {f"{_SHOWN[name]}@{k}": float(value) for name in _SHOWN for k, value in found.get(name, {}).items()}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from oml.inference import inference
+from oml.inference.abstract import inference
 
 from oml_vit_ext.pictures.report.content import Report
 from oml_vit_ext.pictures.report.curves import learning_curves
@@ -74,8 +74,17 @@ def report_of_run(
         terms={} if second is None else _terms(postprocessor),
     )
     first = next(iter(stages))
-    shown = {"n_queries": n_queries, "n_hits": n_hits, "side": side, "verbose": verbose}
-    return gather(images, stages, {first: embeddings}, about, top_k=top_k, **shown)
+    return gather(
+        images,
+        stages,
+        {first: embeddings},
+        about,
+        top_k=top_k,
+        n_queries=n_queries,
+        n_hits=n_hits,
+        side=side,
+        verbose=verbose,
+    )
 
 
 def _name(run: RunFolder) -> str:
