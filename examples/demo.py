@@ -49,8 +49,8 @@ _OF_EACH = (
     "drawn at random; above them, how many there are of each. Green: right, red: another product."
 )
 NEXT = [
-    "python -m oml_vit_ext.datasets convert folders photos --train-labels 100   # photos/: a folder for each product",
-    "python examples/train_extractor.py --config-name irt/train_photos dataset_root=photos iterations=300",
+    "oml-vit-ext convert folders photos   # photos/: a folder for each product",
+    "oml-vit-ext train irt/train_photos dataset_root=photos",
 ]
 
 
