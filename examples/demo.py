@@ -45,8 +45,8 @@ TERMS = {
     "examples/fit_fusion.py fits them",
 }
 NEXT = [
-    "python -m oml_vit_ext.datasets convert folders photos --train-labels 100   # photos/: a folder for each product",
-    "python examples/train_extractor.py --config-name irt/train_photos dataset_root=photos iterations=300",
+    "oml-vit-ext convert folders photos   # photos/: a folder for each product",
+    "oml-vit-ext train irt/train_photos dataset_root=photos",
 ]
 
 

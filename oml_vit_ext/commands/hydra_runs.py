@@ -117,15 +117,6 @@ def run(
     return results
 
 
-def known_to(config: str, overrides: Sequence[str]) -> list[str]:
-    """The overrides whose key the config has: one of validation has no optimizer, for instance."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    known = OmegaConf.to_container(composed(config))  # a DictConfig would hide keys that are still ???
-    keys = [parsed.key_or_group.split(".")[0] for parsed in OverridesParser.create().parse_overrides(list(overrides))]
-    return [override for override, key in zip(overrides, keys, strict=True) if key in known]  # type: ignore[operator]
-
-
 def is_first_process() -> bool:
     """Whether this is not one of the further processes of a run on several devices."""
     return os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0")) in ("", "0")

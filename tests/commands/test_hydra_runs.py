@@ -10,7 +10,7 @@ import pytest
 from omegaconf import DictConfig
 
 from helpers.command_line import QUIET
-from oml_vit_ext.commands.hydra_runs import composed, known_to, names, run
+from oml_vit_ext.commands.hydra_runs import composed, names, run
 
 
 def test_a_run_has_its_folder_and_the_arguments_that_were_typed(in_tmp_path: Path):
@@ -41,7 +41,3 @@ def test_an_error_of_the_task_comes_out(in_tmp_path: Path):
 def test_each_named_config_is_there():
     assert {"irt/train_photos", "dtop/train_photos", "stir/train_reranker_photos"} <= set(names())
     assert composed("irt/train_photos.yaml", ["iterations=3"]).iterations == 3
-
-
-def test_overrides_that_a_config_does_not_know_can_be_left_out():
-    assert known_to("irt/validate_photos", ["bs_val=3", "optimizer.args.lr=1"]) == ["bs_val=3"]

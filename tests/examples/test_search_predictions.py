@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from oml.registry.models import get_extractor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
 from helpers import ROOT
+from helpers.command_line import succeeds
 from oml_vit_ext.retrieval import Embedder, SearchIndex, list_images
 
 EXTRACTOR = {
@@ -76,20 +76,10 @@ def test_two_nodes_embed_every_image_as_one_process_does(predictions: Path, phot
     np.testing.assert_allclose(np.array(list(predicted.values())), expected, atol=1e-5)
 
 
-def test_the_example_makes_an_index_of_them(
-    predictions: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    arguments = ["index", str(photos), "--to", str(tmp_path / "kept"), "--predictions", str(predictions)]
-    arguments += [
-        "--config-name",
-        "irt/predict_demo",
-        "irt/variant=irt_o",
-        f"pretrained={EXTRACTOR['args']['weights']}",
-    ]
-    monkeypatch.setattr(sys, "argv", ["search.py", *arguments])
-    runpy.run_path(str(ROOT / "examples" / "search.py"), run_name="__main__")
-    assert "7 added" in capsys.readouterr().out
+def test_an_index_is_made_of_them(predictions: Path, photos: Path, tmp_path: Path) -> None:
+    model = ["--config-name", "irt/predict_demo", "irt/variant=irt_o", f"pretrained={EXTRACTOR['args']['weights']}"]
+    arguments = ["index", str(photos), "--to", str(tmp_path / "kept"), "--predictions", str(predictions), *model]
+    assert "7 added" in succeeds(*arguments)
     index = SearchIndex.load(tmp_path / "kept")
     names = list_images(photos, photos).path
     hits = index.search_images([photos / name for name in names], index.embedder(device="cpu"), k=2)
