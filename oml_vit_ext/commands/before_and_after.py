@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from omegaconf import DictConfig
 from oml.lightning.callbacks.metric import MetricValCallback
 from oml.lightning.pipelines.validate import extractor_validation_pipeline
@@ -13,10 +15,10 @@ from oml_vit_ext.commands.figures import SHOWN, Figures, reduced, table
 
 def validate_and_compare(cfg: DictConfig) -> None:
     """Run OML's validation pipeline with the postprocessor of ``cfg``; print metrics without and with it."""
-    trainer, _ = extractor_validation_pipeline(cfg)
+    trainer: Any = extractor_validation_pipeline(cfg)[0]
     if not trainer.is_global_zero:
         return
-    metric = next(c for c in trainer.callbacks if isinstance(c, MetricValCallback)).metric
+    metric: Any = next(c for c in trainer.callbacks if isinstance(c, MetricValCallback)).metric
     print(f"\n{len(metric.retrieval_results.retrieved_ids)} queries, top {metric.postprocessor.top_n} re-ranked")
     rows = {"first stage": first_stage_metrics(metric), "re-ranked": reduced(metric.metrics["OVERALL"])}
     print(table(rows, n_to_find=len(metric.dataset.get_gallery_ids()) - 1))
@@ -25,9 +27,11 @@ def validate_and_compare(cfg: DictConfig) -> None:
 def first_stage_metrics(metric: EmbeddingMetrics) -> Figures:
     """What the embeddings of a validated metric give before any postprocessor."""
     top_k = {f"{name}_top_k": getattr(metric, f"{name}_top_k") for name in SHOWN}
+    embeddings: Any = metric.acc.storage[metric._acc_embeddings_key]
+    dataset: Any = metric.dataset
     retrieved = RetrievalResults.from_embeddings(
-        embeddings=metric.acc.storage[metric._acc_embeddings_key],
-        dataset=metric.dataset,
+        embeddings=embeddings,
+        dataset=dataset,
         n_items=max(k for ks in top_k.values() for k in ks),
     )
     return reduced(calc_retrieval_metrics_rr(retrieved, verbose=False, **top_k))

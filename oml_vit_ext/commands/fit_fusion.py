@@ -44,11 +44,11 @@ def fit_fusion_of(cfg: DictConfig) -> None:
     """
     from pathlib import Path
 
-    from omegaconf import OmegaConf
     from oml.registry.models import get_extractor_by_cfg
     from oml.registry.postprocessors import get_postprocessor_by_cfg
 
     from oml_vit_ext.commands.absolute_paths import with_absolute_paths
+    from oml_vit_ext.commands.launching import plain
     from oml_vit_ext.commands.reranker_config import check_checkpoints
     from oml_vit_ext.commands.retrieved_images import RetrievedImages, device_of, right_ones
     from oml_vit_ext.reranking import fit_fusion, save_fusion
@@ -59,7 +59,7 @@ def fit_fusion_of(cfg: DictConfig) -> None:
     args.budget = args.fusion = None  # all queries, each with the pair model's own scores
     images, device = RetrievedImages(cfg), device_of(cfg)
     extractor = get_extractor_by_cfg(cfg.extractor).to(device).eval()
-    reranker: Any = get_postprocessor_by_cfg(OmegaConf.to_container(cfg.postprocessor, resolve=True))
+    reranker: Any = get_postprocessor_by_cfg(plain(cfg.postprocessor))
     reranker.model.to(device).eval()
     found = images.retrieve(extractor, reranker.top_n)
     scores = reranker.candidate_scores(found.retrieved_ids, images.dataset)

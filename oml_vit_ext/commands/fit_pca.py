@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from oml_vit_ext.commands.options import Config, Overrides, RunFolder
 
@@ -37,7 +37,7 @@ def fit_pca_of(cfg: DictConfig) -> None:
     """
     from pathlib import Path
 
-    from oml.inference import inference
+    from oml.inference.abstract import inference
     from oml.registry.models import get_extractor_by_cfg
 
     from oml_vit_ext.commands.absolute_paths import with_absolute_paths
@@ -80,10 +80,11 @@ def training_images(cfg: DictConfig) -> ImageLabeledDataset:
     wanted = OmegaConf.select(cfg, "pca_images")
     if wanted is not None and wanted < len(rows):
         rows = rows.sample(wanted, random_state=0)
+    transform: Any = get_transforms_by_cfg(cfg.transforms_val)
     return ImageLabeledDataset(
         rows.reset_index(drop=True),
         dataset_root=cfg.dataset_root,
-        transform=get_transforms_by_cfg(cfg.transforms_val),
+        transform=transform,
     )
 
 

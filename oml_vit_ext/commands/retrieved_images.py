@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 from oml.datasets.images import ImageQueryGalleryLabeledDataset, get_retrieval_images_datasets
-from oml.inference import inference
+from oml.inference.abstract import inference
 from oml.interfaces.models import IExtractor
 from oml.registry.transforms import get_transforms_by_cfg
 from oml.retrieval.retrieval_results import RetrievalResults
@@ -29,10 +30,10 @@ class RetrievedImages:
         self._cfg = cfg
         transform = get_transforms_by_cfg(cfg.transforms_val)
         self._mean, self._std = mean_and_std(transform)
-        _, self.dataset = get_retrieval_images_datasets(
+        dataset: Any = get_retrieval_images_datasets(
             Path(cfg.dataset_root), None, transform, dataframe_name=cfg.dataframe_name, verbose=False
-        )
-        dataset: ImageQueryGalleryLabeledDataset = self.dataset
+        )[1]
+        self.dataset: ImageQueryGalleryLabeledDataset = dataset
         self._query_ids, self._gallery_ids = dataset.get_query_ids().tolist(), dataset.get_gallery_ids().tolist()
 
     def retrieve(self, extractor: IExtractor, n_items: int) -> RetrievalResults:
@@ -41,15 +42,16 @@ class RetrievedImages:
         descriptors = inference(extractor, self.dataset, cfg.bs_val, num_workers=cfg.num_workers, verbose=True)
         return self.results_of(descriptors, n_items)
 
-    def results_of(self, embeddings: Tensor, n_items: int) -> RetrievalResults:
+    def results_of(self, embeddings: Any, n_items: int) -> RetrievalResults:
         """The same from the embeddings ``(N, D)`` of the images."""
         return RetrievalResults.from_embeddings(embeddings, self.dataset, n_items=n_items)
 
     def tensor(self, image_id: int) -> Tensor:
         """``(3, H, W)``, as the model takes it."""
-        return self.dataset[image_id][self.dataset.input_tensors_key]
+        tensor: Tensor = self.dataset[image_id][self.dataset.input_tensors_key]
+        return tensor
 
-    def picture(self, image_id: int) -> np.ndarray:
+    def picture(self, image_id: int) -> NDArray[Any]:
         """``(H, W, 3)``: what the model sees."""
         return to_picture(self.tensor(image_id), self._mean, self._std)
 
@@ -67,7 +69,8 @@ class RetrievedImages:
 
 def right_ones(results: RetrievalResults, query: int) -> Tensor:
     """Per retrieved image whether it belongs to the query's ground truth."""
-    return torch.isin(results.retrieved_ids[query], results.gt_ids[query])
+    truth: Any = results.gt_ids
+    return torch.isin(results.retrieved_ids[query], truth[query])
 
 
 def spread(items: Sequence[int], n: int) -> list[int]:

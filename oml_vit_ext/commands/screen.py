@@ -6,6 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 
 def say(text: str) -> None:
@@ -26,7 +27,7 @@ def without_config_dump() -> Iterator[None]:
     import oml.lightning.pipelines.train_postprocessor as oml_train_postprocessor
     import oml.lightning.pipelines.validate as oml_validate
 
-    modules = (oml_train, oml_train_postprocessor, oml_validate)
+    modules: tuple[Any, ...] = (oml_train, oml_train_postprocessor, oml_validate)
     before = [m.pprint for m in modules]
     for m in modules:
         m.pprint = lambda *_: None

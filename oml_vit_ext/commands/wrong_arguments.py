@@ -197,7 +197,7 @@ def _registries() -> dict[str, Mapping[str, Any]]:
 
 
 def _is_ours(kind: str, part: Any) -> bool:
-    entry = _registries()[kind].get(part.get("name")) if isinstance(part, dict) else None
+    entry = _registries()[kind].get(str(part.get("name"))) if isinstance(part, dict) else None
     return str(getattr(entry, "__module__", "")).startswith("oml_vit_ext.")
 
 

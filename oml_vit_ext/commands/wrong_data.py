@@ -59,7 +59,7 @@ def _splits(facts: FrameFacts, training: bool) -> Iterator[Mistake]:
 
 def _photos(root: Path, frame: pd.DataFrame) -> Iterator[Mistake]:
     paths = frame[PATHS_COLUMN].astype(str)
-    looked_at = paths if len(paths) <= _MOST_LOOKED_AT else paths.sample(_MOST_LOOKED_AT, random_state=0)
+    looked_at = [str(path) for path in paths.sample(min(len(paths), _MOST_LOOKED_AT), random_state=0).sort_index()]
     missing = [path for path in looked_at if not (root / path).is_file()]
     if missing:
         of = f"of {len(looked_at):,} looked at" if len(looked_at) < len(paths) else f"of {len(paths):,}"

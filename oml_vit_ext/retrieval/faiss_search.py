@@ -81,7 +81,7 @@ class faiss_search:  # named like the functions of contextlib
 def _batched_knn(
     embeddings: Any, ids_query: Any, ids_gallery: Any, top_n: int, bs: Any = None, verbose: bool = False, **more: Any
 ) -> Neighbours:
-    if not _active[-1].takes(len(ids_query), len(ids_gallery), embeddings):
+    if not _innermost().takes(len(ids_query), len(ids_gallery), embeddings):
         given = {"ids_query": ids_query, "ids_gallery": ids_gallery, "top_n": top_n, "verbose": verbose, **more}
         return _of_oml("batched_knn", bs, embeddings=embeddings, **given)
     return knn(embeddings, ids_query, ids_gallery, n_items=top_n, settings=_settings(verbose), **more)
@@ -90,7 +90,7 @@ def _batched_knn(
 def _batched_knn_qg(
     embeddings_query: Any, embeddings_gallery: Any, top_n: int, bs: Any = None, verbose: bool = False, **more: Any
 ) -> Neighbours:
-    if not _active[-1].takes(len(embeddings_query), len(embeddings_gallery), embeddings_query):
+    if not _innermost().takes(len(embeddings_query), len(embeddings_gallery), embeddings_query):
         given = {"embeddings_query": embeddings_query, "embeddings_gallery": embeddings_gallery, "top_n": top_n, **more}
         return _of_oml("batched_knn_qg", bs, verbose=verbose, **given)
     return knn_qg(embeddings_query, embeddings_gallery, n_items=top_n, settings=_settings(verbose), **more)
@@ -101,11 +101,15 @@ def _of_oml(name: str, bs: Any, **given: Any) -> Neighbours:
     return found
 
 
-def _settings(verbose: bool) -> Settings:
-    """Those of this thread's innermost block. OML's batch size ``bs`` has no use: ``memory_mb`` bounds the batches."""
+def _innermost() -> faiss_search:
+    """This thread's innermost block, or that of whoever has one."""
     with _SWITCHING:
         mine = [entered for thread, entered in _active if thread == threading.get_ident()]
         others = [entered for _, entered in _active]
     # None is left where another thread's block has ended since the search began.
-    chosen = (mine or others)[-1].settings if others else Settings()
-    return replace(chosen, verbose=verbose)
+    return (mine or others)[-1] if others else faiss_search()
+
+
+def _settings(verbose: bool) -> Settings:
+    """OML's batch size ``bs`` has no use: ``memory_mb`` bounds the batches."""
+    return replace(_innermost().settings, verbose=verbose)
