@@ -320,7 +320,8 @@ class ImageIndex(OldIndexNames, ABC):
         report.broken = [(str(images.key[i]), reason) for i, reason in sorted(broken.items())]
         whole = np.setdiff1d(np.arange(len(images)), list(broken))
         if len(whole):
-            kept = ~np.isin(np.array(positions) // per_image, list(broken))
+            order = np.argsort(positions)  # on a cluster, blocks come as they are finished
+            kept = order[~np.isin(np.array(positions)[order] // per_image, list(broken))]
             embedded = images.iloc[whole].reset_index(drop=True)
             rows = np.concatenate(parts)[kept].reshape(len(whole), -1)
             self._store(embedded.assign(digest=self._digests(embedded)), rows)
