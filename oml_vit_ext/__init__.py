@@ -6,7 +6,7 @@ has not been imported yet, which takes seconds, the names are registered the mom
 
 from hydra_plugins._oml_vit_ext_names import register_when_oml_comes
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "register"]
 
 

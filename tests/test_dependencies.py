@@ -25,7 +25,7 @@ REQUIRED = [Requirement(text) for text in PROJECT["dependencies"]]
 # What single features need, each imported only where it is used.
 EXTRA = [
     Requirement(text)
-    for extra in ("pipelines", "milvus", "heic", "app", "demo")
+    for extra in ("pipelines", "milvus", "ray", "heic", "app", "demo")
     for text in PROJECT["optional-dependencies"][extra]
 ]
 # Modules that only OML's pipelines lead to, where Lightning has been imported.

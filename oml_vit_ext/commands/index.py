@@ -57,6 +57,15 @@ def index(
     collection: Collection = "images",
     milvus_index: Annotated[str, typer.Option(help="Milvus: AUTOINDEX, HNSW, IVF_PQ, ...")] = "AUTOINDEX",
     milvus_params: Annotated[str, typer.Option(help="Milvus: of that index, e.g. M=32,efConstruction=200")] = "",
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: the machines of a Ray cluster embed the images.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of the Ray cluster: ray://HEAD:10001, or auto. Default: one on this machine alone."),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Ray: how many models at once.")] = 1,
+    gpus_per_worker: Annotated[float, typer.Option(help="Ray: reserved for each; 0: they run on CPUs.")] = 0.0,
     device: Device = None,
     batch_size: BatchSize = 64,
     num_workers: NumWorkers = 0,
@@ -74,15 +83,22 @@ def index(
       oml-vit-ext index photos --to shard_0 --shard 0/8 --config-name irt/predict_sop checkpoint=best.ckpt
 
       MILVUS_TOKEN=user:password oml-vit-ext index photos --to https://HOST:19530
+
+      oml-vit-ext index photos --to https://HOST:19530 --engine ray --address auto --workers 8 --gpus-per-worker 1
     """
     from oml_vit_ext.commands.index_places import changing, described, exists, is_milvus, save
-    from oml_vit_ext.commands.models import embedder_of
+    from oml_vit_ext.commands.models import embedder_of, on_cluster
     from oml_vit_ext.retrieval import AddReport, SearchIndex, list_images, locked
     from oml_vit_ext.retrieval.engines import check_fillable
 
     settings: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "device": device}
 
+    if engine not in ("local", "ray"):
+        raise ValueError(f"--engine is {engine!r}, expected 'local' or 'ray'.")
+
     def fill(made: Any, embedder: Any) -> None:
+        if engine == "ray":
+            embedder = on_cluster(embedder, address, workers, gpus_per_worker)
         found = shard_of(list_images(images, made.root), shard)
         if predictions:
             report = _add_predictions(made, predictions, embedder)
