@@ -39,8 +39,8 @@ TERMS = {
     "IRT_O": "the trained transformer as it comes, off the shelf",
     "IRT_L": "after training with the contrastive loss: photos of one product together, others apart",
     "IRT_R": "the same with the entropy regulariser, which keeps neighbours apart against that collapse",
-    "STIR alone": f"the first five hits of {FIRST_STAGE.upper()}, put into the order of a pair model, which looks at "
-    "query and hit together",
+    "STIR alone": f"the first five hits of {FIRST_STAGE.upper()}, which did best on held-out training labels, put into "
+    "the order of a pair model, which looks at query and hit together",
     "STIR, fused": "the same by a weighted sum of both opinions, with the two numbers in examples/photos/fusion.json; "
     "examples/fit_fusion.py fits them",
 }
