@@ -38,7 +38,7 @@ def test_a_query_is_answered_as_the_service_does(client: TestClient, service: Se
     for rows in ("hits", "before_reranking"):
         assert [hit["path"] for hit in answer[rows]] == [hit["path"] for hit in expected[rows]]
     assert answer["reranked"] and answer["attention"] is None and set(answer["seconds"]) >= {"re-ranking"}
-    assert set(answer["hits"][0]) == {"rank", "path", "distance", "label", "box"}
+    assert set(answer["hits"][0]) == {"rank", "path", "distance", "label", "box", "crop"}
 
 
 def test_an_image_of_the_index_can_be_the_query(client: TestClient):

@@ -77,7 +77,14 @@ def test_without_a_reranker_it_says_so(index: SearchIndex, photos: Path):
 
 def test_an_answer_as_json(service: SearchService, photos: Path):
     row = service.query(_photo(photos), Options(k=1)).to_dict()["hits"][0]
-    assert row | {"distance": 0.0} == {"rank": 1, "path": "05.jpg", "distance": 0.0, "label": "label 1", "box": ""}
+    assert row | {"distance": 0.0} == {
+        "rank": 1,
+        "path": "05.jpg",
+        "distance": 0.0,
+        "label": "label 1",
+        "box": "",
+        "crop": "",
+    }
     assert row["distance"] == pytest.approx(0, abs=1e-3)
 
 

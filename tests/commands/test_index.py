@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
-
 import pandas as pd
 import pytest
 
-from helpers import ROOT
 from helpers.command_line import fails
 from oml_vit_ext.commands.index import shard_of
 
@@ -28,16 +24,3 @@ def test_a_wrong_shard_is_told(shard: str):
 
 def test_the_folder_of_the_index_must_be_named():
     assert "--to" in fails("index", "photos", code=2)
-
-
-def test_the_example_adds_the_bundled_model(monkeypatch: pytest.MonkeyPatch):
-    """``examples/search.py`` is the same command with another default model."""
-    script = runpy.run_path(str(ROOT / "examples" / "search.py"))
-    called: list[list[str]] = []
-    main = script["main"]
-    monkeypatch.setitem(main.__globals__, "app", lambda arguments, prog_name: called.append(arguments))
-    for arguments in (["index", "photos", "--to", "x"], ["query", "a.jpg"], ["index", "p", "--model", "run"]):
-        monkeypatch.setattr(sys, "argv", ["search.py", *arguments])
-        main()
-    assert called[0][-4:-1] == ["--config-name", "irt/predict_demo", "irt/variant=irt_o"]
-    assert called[1:] == [["query", "a.jpg"], ["index", "p", "--model", "run"]]

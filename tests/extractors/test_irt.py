@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from oml.interfaces.models import IExtractor, IFreezable
 from oml.registry.models import get_extractor_by_cfg
-from oml.registry.transforms import get_transforms_for_pretrained
 
 from helpers import TINY_HYBRID, TINY_PLAIN
 from oml_vit_ext.extractors import IRTExtractor
@@ -116,16 +115,6 @@ def test_autocast_gives_float32_descriptors_near_the_full_precision_ones(dtype: 
 def test_built_by_the_oml_from_yaml():
     extractor = get_extractor_by_cfg({"name": "irt", "args": {"weights": None, **TINY_PLAIN}})
     assert isinstance(extractor, IRTExtractor)
-
-
-@pytest.mark.parametrize("weights", sorted(IRTExtractor.pretrained_models))
-def test_pretrained_entries_name_real_timm_weights_and_have_transforms(weights: str):
-    assert timm.is_model_pretrained(weights)
-    side = 384 if "384" in weights else 224
-    transforms, _ = get_transforms_for_pretrained(weights)
-    from PIL import Image
-
-    assert transforms(Image.new("RGB", (500, 400))).shape == (3, side, side)
 
 
 def test_from_pretrained_of_an_unknown_name_lists_what_exists():

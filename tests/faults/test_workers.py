@@ -21,7 +21,7 @@ from helpers.trainings import IRT, RESIZE, content, cut_at, extractor_config, re
 from oml_vit_ext.oml_patches import run_checkpoints
 from oml_vit_ext.reranking import STIRReranker
 
-KILLED = r"DataLoader worker \(pid\(?s?\)? ?\d+\) (is killed by signal: Killed|exited unexpectedly)"
+KILLED = r"DataLoader worker \(pid(\(s\))? [\d, ]+\) (is killed by signal: Killed|exited unexpectedly)"
 
 
 def kill_workers() -> None:

@@ -231,7 +231,6 @@ OTHER_PML = [
     {"name": "SupConLoss"},
     {"name": "NCALoss"},
     {"name": "MarginLoss"},
-    {"name": "FastAPLoss"},
     {"name": "TupletMarginLoss"},
 ]
 

@@ -22,6 +22,12 @@ OMLS = t.Compose([t.ToTensor()])
 ALBU = albu.Compose([ToTensorV2()])
 
 
+@pytest.fixture(autouse=True)
+def as_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that other tests ran in this process have called it."""
+    monkeypatch.setattr(image_reader, "_reads_all", False)
+
+
 @pytest.fixture()
 def photo(tmp_path: Path) -> Path:
     """Shown as 20 x 30 with red above and blue below, stored on its side."""
@@ -34,8 +40,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 @pytest.fixture()
-def for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_reader, "_reads_all", False)  # to be restored
+def for_all(as_in_a_new_process: None) -> None:
     read_all_upright()
 
 

@@ -72,7 +72,7 @@ def test_training_learns_class_centres_and_keeps_image_sizes(run_folder: Path):
 def test_whitening_is_fitted_then_used_to_validate_and_to_predict(run_folder: Path):
     model = ("dtop/variant=full_whitened", "checkpoint=run/checkpoints/best.ckpt", "pca=new/pca.safetensors", *SMALL)
     printed = printed_by("fit_pca", run_folder, "--config-name", "dtop/validate_demo", *model, "pca_images=40")
-    assert "Descriptors of 40 training images" in printed and "8 of 16 dimensions carry" in printed
+    assert "Embeddings of 40 training images" in printed and "8 of 16 dimensions carry" in printed
     assert load_pca(run_folder / "new/pca.safetensors").components.shape == (8, 16)
 
     printed = printed_by("validate_extractor", run_folder, "--config-name", "dtop/validate_demo", *model)

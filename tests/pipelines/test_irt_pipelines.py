@@ -99,7 +99,7 @@ def test_predictions_equal_what_the_checkpoint_gives_in_python(run_folder: Path,
 
 def test_help_names_the_configs_and_variants(run_folder: Path):
     printed = printed_by("train_extractor", run_folder, "--help")
-    assert "--config-name irt/train_sop" in printed and "irt_l (contrastive" in printed
+    assert "oml-vit-ext train irt/train_sop" in printed and "irt_l (contrastive" in printed
 
 
 def test_a_wrong_pooling_stops_before_training(run_folder: Path):
