@@ -52,9 +52,9 @@ def test_from_pretrained_chooses_the_pooling(monkeypatch: pytest.MonkeyPatch):
     create = backbone._create
     asked = []
 
-    def offline(arch: str, timm_args: Any, *more: Any, pretrained: bool = False) -> Any:
-        asked.append((arch, pretrained))
-        return create(arch.split(".")[0], {"depth": 1, **timm_args}, *more)
+    def offline(name: str, arch: str, timm_args: Any, *, pretrained: bool = False) -> Any:
+        asked.append((name, pretrained))
+        return create(arch, arch, {"depth": 1, **timm_args})
 
     monkeypatch.setattr(backbone, "_create", offline)
     extractor: Any = IRTExtractor.from_pretrained("vit_base_patch32_siglip_256.v2_webli")
