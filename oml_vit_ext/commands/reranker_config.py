@@ -37,13 +37,17 @@ def check_checkpoints(cfg: DictConfig) -> None:
 
 
 def best_of(checkpoints: Path, resume: str | None) -> Path:
-    """The best checkpoint of a training that has just ended; one sentence if it has written none."""
+    """The best checkpoint of a training that has just ended.
+
+    Raises:
+        ValueError: It has written none.
+    """
     found = sorted(checkpoints.glob("best*.ckpt"), key=lambda path: path.stat().st_mtime)
     if not found:
         why = f"the one that {resume!r} holds was finished already" if resume else "was it validated at all?"
-        raise SystemExit(
+        raise ValueError(
             f"The training has written no checkpoint to {checkpoints}: {why}. Set a larger max_epochs to train on, or "
-            f"validate that checkpoint: python examples/validate_reranker.py checkpoint={resume or 'FILE'}"
+            f"validate that checkpoint: oml-vit-ext validate-reranker ... checkpoint={resume or 'FILE'}"
         )
     return found[-1]
 

@@ -44,23 +44,11 @@ def train_pair_model(cfg: DictConfig) -> None:
 
     from oml_vit_ext.commands.absolute_paths import with_absolute_paths
     from oml_vit_ext.commands.before_and_after import validate_and_compare
-    from oml_vit_ext.commands.reranker_config import check_checkpoints, validation_of
+    from oml_vit_ext.commands.reranker_config import best_of, check_checkpoints, validation_of
     from oml_vit_ext.oml_patches import read_all_upright
 
     read_all_upright()
     check_checkpoints(cfg)
     cfg = with_absolute_paths(cfg)
     postprocessor_training_pipeline(cfg)
-    validate_and_compare(validation_of(cfg, _best_of(Path("checkpoints").absolute(), cfg.get("resume"))))
-
-
-def _best_of(checkpoints: Path, resume: str | None) -> Path:
-    """The best checkpoint of a training that has just ended; one sentence if it has written none."""
-    found = sorted(checkpoints.glob("best*.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        why = f"the one that {resume!r} holds was finished already" if resume else "was it validated at all?"
-        raise ValueError(
-            f"The training has written no checkpoint to {checkpoints}: {why}. Set a larger max_epochs to train on, or "
-            f"validate that checkpoint: oml-vit-ext validate-reranker ... checkpoint={resume or 'FILE'}"
-        )
-    return found[-1]
+    validate_and_compare(validation_of(cfg, best_of(Path("checkpoints").absolute(), cfg.get("resume"))))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
+
 from helpers.configs import composed
-from oml_vit_ext.commands.reranker_config import validation_of
+from oml_vit_ext.commands.reranker_config import best_of, validation_of
 
 
 def test_a_training_is_turned_into_the_validation_of_its_checkpoint():
@@ -15,3 +18,12 @@ def test_a_training_is_turned_into_the_validation_of_its_checkpoint():
     pairwise = turned.postprocessor.args.pairwise_model.args
     assert pairwise.weights == "best.ckpt" and pairwise.extractor.args.weights is None
     assert cfg.postprocessor.args.pairwise_model.args.weights is None, "the training's config stays"
+
+
+def test_the_best_checkpoint_or_one_sentence_if_nothing_was_trained(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"no checkpoint to .*: the one that 'run/last.ckpt' holds was finished"):
+        best_of(tmp_path, "run/last.ckpt")
+    for name in ("best.ckpt", "best-v1.ckpt", "last.ckpt"):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / "best-v1.ckpt", (1, 1))
+    assert best_of(tmp_path, None) == tmp_path / "best.ckpt"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -32,12 +31,3 @@ def test_the_config_arrives_in_the_folder_of_the_run(
     succeeds("train-reranker", *arguments)
     [(folder, cfg)] = arrived
     assert folder == in_tmp_path / "run" and cfg.max_epochs == 7 and cfg.dataset_root == str(photos)
-
-
-def test_the_best_checkpoint_or_one_sentence_if_nothing_was_trained(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"no checkpoint to .*: the one that 'run/last.ckpt' holds was finished"):
-        train_reranker._best_of(tmp_path, "run/last.ckpt")
-    for name in ("best.ckpt", "best-v1.ckpt", "last.ckpt"):
-        (tmp_path / name).touch()
-    os.utime(tmp_path / "best-v1.ckpt", (1, 1))
-    assert train_reranker._best_of(tmp_path, None) == tmp_path / "best.ckpt"
