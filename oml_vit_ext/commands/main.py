@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 
 import typer
 
@@ -48,6 +47,5 @@ def main() -> None:
 
 
 for _name in COMMANDS:
-    _module = f"oml_vit_ext.commands.{_name.replace('-', '_')}"
-    if find_spec(_module):
-        app.command(_name)(in_one_sentence(getattr(import_module(_module), _name.replace("-", "_"))))
+    _function = _name.replace("-", "_")
+    app.command(_name)(in_one_sentence(getattr(import_module(f"oml_vit_ext.commands.{_function}"), _function)))
