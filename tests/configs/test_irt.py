@@ -57,6 +57,7 @@ def _offline(cfg: DictConfig) -> DictConfig:
 def test_no_config_is_forgotten():
     known = PARTS | set(RUNS) | {f"irt/variant/{v}" for v in VARIANTS}
     known |= {str(p.relative_to(CONFIGS).with_suffix("")) for p in (CONFIGS / "irt/dataset").glob("*.yaml")}
+    known |= {f"irt/postprocessor/{p.stem}" for p in (CONFIGS / "postprocessor").glob("[!s]*.yaml")}
     known |= {f"{g}/{p.stem}" for g in GROUPS for p in (CONFIGS / g).glob("*.yaml")}
     present = {str(p.relative_to(CONFIGS).with_suffix("")) for p in CONFIGS.rglob("*.yaml")}
     assert {name for name in present if name.split("/")[0] not in TESTED_ELSEWHERE} == known
