@@ -44,14 +44,24 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def extractor_run(demo_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training of 10 steps: an extractor with a momentum copy."""
-    folder = tmp_path_factory.mktemp("runs") / "extractor"
-    return trained_run(counted_in_steps(demo_slice), folder, demo_slice.parent)
+def data_of_runs(demo_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same data set again, which no test changes after the runs have been trained on it."""
+    root = tmp_path_factory.mktemp("data_of_runs")
+    df = pd.read_csv(DEMO_DATA / "df.csv")
+    df[df.label.isin(pd.read_csv(demo_slice / "df.csv").label)].to_csv(root / "df.csv", index=False)
+    (root / "images").symlink_to(DEMO_DATA / "images")
+    return root
 
 
 @pytest.fixture(scope="session")
-def reranker_run(demo_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def extractor_run(data_of_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training of 10 steps: an extractor with a momentum copy."""
+    folder = tmp_path_factory.mktemp("runs") / "extractor"
+    return trained_run(counted_in_steps(data_of_runs), folder, data_of_runs.parent)
+
+
+@pytest.fixture(scope="session")
+def reranker_run(data_of_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a training of a re-ranker, after an untrained first stage."""
     folder = tmp_path_factory.mktemp("runs") / "reranker"
-    return trained_run(reranker_config(demo_slice, max_epochs=2), folder, demo_slice.parent)
+    return trained_run(reranker_config(data_of_runs, max_epochs=2), folder, data_of_runs.parent)

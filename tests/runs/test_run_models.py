@@ -31,7 +31,7 @@ def test_the_reranker_has_the_trained_weights_and_the_settings_of_the_call(reran
     assert reranker.top_n == 7 and transform is not None
 
 
-def test_the_validation_part_of_the_data_set(reranker_run: Path, demo_slice: Path):
+def test_the_validation_part_of_the_data_set(reranker_run: Path):
     images = validation_images(read_run(reranker_run))
     assert set(images.df.split) == {"validation"} and images.df.label.nunique() == 8
     assert images[0]["input_tensors"].shape == (3, 16, 16)
