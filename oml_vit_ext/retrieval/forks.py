@@ -8,15 +8,33 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 
 import faiss
 
+_LONGEST_WAIT_S = 60.0  # a search or the training of an index may take that long
+
 
 def lock_across_forks() -> threading.RLock:
-    """A lock that nobody holds in a child: a fork waits for the thread that has it, and so finds what it does done."""
+    """A lock that nobody holds in a child: a fork waits for the thread that has it, and so finds what it does done.
+
+    A fork cannot be told to forget what it waits for, so it knows the lock only for as long as somebody else does, and
+    waits for a bounded time: a thread that was ended while it had the lock does not stop the process for ever.
+    """
     lock = threading.RLock()
+    known, taken = weakref.ref(lock), []
+
+    def take() -> None:
+        found = known()
+        if found is not None and found.acquire(timeout=_LONGEST_WAIT_S):
+            taken.append(found)
+
+    def give_back() -> None:
+        if taken:
+            taken.pop().release()
+
     if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+        os.register_at_fork(before=take, after_in_parent=give_back, after_in_child=give_back)
     return lock
 
 
