@@ -51,7 +51,11 @@ def read_run(folder: Path | str, checkpoint: Path | str | None = None) -> RunFol
     if (path / ABOUT_HYDRA).is_file():
         about: Any = OmegaConf.load(path / ABOUT_HYDRA)
         started_in = Path(about.hydra.runtime.cwd)
-    config = with_paths_from(started_in, config)
+    config = {
+        # That one is a name below dataset_root: a file of this name where the run was started is another one.
+        key: value if key == "dataframe_name" else with_paths_from(started_in, value)
+        for key, value in config.items()
+    }
     if config.get("dataset_root"):  # one word may be a folder here
         config["dataset_root"] = str(started_in / config["dataset_root"])
     if checkpoint is not None and not Path(checkpoint).is_file():

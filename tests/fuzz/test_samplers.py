@@ -38,7 +38,7 @@ def test_batches_of_one_group(
     tmp_path_factory: Any, labels: list[int], data: Any, batch_size: int, n_instances: int | None, seed: int
 ):
     shapes = [data.draw(st.sampled_from(SHAPES)) for _ in labels]
-    root = folder(Path(tmp_path_factory.getbasetemp()), labels, shapes)
+    root = folder(tmp_path_factory.mktemp("sizes"), labels, shapes)
 
     def make() -> GroupSizeSampler:
         return GroupSizeSampler(labels, root, batch_size, n_instances, sizes=SIZES, seed=seed, verbose=False)
@@ -109,7 +109,7 @@ def test_odd_arguments_of_hard_tuples(labels: Any, args: dict[str, Any]):
     st.dictionaries(st.sampled_from(["batch_size", "n_instances", "sizes", "seed"]), ODD_VALUES, max_size=2),
 )
 def test_odd_arguments_of_group_size(tmp_path_factory: Any, labels: Any, args: dict[str, Any]):
-    root = folder(Path(tmp_path_factory.getbasetemp()), [0, 0, 1, 1], [(200, 200)] * 4)
+    root = folder(tmp_path_factory.mktemp("sizes"), [0, 0, 1, 1], [(200, 200)] * 4)
     args = {"batch_size": 2, "n_instances": 1, "verbose": False, **args}
     made = result_or_refusal(lambda: GroupSizeSampler(labels, root, **args), FileNotFoundError)
     if not isinstance(made, Refusal):

@@ -37,6 +37,15 @@ def test_the_validation_part_of_the_data_set(reranker_run: Path):
     assert images[0]["input_tensors"].shape == (3, 16, 16)
 
 
+def test_a_dataframe_where_the_run_was_started_is_not_that_of_the_run(reranker_run: Path):
+    other = reranker_run.parents[1] / "df.csv"
+    other.write_text("label,path\n")
+    try:
+        assert len(validation_images(read_run(reranker_run))) > 0
+    finally:
+        other.unlink()
+
+
 def test_a_run_without_reranker(extractor_run: Path):
     with pytest.raises(ValueError, match="Unknown part of a config 'postprocessor'"):
         run_reranker(read_run(extractor_run))
