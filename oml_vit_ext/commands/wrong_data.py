@@ -147,10 +147,11 @@ def _memory(cfg: DictConfig, facts: FrameFacts) -> Iterator[Mistake]:
 
 def _classes(cfg: DictConfig, facts: FrameFacts) -> Iterator[Mistake]:
     classes = _number(_args(cfg, "criterion"), "num_classes")
-    if classes is not None and classes < facts.train_labels:
+    if classes is not None and classes < facts.classes:
         yield Mistake(
             "criterion.args.num_classes",
-            f"criterion.args.num_classes is {classes}, but the training part has {facts.train_labels} labels.",
+            f"criterion.args.num_classes is {classes}, but the largest training label is {facts.classes - 1}: say "
+            f"num_classes={facts.classes}.",
         )
 
 

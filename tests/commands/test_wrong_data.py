@@ -48,6 +48,17 @@ def test_a_lonely_label_is_named_with_its_photo_and_the_flag(tiny: list[str], fr
     assert is_error and "'product 0' (product 0/IMG 0.JPG)" in sentence and "--drop-single" in sentence
 
 
+def test_centres_for_fewer_labels_than_the_largest_are_told(tiny: list[str], frame: pd.DataFrame, photos: Path):
+    """OML does not renumber labels, and ends with an assertion at the first batch that holds the largest."""
+    frame.loc[frame.split == "train", "label"] *= 10
+    frame.to_csv(photos / "df.csv", index=False)
+    largest = frame[frame.split == "train"].label.max()
+    variant = "irt/variant=arcface"
+    sentence, is_error = _found(tiny, variant, "num_classes=6")["criterion.args.num_classes"]
+    assert is_error and f"is 6, but the largest training label is {largest}: say num_classes={largest + 1}" in sentence
+    assert "criterion.args.num_classes" not in _found(tiny, variant, f"num_classes={largest + 1}")
+
+
 def test_missing_photos_are_counted_and_named(tiny: list[str], photos: Path):
     (photos / "product 2" / "IMG 1.JPG").unlink()
     sentence, is_error = _found(tiny)["dataset_root"]
