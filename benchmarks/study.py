@@ -161,8 +161,8 @@ def train(cfg: DictConfig, num_classes: int, total: int, every: int) -> Iterator
     content: Any = {part: OmegaConf.to_container(cfg[part], resolve=True) for part in PARTS}
     data, _ = datasets(cfg)
     extractor = get_extractor_by_cfg(content["extractor"]).to(device)
-    # Without categories, which OML's pipelines hand over too: ArcFace reads them for label smoothing alone, which is off,
-    # and fails over labels that are held out.
+    # Without categories, which OML's pipelines hand over too: ArcFace reads them for label smoothing alone, which is
+    # off, and fails over labels that are held out.
     criterion = get_criterion_by_cfg(content["criterion"]).to(device)
     parameters = [
         {"params": extractor.parameters(), "lr": cfg.optimizer.args.lr},
