@@ -43,3 +43,4 @@ TrustFaissFile = Annotated[
 Shard = Annotated[str, typer.Option(help="i/n: only part i of n of the images. Default: all.", show_default=False)]
 Collection = Annotated[str, typer.Option(help="Milvus: name of the collection.")]
 MovedRoot = Annotated[Path | None, typer.Option("--root", help="Where the images of the index are now, if moved.")]
+SearchParams = Annotated[str, typer.Option(help="Of an approximate index: nprobe=16, efSearch=64; Milvus: ef=64.")]

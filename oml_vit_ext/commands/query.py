@@ -14,6 +14,7 @@ from oml_vit_ext.commands.options import (
     Device,
     MovedRoot,
     NumWorkers,
+    SearchParams,
     TrustFaissFile,
     TrustWeights,
 )
@@ -32,13 +33,13 @@ def query(
         list[str],
         typer.Option(
             "--index",
-            help="Folder of the index, or Milvus; once for each shard, or a pattern: 'shard_*'.",
+            help="Folder of the index or of its shards, or Milvus; once for each of several, or a pattern: 'index_*'.",
             show_default=False,
         ),
     ],
     k: Annotated[int, typer.Option("-k", help="Hits per query.")] = 5,
     root: MovedRoot = None,
-    search_params: Annotated[str, typer.Option(help="Of an approximate index: nprobe=16, efSearch=64.")] = "",
+    search_params: SearchParams = "",
     mmap: Annotated[bool, typer.Option("--mmap", help="Leave the index on disk.")] = False,
     rerank: Annotated[int, typer.Option(metavar="N", help="Re-rank the first N hits.")] = 0,
     reranker: Annotated[

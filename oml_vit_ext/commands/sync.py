@@ -24,7 +24,9 @@ def sync(
         Path | None, typer.Argument(help="Folder of images. Default: the root of the index.", show_default=False)
     ] = None,
     *,
-    index: Annotated[str, typer.Option("--index", help="Folder of the index, or Milvus.", show_default=False)],
+    index: Annotated[
+        str, typer.Option("--index", help="Folder of the index or of its shards, or Milvus.", show_default=False)
+    ],
     remove: Annotated[
         list[str] | None,
         typer.Option(help="Instead: take this image out, named as a query prints it; may be repeated."),

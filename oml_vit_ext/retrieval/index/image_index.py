@@ -22,7 +22,7 @@ from oml_vit_ext.retrieval.index.content import digests, is_gone
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.grid import grid_boxes, rows_per_image
-from oml_vit_ext.retrieval.index.image_list import list_images, parse_box, relative_to_root
+from oml_vit_ext.retrieval.index.image_list import key_of, list_images, parse_box, relative_to_root
 from oml_vit_ext.retrieval.index.model_config import check_runs_no_code, plain
 from oml_vit_ext.retrieval.old_names import OldIndexNames, takes_descriptors
 from oml_vit_ext.retrieval.rows import Embeddings, Rows
@@ -176,6 +176,11 @@ class ImageIndex(OldIndexNames, ABC):
         self.check_model(embedder.fingerprint, "the query")
         return self.search(embedder.embed_all([Path(p) for p in paths]), k, search_params=search_params, **more)
 
+    def holds(self, path: str, box: str = "") -> bool:
+        """Whether an image is in the index, by its path below the root, and its box."""
+        key = key_of(path, box)
+        return key in self._stamps([key])
+
     def check_model(self, fingerprint: Fingerprint, what: str) -> None:
         """Raise a ``ValueError`` if ``what`` comes from another model than the index."""
         self.fingerprint.check_same(fingerprint, "the index", what)
@@ -198,6 +203,9 @@ class ImageIndex(OldIndexNames, ABC):
         built = Embedder.from_config(self.config["extractor"], self.config["transforms"], **settings)
         self.check_model(built.fingerprint, "what its stored config builds today")
         return built
+
+    def close(self) -> None:
+        """Leave the server, if there is one; the index cannot be used afterwards."""
 
     @abstractmethod
     def __len__(self) -> int:

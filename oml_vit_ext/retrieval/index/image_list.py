@@ -60,6 +60,11 @@ def relative_to_root(path: Path | str, root: Path | str) -> str:
     return Path(os.path.relpath(full, base)).as_posix()
 
 
+def key_of(path: str, box: str) -> str:
+    """What an index knows an image by."""
+    return f"{path}#{box}" if box else path
+
+
 def parse_box(box: str) -> Box | None:
     """``"1,2,3,4"`` -> ``(1, 2, 3, 4)``; empty -> ``None``."""
     if not box:
@@ -90,7 +95,7 @@ def _from_frame(df: pd.DataFrame, root: Path) -> pd.DataFrame:
 
 def _table(paths: list[str], boxes: list[str], labels: list[str], root: Path) -> pd.DataFrame:
     stamps = {path: stamp(root / path) for path in paths}
-    keys = [f"{path}#{box}" if box else path for path, box in zip(paths, boxes, strict=True)]
+    keys = [key_of(path, box) for path, box in zip(paths, boxes, strict=True)]
     # As objects: pandas' own strings cannot hold names of files that are no UTF-8.
     texts = pd.DataFrame({"key": keys, "path": paths, "box": boxes, "label": labels}, dtype=object)
     table = texts.assign(
