@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oml_vit_ext.commands.options import (
-    BatchSize,
-    Collection,
-    Device,
-    NumWorkers,
-    Overrides,
-    Shard,
-    TrustFaissFile,
-    TrustWeights,
-)
+from oml_vit_ext.commands.option_groups import Access, Cluster, ungrouped
+from oml_vit_ext.commands.options import Overrides, SaveEvery, Shard
 from oml_vit_ext.common.messages import counted
 
 if TYPE_CHECKING:
@@ -26,6 +18,7 @@ if TYPE_CHECKING:
     from oml_vit_ext.retrieval import ImageIndex
 
 
+@ungrouped
 def index(
     images: Annotated[Path, typer.Argument(help="Folder of images.", show_default=False)],
     overrides: Overrides = None,
@@ -61,24 +54,11 @@ def index(
     predictions: Annotated[
         Path | None, typer.Option(help="Take the embeddings from what predict wrote, instead of computing them.")
     ] = None,
-    save_every: Annotated[int, typer.Option(help="Images between saves.")] = 20_000,
-    collection: Collection = "images",
+    save_every: SaveEvery = 20_000,
     milvus_index: Annotated[str, typer.Option(help="Milvus: AUTOINDEX, HNSW, IVF_PQ, ...")] = "AUTOINDEX",
     milvus_params: Annotated[str, typer.Option(help="Milvus: of that index, e.g. M=32,efConstruction=200")] = "",
-    engine: Annotated[
-        str, typer.Option(help="local, or ray: the machines of a Ray cluster embed the images.")
-    ] = "local",
-    address: Annotated[
-        str | None,
-        typer.Option(help="Of the Ray cluster: ray://HEAD:10001, or auto. Default: one on this machine alone."),
-    ] = None,
-    workers: Annotated[int, typer.Option(help="Ray: how many models at once.")] = 1,
-    gpus_per_worker: Annotated[float, typer.Option(help="Ray: reserved for each; 0: they run on CPUs.")] = 0.0,
-    device: Device = None,
-    batch_size: BatchSize = 64,
-    num_workers: NumWorkers = 0,
-    trust_weights: TrustWeights = False,
-    trust_faiss_file: TrustFaissFile = None,
+    access: Access = Access(),  # noqa: B008
+    cluster: Cluster = Cluster(),  # noqa: B008
 ) -> None:
     """Make an index of a folder of images, or add what is new there.
 
@@ -97,23 +77,18 @@ def index(
       oml-vit-ext index photos --to https://HOST:19530 --engine ray --address auto --workers 8 --gpus-per-worker 1
     """
     from oml_vit_ext.commands.index_places import changing, described, exists, save
-    from oml_vit_ext.commands.models import embedder_of, on_cluster
-    from oml_vit_ext.retrieval import AddReport, SearchIndex, ShardedIndex, list_images, locked
+    from oml_vit_ext.commands.models import embedder_of
+    from oml_vit_ext.retrieval import SearchIndex, ShardedIndex, list_images, locked
     from oml_vit_ext.retrieval.engines import check_fillable
     from oml_vit_ext.retrieval.index import is_milvus
 
-    settings: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "device": device}
-
-    if engine not in ("local", "ray"):
-        raise ValueError(f"--engine is {engine!r}, expected 'local' or 'ray'.")
     if is_milvus(to):
         for name, value in (("grid", grid), ("shards", shards)):
             if value:
                 raise ValueError(f"--{name} is {value}, expected none in Milvus: it is for an index in a folder.")
 
     def fill(made: Any, embedder: Any) -> None:
-        if engine == "ray":
-            embedder = on_cluster(embedder, address, workers, gpus_per_worker)
+        embedder = cluster.with_its_machines(embedder)
         found = shard_of(list_images(images, made.root), shard)
         if predictions:
             report = _add_predictions(made, predictions, embedder)
@@ -121,28 +96,32 @@ def index(
             if not is_milvus(to):
                 n_images = len(set(made.images.key) | set(found.key)) // max(1, _n_shards(made))
                 check_fillable(embedder.fingerprint.width, made.index, n_images * (1 + made.grid**2))
-            report = AddReport()
-            for start in range(0, len(found), save_every):
-                report += made.add(found[start : start + save_every], embedder, verbose=True)
-                if start + save_every < len(found):
-                    save(made, to, finish=False)
+            report = made.add(
+                found,
+                embedder,
+                verbose=True,
+                part_size=save_every,
+                after_part=lambda: save(made, to, finish=False),
+            )
         save(made, to)
         print(f"{report}\n{described(made, to)}")
         n_gone = sum(not (made.root / path).exists() for path in made.images.path)
         if n_gone:
-            are = "is" if n_gone == 1 else "are"
-            print(f"{counted(n_gone, 'image')} of the index {are} gone: oml-vit-ext sync --index {to}")
+            print(
+                f"{counted(n_gone, 'image of the index is', 'images of the index are')} gone: oml-vit-ext sync "
+                f"--index {to}"
+            )
 
-    if exists(to, collection):
-        with changing(to, collection=collection, trust_faiss_file=trust_faiss_file) as there:
+    if exists(to, access.collection):
+        with changing(to, **access.opening) as there:
             _check_as_made(there, grid=grid, shards=shards)
-            fill(there, there.embedder(trust_weights=trust_weights, **settings))
+            fill(there, access.embedder_of(there))
         return
     if not images.is_dir():
         raise FileNotFoundError(f"The image folder {str(images)!r} does not exist, or is not a folder.")
-    embedder = embedder_of(model, config_name, overrides or [], **settings)
+    embedder = embedder_of(model, config_name, overrides or [], **access.embedding)
     if is_milvus(to):
-        new = _new_collection(to, root or images, embedder, collection, milvus_index, milvus_params)
+        new = _new_collection(to, root or images, embedder, access.collection, milvus_index, milvus_params)
         with contextlib.closing(new):
             fill(new, embedder)
         return

@@ -10,6 +10,7 @@ from oml.const import LABELS_COLUMN, PATHS_COLUMN, X1_COLUMN, X2_COLUMN, Y1_COLU
 
 from oml_vit_ext.common.arrays import Box
 from oml_vit_ext.common.files import stamp
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.images.folders import image_files
 from oml_vit_ext.images.formats import EXTENSIONS
 
@@ -73,6 +74,11 @@ def parse_box(box: str) -> Box | None:
     return x_1, y_1, x_2, y_2
 
 
+def box_text(box: Box | None) -> str:
+    """``(1, 2, 3, 4)`` -> ``"1,2,3,4"``; ``None`` -> empty."""
+    return "" if box is None else ",".join(map(str, box))
+
+
 def _from_frame(df: pd.DataFrame, root: Path) -> pd.DataFrame:
     if set(COLUMNS) <= set(df.columns):
         return df[COLUMNS].reset_index(drop=True)  # already listed
@@ -104,5 +110,7 @@ def _table(paths: list[str], boxes: list[str], labels: list[str], root: Path) ->
     )
     twice = table.key[table.key.duplicated()]
     if len(twice):
-        raise ValueError(f"{len(twice)} images are listed more than once, the first: {twice.iloc[0]!r}.")
+        raise ValueError(
+            f"{counted(len(twice), 'image is', 'images are')} listed more than once, the first: {twice.iloc[0]!r}."
+        )
     return table

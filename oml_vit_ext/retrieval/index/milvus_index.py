@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from oml_vit_ext.common.arrays import Floats
-from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.common.messages import counted, unknown_name
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex
 from oml_vit_ext.retrieval.index.image_list import key_of
@@ -158,7 +158,7 @@ class MilvusIndex(ImageIndex):
         if not info.get("finished", True):
             warnings.warn(
                 f"The index {collection!r} is half-finished: the run that fills it was interrupted, or is going on. "
-                f"It holds {len(index)} images so far; add the same images again.",
+                f"It holds {counted(len(index), 'image')} so far; add the same images again.",
                 stacklevel=2,
             )
         return index
@@ -255,7 +255,8 @@ class MilvusIndex(ImageIndex):
                 self._client.upsert(self.collection, rows)
             except ConnectionError as error:
                 raise ConnectionError(
-                    f"{error} {self._n_stored} images that were added are in; the same call goes on from there."
+                    f"{error} {counted(self._n_stored, 'image that was added is', 'images that were added are')} in; "
+                    f"the same call goes on from there."
                 ) from error
             self._n_stored += len(rows)
 
