@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from oml_vit_ext.common.messages import counted
+
 
 def fit_head(
     config: Annotated[str, typer.Argument(help="a config that validates an extractor: irt/validate_photos")],
@@ -49,7 +51,10 @@ def fit_head(
         verbose=True,
     )
     save_head(head, to, extractor_hash=index.fingerprint.weights)
-    print(f"Head {index.fingerprint.width} -> {' -> '.join(map(str, widths))}, fitted on {len(index)} images, in {to}")
+    print(
+        f"Head {index.fingerprint.width} -> {' -> '.join(map(str, widths))}, fitted on "
+        f"{counted(len(index), 'image')}, in {to}"
+    )
 
 
 def _composed(config: str | None, overrides: list[str]) -> Any:

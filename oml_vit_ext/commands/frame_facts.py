@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from oml.const import IS_GALLERY_COLUMN, LABELS_COLUMN, SPLIT_COLUMN
 
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION
 
 
@@ -44,8 +45,8 @@ class FrameFacts:
 
     def __str__(self) -> str:
         return (
-            f"{self.train_photos:,} training photos of {self.train_labels:,} labels (median {self.median_per_label} "
-            f"each), {self.validation_photos:,} validation photos"
+            f"{counted(self.train_photos, 'training photo')} of {counted(self.train_labels, 'label')} (median "
+            f"{self.median_per_label} each), {counted(self.validation_photos, 'validation photo')}"
         )
 
 

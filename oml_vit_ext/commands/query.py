@@ -8,20 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oml_vit_ext.commands.options import (
-    BatchSize,
-    Collection,
-    Device,
-    MovedRoot,
-    NumWorkers,
-    TrustFaissFile,
-    TrustWeights,
-)
+from oml_vit_ext.commands.option_groups import Access, ungrouped
+from oml_vit_ext.commands.options import MovedRoot, SearchParams
 
 if TYPE_CHECKING:
     from oml_vit_ext.retrieval import Hit
 
 
+@ungrouped
 def query(
     images: Annotated[
         list[str],
@@ -32,13 +26,13 @@ def query(
         list[str],
         typer.Option(
             "--index",
-            help="Folder of the index, or Milvus; once for each shard, or a pattern: 'shard_*'.",
+            help="Folder of the index or of its shards, or Milvus; once for each of several, or a pattern: 'index_*'.",
             show_default=False,
         ),
     ],
     k: Annotated[int, typer.Option("-k", help="Hits per query.")] = 5,
     root: MovedRoot = None,
-    search_params: Annotated[str, typer.Option(help="Of an approximate index: nprobe=16, efSearch=64.")] = "",
+    search_params: SearchParams = "",
     mmap: Annotated[bool, typer.Option("--mmap", help="Leave the index on disk.")] = False,
     rerank: Annotated[int, typer.Option(metavar="N", help="Re-rank the first N hits.")] = 0,
     reranker: Annotated[
@@ -46,12 +40,7 @@ def query(
     ] = None,
     picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("search.png"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs; draw nothing.")] = False,
-    collection: Collection = "images",
-    device: Device = None,
-    batch_size: BatchSize = 64,
-    num_workers: NumWorkers = 0,
-    trust_weights: TrustWeights = False,
-    trust_faiss_file: TrustFaissFile = None,
+    access: Access = Access(),  # noqa: B008
 ) -> None:
     """Find the images nearest to others: a table, and a picture.
 
@@ -81,11 +70,9 @@ def query(
     if not files:
         raise ValueError("No image file is given, expected at least one to search with.")
     with ExitStack() as stack:
-        how: dict[str, Any] = {"root": root, "mmap": mmap, "trust_faiss_file": trust_faiss_file}
-        shards = [stack.enter_context(opened(place, collection=collection, **how)) for place in _each(index)]
-        embedder = shards[0].embedder(
-            trust_weights=trust_weights, batch_size=batch_size, num_workers=num_workers, device=device
-        )
+        how: dict[str, Any] = {"root": root, "mmap": mmap, **access.opening}
+        shards = [stack.enter_context(opened(place, **how)) for place in _each(index)]
+        embedder = access.embedder_of(shards[0])
         for shard in shards:
             shard.check_model(embedder.fingerprint, "the query")
         found = search_shards(shards, embedder.embed_all(files), max(k, rerank), search_params=search_params)

@@ -13,7 +13,7 @@ from oml.const import LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 from oml_vit_ext.commands.frame_facts import FrameFacts, read_frame
 from oml_vit_ext.commands.launching import to_absolute
 from oml_vit_ext.commands.mistakes import Mistake
-from oml_vit_ext.common.messages import some
+from oml_vit_ext.common.messages import counted, some
 from oml_vit_ext.common.queries import lonely_queries
 from oml_vit_ext.datasets.cleaning import shared_labels
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION
@@ -63,11 +63,16 @@ def _photos(root: Path, frame: pd.DataFrame) -> Iterator[Mistake]:
     missing = [path for path in looked_at if not (root / path).is_file()]
     if missing:
         of = f"of {len(looked_at):,} looked at" if len(looked_at) < len(paths) else f"of {len(paths):,}"
-        yield Mistake("dataset_root", f"{len(missing):,} photos {of} are not below {str(root)!r}: {some(missing)}.")
+        are = "is" if len(missing) == 1 else "are"
+        yield Mistake(
+            "dataset_root", f"{counted(len(missing), 'photo')} {of} {are} not below {str(root)!r}: {some(missing)}."
+        )
     reasons = {path: why for path in looked_at if (why := why_not_read(path))}
     if reasons:
         first = next(iter(reasons))
-        yield Mistake("dataset_root", f"{len(reasons):,} photos cannot be read, the first: {first} ({reasons[first]}).")
+        yield Mistake(
+            "dataset_root", f"{counted(len(reasons), 'photo')} cannot be read, the first: {first} ({reasons[first]})."
+        )
 
 
 def _labels(frame: pd.DataFrame, facts: FrameFacts, training: bool, sampler: str | None) -> Iterator[Mistake]:
@@ -78,7 +83,7 @@ def _labels(frame: pd.DataFrame, facts: FrameFacts, training: bool, sampler: str
         refused = sampler in ("balance", "category_balance", "distinct_category_balance")
         yield Mistake(
             "sampler" if refused else "dataset_root",
-            f"{len(single)} training labels have one photo{', which the sampler ' + repr(sampler) + ' refuses' if refused else ''}: "  # noqa: E501
+            f"{counted(len(single), 'training label has', 'training labels have')} one photo{', which the sampler ' + repr(sampler) + ' refuses' if refused else ''}: "  # noqa: E501
             f"{told}. Drop them with oml-vit-ext convert ... --drop-single --overwrite.",
             is_error=refused,
         )
@@ -87,13 +92,16 @@ def _labels(frame: pd.DataFrame, facts: FrameFacts, training: bool, sampler: str
     if len(lonely):
         told = some([f"{_called(row)} ({row[PATHS_COLUMN]})" for _, row in lonely.iterrows()])
         yield Mistake(
-            "dataset_root", f"{len(lonely)} queries have nothing to be found: {told}. They count as misses.", False
+            "dataset_root",
+            f"{counted(len(lonely), 'query has', 'queries have')} nothing to be found: {told}. They count as misses.",
+            False,
         )
     shared = shared_labels(frame)
     if shared:
         yield Mistake(
             "dataset_root",
-            f"{len(shared)} labels are in the training and in the validation part, so validation does not measure "
+            f"{counted(len(shared), 'label is', 'labels are')} in the training and in the validation part, so "
+            f"validation does not measure "
             f"retrieval of what was never seen.",
             is_error=False,
         )
@@ -105,7 +113,8 @@ def _batches(cfg: DictConfig, frame: pd.DataFrame, facts: FrameFacts) -> Iterato
     if n_labels is not None and n_labels > facts.train_labels > 0:
         yield Mistake(
             "sampler.args.n_labels",
-            f"sampler.args.n_labels is {n_labels}, but the training part has {facts.train_labels} labels: say "
+            f"sampler.args.n_labels is {n_labels}, but the training part has {counted(facts.train_labels, 'label')}: "
+            f"say "
             f"sampler.args.n_labels={facts.train_labels} or less.",
         )
     if n_instances is not None and n_instances > facts.fewest_per_label > 0:

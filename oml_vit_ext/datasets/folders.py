@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from oml_vit_ext.common.checks import check_number
-from oml_vit_ext.common.messages import some
+from oml_vit_ext.common.messages import counted, some
 from oml_vit_ext.datasets.listing import Counts, Listing, make_frame
 from oml_vit_ext.datasets.splits import looks_like_split, side_of, split_level
 from oml_vit_ext.images.folders import image_files
@@ -68,7 +68,9 @@ def folders(root: Path, train_labels: int | None = None, validation_share: float
     else:
         n_train = len(of_label) if train_labels == -1 else train_labels or 0
         if not 0 <= n_train <= len(of_label):
-            raise ValueError(f"train_labels is {train_labels}, but {root} has {len(of_label)} classes.")
+            raise ValueError(
+                f"train_labels is {train_labels}, but {root} has {counted(len(of_label), 'class', 'classes')}."
+            )
         is_train = labels < n_train
     _tell_single_images(root, names)
     columns = {LABEL_NAME: names}
@@ -133,7 +135,7 @@ def _inside_splits(root: Path, files: list[Path], level: int) -> list[Path]:
     inside = [path for path in files if len(path.parts) > level + 1 and side_of(path.parts[level])]
     beside = sorted(Counter("/".join(path.parts[: level + 1]) for path in set(files) - set(inside)).items())
     if beside:
-        told = some([f"{name} ({count} images)" for name, count in beside])
+        told = some([f"{name} ({counted(count, 'image')})" for name, count in beside])
         warnings.warn(f"{root}: left out, because it lies beside the folders of the splits: {told}.", stacklevel=4)
     return inside
 
@@ -158,4 +160,6 @@ def _tell_what_is_no_split(root: Path, files: list[Path], level: int | None) -> 
 def _tell_single_images(root: Path, names: NDArray[np.object_]) -> None:
     single = [str(name) for name, count in sorted(Counter(names).items()) if count == 1]
     if single:
-        warnings.warn(f"{root}: {len(single)} classes have one image: {some(single)}.", stacklevel=4)
+        warnings.warn(
+            f"{root}: {counted(len(single), 'class has', 'classes have')} one image: {some(single)}.", stacklevel=4
+        )

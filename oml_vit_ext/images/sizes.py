@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from oml_vit_ext.common.files import replaced, stamp
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.images.reading import open_image, orientation, why_unreadable
 
 logger = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ def _broken(broken: dict[str, str], root: Path) -> str:
     named = "; ".join(f"{path} ({reason})" for path, reason in list(broken.items())[:_NAMED])
     more = f"; and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
     return (
-        f"{len(broken)} images below {str(root)!r} cannot be read: {named}{more}. "
+        f"{counted(len(broken), 'image')} below {str(root)!r} cannot be read: {named}{more}. "
         f"Mend these files, or take their rows out of the dataframe."
     )
 

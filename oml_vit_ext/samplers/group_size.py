@@ -13,6 +13,7 @@ from oml.const import BBOXES_COLUMNS, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 
 from oml_vit_ext.common.arrays import row_of_whole_numbers
 from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.images.sizes import ImageSizes, read_image_sizes
 from oml_vit_ext.samplers.epochs import EpochBatchSampler
 from oml_vit_ext.samplers.grouped_batches import (
@@ -178,4 +179,4 @@ def _upright_sizes(
 
 
 def _named(counts: NDArray[np.int64], sizes: Sequence[tuple[int, int]], which: NDArray[np.bool_]) -> str:
-    return ", ".join(f"{w}x{h} ({counts[i]} images)" for i, (w, h) in enumerate(sizes) if which[i])
+    return ", ".join(f"{w}x{h} ({counted(int(counts[i]), 'image')})" for i, (w, h) in enumerate(sizes) if which[i])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from oml_vit_ext.common.arrays import row_of_whole_numbers
 from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.samplers.epochs import EpochBatchSampler
 from oml_vit_ext.samplers.mining import Floats, Ids, arrange, hardest_negatives
 
@@ -202,7 +203,8 @@ def _rows_of_pairs(file: Path, labels: Ids, dataset_root: str | Path | None, dat
     unlike = labels[found[:, 0]] != labels[found[:, 1]]
     if unlike.any():
         raise ValueError(
-            f"{file}: {int(unlike.sum())} pairs have two different {LABELS_COLUMN}s, the first is pair "
+            f"{file}: {counted(int(unlike.sum()), 'pair has', 'pairs have')} two different {LABELS_COLUMN}s, the "
+            f"first is pair "
             f"{int(unlike.argmax())}."
         )
     return found

@@ -27,14 +27,14 @@ def test_a_single_photo_is_something_to_be_found_but_no_question(photos: Path):
     printed = succeeds("convert", "folders", str(photos))
     alone = pd.read_csv(photos / "df.csv").set_index("label_name").loc["alone"]
     assert (alone.split, alone.is_query, alone.is_gallery) == ("validation", False, True)
-    assert "1 classes have one image: alone" in printed
+    assert "1 class has one image: alone" in printed
 
 
 def test_a_photo_cut_short_is_left_out_and_named(photos: Path):
     file = photos / "product 1" / "IMG 2.JPG"
     file.write_bytes(file.read_bytes()[:-200])
     printed = succeeds("convert", "folders", str(photos))
-    assert "1 images are left out" in printed and "IMG 2.JPG" in printed
+    assert "1 image is left out" in printed and "IMG 2.JPG" in printed
     assert "IMG 2.JPG" in (photos / "df.left_out.txt").read_text()
 
 

@@ -62,7 +62,7 @@ def test_centres_for_fewer_labels_than_the_largest_are_told(tiny: list[str], fra
 def test_missing_photos_are_counted_and_named(tiny: list[str], photos: Path):
     (photos / "product 2" / "IMG 1.JPG").unlink()
     sentence, is_error = _found(tiny)["dataset_root"]
-    assert is_error and "1 photos of 40 are not below" in sentence and "product 2/IMG 1.JPG" in sentence
+    assert is_error and "1 photo of 40 is not below" in sentence and "product 2/IMG 1.JPG" in sentence
 
 
 @pytest.mark.parametrize(("split", "said"), [("train", "no photos for validation"), ("validation", "no photos for tr")])

@@ -114,7 +114,7 @@ def test_what_lies_beside_the_splits_is_left_out_and_named(tmp_path: Path):
     files = [f"{split}/{c}/{i}.jpg" for split in ("Training", "Test") for c in ("pear", "fig") for i in (1, 2)]
     df, told = _converted(tmp_path, *files, "test-multiple_fruits/1.jpg", "test-multiple_fruits/2.jpg", "cover.jpg")
     assert len(df) == 8 and df.label.nunique() == 2
-    assert "beside the folders of the splits: cover.jpg (1 images); test-multiple_fruits (2 images)" in told
+    assert "beside the folders of the splits: cover.jpg (1 image); test-multiple_fruits (2 images)" in told
 
 
 @pytest.mark.parametrize("name", ["train", "Test", "val_extra", "Query"])
@@ -130,7 +130,7 @@ def test_plain_classes_are_told_nothing(tmp_path: Path):
 def test_the_only_image_of_a_class_is_no_query_and_stays_in_the_gallery(tmp_path: Path):
     df, told = _converted(tmp_path, "cat/1.jpg", "cat/2.jpg", "lion/1.jpg")
     assert df.is_query.tolist() == [True, True, False] and df.is_gallery.all()
-    assert "1 classes have one image: lion" in told and "1 validation images are the only ones" in told
+    assert "1 class has one image: lion" in told and "1 validation image is the only one" in told
 
 
 def test_without_any_query_it_is_said_that_nothing_can_be_measured(tmp_path: Path):

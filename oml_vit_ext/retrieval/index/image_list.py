@@ -10,6 +10,7 @@ from oml.const import LABELS_COLUMN, PATHS_COLUMN, X1_COLUMN, X2_COLUMN, Y1_COLU
 
 from oml_vit_ext.common.arrays import Box
 from oml_vit_ext.common.files import stamp
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.images.folders import image_files
 from oml_vit_ext.images.formats import EXTENSIONS
 
@@ -60,12 +61,22 @@ def relative_to_root(path: Path | str, root: Path | str) -> str:
     return Path(os.path.relpath(full, base)).as_posix()
 
 
+def key_of(path: str, box: str) -> str:
+    """What an index knows an image by."""
+    return f"{path}#{box}" if box else path
+
+
 def parse_box(box: str) -> Box | None:
     """``"1,2,3,4"`` -> ``(1, 2, 3, 4)``; empty -> ``None``."""
     if not box:
         return None
     x_1, y_1, x_2, y_2 = map(int, box.split(","))
     return x_1, y_1, x_2, y_2
+
+
+def box_text(box: Box | None) -> str:
+    """``(1, 2, 3, 4)`` -> ``"1,2,3,4"``; ``None`` -> empty."""
+    return "" if box is None else ",".join(map(str, box))
 
 
 def _from_frame(df: pd.DataFrame, root: Path) -> pd.DataFrame:
@@ -90,7 +101,7 @@ def _from_frame(df: pd.DataFrame, root: Path) -> pd.DataFrame:
 
 def _table(paths: list[str], boxes: list[str], labels: list[str], root: Path) -> pd.DataFrame:
     stamps = {path: stamp(root / path) for path in paths}
-    keys = [f"{path}#{box}" if box else path for path, box in zip(paths, boxes, strict=True)]
+    keys = [key_of(path, box) for path, box in zip(paths, boxes, strict=True)]
     # As objects: pandas' own strings cannot hold names of files that are no UTF-8.
     texts = pd.DataFrame({"key": keys, "path": paths, "box": boxes, "label": labels}, dtype=object)
     table = texts.assign(
@@ -99,5 +110,7 @@ def _table(paths: list[str], boxes: list[str], labels: list[str], root: Path) ->
     )
     twice = table.key[table.key.duplicated()]
     if len(twice):
-        raise ValueError(f"{len(twice)} images are listed more than once, the first: {twice.iloc[0]!r}.")
+        raise ValueError(
+            f"{counted(len(twice), 'image is', 'images are')} listed more than once, the first: {twice.iloc[0]!r}."
+        )
     return table

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from oml_vit_ext.common.arrays import Floats
-from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.common.messages import counted, unknown_name
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex
+from oml_vit_ext.retrieval.index.image_list import key_of
 from oml_vit_ext.retrieval.index.milvus_client import PatientClient, import_pymilvus, is_url
 from oml_vit_ext.retrieval.index.model_config import plain
 from oml_vit_ext.retrieval.index.table import STORED
@@ -73,7 +74,7 @@ class MilvusIndex(ImageIndex):
         config: Mapping[str, Any] | None = None,
         index: str = "AUTOINDEX",
         index_params: Mapping[str, Any] | None = None,
-        token: str = "",
+        token: str | None = None,
         patience: float = 60.0,
     ) -> MilvusIndex:
         """A new, empty collection.
@@ -86,7 +87,7 @@ class MilvusIndex(ImageIndex):
             index: ``FLAT`` (exact), ``HNSW``, ``IVF_FLAT``, ``IVF_PQ``, ... as Milvus names them. milvus-lite
                 chooses for itself.
             index_params: Of the index, e.g. ``{"M": 32, "efConstruction": 200}`` for HNSW.
-            token: ``user:password`` or an API key of a cluster.
+            token: ``user:password`` or an API key of a cluster; ``None``: ``MILVUS_TOKEN`` in the environment.
             patience: Seconds for which a cluster that does not answer is asked again, here and in all methods.
 
         Raises:
@@ -133,7 +134,7 @@ class MilvusIndex(ImageIndex):
         *,
         collection: str = "images",
         root: Path | str | None = None,
-        token: str = "",
+        token: str | None = None,
         patience: float = 60.0,
     ) -> MilvusIndex:
         """A collection that :meth:`create` made; ``root`` says where the images are now, if they have moved.
@@ -157,7 +158,7 @@ class MilvusIndex(ImageIndex):
         if not info.get("finished", True):
             warnings.warn(
                 f"The index {collection!r} is half-finished: the run that fills it was interrupted, or is going on. "
-                f"It holds {len(index)} images so far; add the same images again.",
+                f"It holds {counted(len(index), 'image')} so far; add the same images again.",
                 stacklevel=2,
             )
         return index
@@ -254,14 +255,15 @@ class MilvusIndex(ImageIndex):
                 self._client.upsert(self.collection, rows)
             except ConnectionError as error:
                 raise ConnectionError(
-                    f"{error} {self._n_stored} images that were added are in; the same call goes on from there."
+                    f"{error} {counted(self._n_stored, 'image that was added is', 'images that were added are')} in; "
+                    f"the same call goes on from there."
                 ) from error
             self._n_stored += len(rows)
 
     def _row(self, entity: Mapping[str, Any]) -> dict[str, Any]:
         """What was stored, in the columns of ``list_images``."""
         texts = _texts(entity)
-        key = f"{texts['path']}#{texts['box']}" if texts["box"] else texts["path"]
+        key = key_of(texts["path"], texts["box"])
         stamp = {"size": int(entity["size"]), "mtime_ns": int(entity["mtime_ns"])}
         return {"key": key, **texts, **stamp, "digest": entity.get("digest", "")}
 

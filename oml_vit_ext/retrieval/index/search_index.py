@@ -15,13 +15,14 @@ import pandas as pd
 from torch import Tensor
 
 from oml_vit_ext.common.arrays import Floats, Ids
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.retrieval.engines import Engine, FaissEngine, check_fillable, exact_engine
 from oml_vit_ext.retrieval.first_dims import FirstDimsEngine, Shortlist
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.grid import check_grid, grid_boxes, nearest_part, rows_per_image
 from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex
-from oml_vit_ext.retrieval.index.image_list import list_images, parse_box
+from oml_vit_ext.retrieval.index.image_list import box_text, list_images, parse_box
 from oml_vit_ext.retrieval.index.kept_faiss import KeptFaiss
 from oml_vit_ext.retrieval.index.makers_mark import is_own, mark
 from oml_vit_ext.retrieval.index.storage import (
@@ -298,7 +299,7 @@ class SearchIndex(ImageIndex):
         if not manifest.get("finished", True):
             warnings.warn(
                 f"The index {str(folder)!r} is half-finished: the run that makes it was interrupted, or is going on. "
-                f"It holds {manifest['n_images']} images so far; add the same images again, and save.",
+                f"It holds {counted(manifest['n_images'], 'image')} so far; add the same images again, and save.",
                 stacklevel=5,
             )
         loaded._folder, loaded._manifest, loaded._mapped = folder, manifest, mmap
@@ -307,7 +308,8 @@ class SearchIndex(ImageIndex):
         loaded._table = EmbeddingTable.read(folder, parts, dim=dim, mmap=mmap, per_image=per_image)
         if len(loaded) != manifest["n_images"]:
             raise ValueError(
-                f"{str(folder / MANIFEST)!r} speaks of {manifest['n_images']} images, expected {len(loaded)} as in its "
+                f"{str(folder / MANIFEST)!r} speaks of {counted(manifest['n_images'], 'image')}, expected "
+                f"{len(loaded)} as in its "
                 f"tables. Make the index again."
             )
         if _is_to_be_read(folder, manifest, mmap) if trust_faiss_file is None else trust_faiss_file:
@@ -428,7 +430,7 @@ def _postprocessed(
 def _crop(region: str, grid: int, part: int) -> str:
     """The box of a part, of 0: the whole, to n²; empty for the whole."""
     box = parse_box(region) if part else None
-    return "" if box is None else ",".join(map(str, grid_boxes(box, grid)[part - 1]))
+    return box_text(None if box is None else grid_boxes(box, grid)[part - 1])
 
 
 @takes_descriptors

@@ -16,7 +16,6 @@ from PIL import Image
 from helpers.embedders import make_embedder, paths_of
 from helpers.milvus_server import PROGRAM, MilvusServer
 from oml_vit_ext.retrieval import Embedder, MilvusIndex, SearchIndex, list_images
-from oml_vit_ext.retrieval.index import image_index
 
 
 def _has_milvus() -> bool:
@@ -95,22 +94,17 @@ def test_a_changed_image_replaces_the_old_one_and_labels_and_boxes_come_back(
 
 
 @needs_milvus
-def test_a_half_finished_index_says_so(
-    photos: Path, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_half_finished_index_says_so(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
     uri = str(tmp_path / "index.db")
     milvus = MilvusIndex.create(uri, photos, embedder.fingerprint)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(image_index, "_EMBEDDED_AT_ONCE", 4)
-        embed, parts = Embedder.embed, iter(range(2))
+    stored = iter(range(2))
 
-        def interrupted(self, *args, **settings):
-            if next(parts, None) is None:
-                raise KeyboardInterrupt
-            return embed(self, *args, **settings)
+    def interrupted() -> None:
+        if next(stored) == 1:
+            raise KeyboardInterrupt
 
-        patch.setattr(Embedder, "embed", interrupted)
-        milvus.add(photos, embedder)
+    with pytest.raises(KeyboardInterrupt):
+        milvus.add(photos, make_embedder(batch_size=2), part_size=4, after_part=interrupted)
     milvus.close()
     with pytest.warns(UserWarning, match="'images' is half-finished.* It holds 8 images so far"):
         milvus = MilvusIndex.open(uri, root=tmp_path)
