@@ -7,7 +7,8 @@ from oml_vit_ext.retrieval.index.image_list import list_images, parse_box
 from oml_vit_ext.retrieval.index.milvus_index import MilvusIndex
 from oml_vit_ext.retrieval.index.ray_embedder import RayEmbedder
 from oml_vit_ext.retrieval.index.rerank_hits import rerank_hits
-from oml_vit_ext.retrieval.index.search_index import SearchIndex, search_shards
+from oml_vit_ext.retrieval.index.search_index import SearchIndex
+from oml_vit_ext.retrieval.index.shards import search_shards
 from oml_vit_ext.retrieval.index.storage import locked
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from oml_vit_ext.common.arrays import Box, Floats
 from oml_vit_ext.common.files import stamp
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.images.sizes import look_at_images
+from oml_vit_ext.retrieval.engines import Engine
 from oml_vit_ext.retrieval.index.content import digests, is_gone
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
@@ -26,6 +27,7 @@ from oml_vit_ext.retrieval.index.image_list import list_images, parse_box, relat
 from oml_vit_ext.retrieval.index.model_config import check_runs_no_code, plain
 from oml_vit_ext.retrieval.old_names import OldIndexNames, takes_descriptors
 from oml_vit_ext.retrieval.rows import Embeddings, Rows
+from oml_vit_ext.retrieval.settings import Settings
 
 _EMBEDDED_AT_ONCE = 16_384  # images between two writes to the store
 _COMPARED_NAMES = 10_000  # in order to name the nearest one
@@ -42,6 +44,14 @@ class Hit(NamedTuple):
     label: str
     box: str
     crop: str = ""
+
+
+class Searchable(NamedTuple):
+    """The embeddings of an index, what finds rows of them, and what a row that was found shows of its image."""
+
+    rows: Rows
+    engine: Engine
+    hit: Callable[[int, float], Hit]  # of a row and its distance
 
 
 @dataclass
@@ -81,6 +91,7 @@ class ImageIndex(OldIndexNames, ABC):
     """
 
     grid: int = 0  # n: beside each image, its n x n parts are embedded
+    has_gallery: bool = True  # whether all embeddings are at hand, for postprocessors that need them
 
     def __init__(self, root: Path | str, fingerprint: Fingerprint, config: Mapping[str, Any] | None) -> None:
         self.root = Path(root).absolute()
@@ -206,6 +217,14 @@ class ImageIndex(OldIndexNames, ABC):
     @abstractmethod
     def search(self, embeddings: Embeddings, k: int = 10, *, search_params: str = "") -> list[list[Hit]]:
         """The ``k`` nearest images for each embedding ``(n, dim)``, nearest first; fewer if the index is smaller."""
+
+    @abstractmethod
+    def _searchable(self, settings: Settings, n_rows: int) -> Searchable:
+        """What postprocessors search; of each query at most ``n_rows`` rows.
+
+        Raises:
+            ValueError: The index is empty, ``settings`` do not go with it, or it cannot find so many rows.
+        """
 
     @property
     @abstractmethod
