@@ -54,6 +54,19 @@ def index(
     predictions: Annotated[
         Path | None, typer.Option(help="Take the embeddings from what predict wrote, instead of computing them.")
     ] = None,
+    reranker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONFIG", help="With --tokens: its config, e.g. stir/validate_reranker_sop; takes KEY=VALUE then."
+        ),
+    ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            help="Also keep what the re-ranker makes of each image, beside the index: half, or int8 (smaller)."
+        ),
+    ] = None,
+    tokens_mb: Annotated[float, typer.Option("--tokens-mb", help="The most that these may take, in MB.")] = 10_000,
     save_every: SaveEvery = 20_000,
     milvus_index: Annotated[str, typer.Option(help="Milvus: AUTOINDEX, HNSW, IVF_PQ, ...")] = "AUTOINDEX",
     milvus_params: Annotated[str, typer.Option(help="Milvus: of that index, e.g. M=32,efConstruction=200")] = "",
@@ -72,6 +85,9 @@ def index(
 
       oml-vit-ext index photos --to shards/shard_0_of_8 --shard 0/8 --config-name irt/predict_sop checkpoint=best.ckpt
 
+      oml-vit-ext index photos --to photo_index --tokens half --reranker stir/validate_reranker_photos \\
+        first_stage_checkpoint=FIRST/checkpoints/best.ckpt checkpoint=PAIRS/checkpoints/best.ckpt
+
       MILVUS_TOKEN=user:password oml-vit-ext index photos --to https://HOST:19530
 
       oml-vit-ext index photos --to https://HOST:19530 --engine ray --address auto --workers 8 --gpus-per-worker 1
@@ -86,6 +102,15 @@ def index(
         for name, value in (("grid", grid), ("shards", shards)):
             if value:
                 raise ValueError(f"--{name} is {value}, expected none in Milvus: it is for an index in a folder.")
+    if (tokens is None) != (reranker is None):
+        raise ValueError("--tokens and --reranker belong together: in which precision, and of which re-ranker.")
+    if reranker and config_name and overrides:
+        raise ValueError(
+            f"--config-name {config_name} and --reranker {reranker} both take KEY=VALUE: make the index first, then "
+            f"call index again with --reranker and without --config-name."
+        )
+    store = _token_store(to, reranker, overrides or [], tokens or "", tokens_mb, access.device) if reranker else None
+    of_embedder = [] if reranker else overrides or []
 
     def fill(made: Any, embedder: Any) -> None:
         embedder = cluster.with_its_machines(embedder)
@@ -105,6 +130,8 @@ def index(
             )
         save(made, to)
         print(f"{report}\n{described(made, to)}")
+        if store is not None:
+            print(f"{store.sync(made, num_workers=access.num_workers, verbose=True)}\n{store.folder}")
         n_gone = sum(not (made.root / path).exists() for path in made.images.path)
         if n_gone:
             print(
@@ -119,7 +146,7 @@ def index(
         return
     if not images.is_dir():
         raise FileNotFoundError(f"The image folder {str(images)!r} does not exist, or is not a folder.")
-    embedder = embedder_of(model, config_name, overrides or [], **access.embedding)
+    embedder = embedder_of(model, config_name, of_embedder, **access.embedding)
     if is_milvus(to):
         new = _new_collection(to, root or images, embedder, access.collection, milvus_index, milvus_params)
         with contextlib.closing(new):
@@ -170,6 +197,21 @@ def _add_predictions(made: Any, file: Path, embedder: Any) -> Any:
     predicted: dict[str, list[float]] = json.loads(file.read_text())
     embeddings = np.array(list(predicted.values()), dtype=np.float32)
     return made.add_embeddings(pd.DataFrame({"path": list(predicted)}), embeddings, embedder.fingerprint)
+
+
+def _token_store(
+    to: str, reranker: str, overrides: list[str], precision: str, max_mb: float, device: str | None
+) -> Any:
+    import torch
+
+    from oml_vit_ext.commands.kept_tokens import token_folder
+    from oml_vit_ext.commands.models import reranker_of
+    from oml_vit_ext.reranking import TokenStore
+
+    folder = token_folder(to)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    postprocessor, transform = reranker_of(reranker, overrides, 2, device)
+    return TokenStore(folder, postprocessor.model, transform, precision=precision, max_mb=max_mb)
 
 
 def _new_collection(place: str, root: Path, embedder: Any, collection: str, kind: str, params: str) -> Any:

@@ -62,6 +62,7 @@ class KReciprocalReranker(EmbeddingPostprocessor):
         self.lambda_value = check_number("lambda_value", lambda_value, 0, 1)
         self.n_compared = None if top_n is None else check_whole("top_n", top_n, 2, why="or None for the whole pool")
         self.independent = top_n is not None
+        self.whole_gallery = top_n is None
 
     @property
     def top_n(self) -> int:

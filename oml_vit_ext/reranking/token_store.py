@@ -102,6 +102,11 @@ class TokenStore:
         self.folder = Path(folder).absolute()
         self._files = self.folder / _fingerprint(model, transform, precision)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether a sync has kept tokens of this model, transform and precision."""
+        return self._files.is_dir()
+
     def files(self, paths: Sequence[Path], boxes: Sequence[Box | None]) -> list[Path | None]:
         """For each image its file, ``None`` where there is none; for ``rerank_hits``."""
         places = (self._place(path, box) for path, box in zip(paths, boxes, strict=True))

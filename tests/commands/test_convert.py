@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from helpers.command_line import fails, succeeds
 from oml_vit_ext.commands.convert import summary
@@ -55,6 +56,21 @@ def test_an_edited_dataframe_is_kept(photos: Path):
 )
 def test_mistakes_are_one_sentence(arguments: list[str], said: str):
     assert said in fails("convert", *arguments)
+
+
+def test_landmarks_of_a_list_are_left_out(tmp_path: Path):
+    (tmp_path / "train_clean.csv").write_text("landmark_id,images\n7,0123 abcd\n9,00ff\n")
+    for name in ("0123", "abcd", "00ff"):
+        file = tmp_path / "train" / "/".join(name[:3]) / f"{name}.jpg"
+        file.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(file)
+    (tmp_path / "overlap.txt").write_text("9\n")
+    exclude = ["--exclude-labels", str(tmp_path / "overlap.txt")]
+    printed = succeeds("convert", "gldv2_clean", str(tmp_path), "--no-check", *exclude)
+    frame = pd.read_csv(tmp_path / "df.csv")
+    assert frame.landmark_id.tolist() == [7, 7] and frame.label.tolist() == [0, 0]
+    assert "1 landmarks of" in printed and "are left out, with 1 images" in printed
+    assert "Unknown option of folders: 'exclude_labels'" in fails("convert", "folders", str(tmp_path), *exclude)
 
 
 def test_an_empty_part_is_counted_as_well():

@@ -8,8 +8,9 @@ from oml_vit_ext.retrieval.index.milvus_index import MilvusIndex
 from oml_vit_ext.retrieval.index.places import is_milvus, open_index
 from oml_vit_ext.retrieval.index.ray_embedder import RayEmbedder
 from oml_vit_ext.retrieval.index.rerank_hits import rerank_hits
-from oml_vit_ext.retrieval.index.search_index import SearchIndex, search_shards
+from oml_vit_ext.retrieval.index.search_index import SearchIndex
 from oml_vit_ext.retrieval.index.sharded_index import ShardedIndex, shard_folders, shard_number
+from oml_vit_ext.retrieval.index.shards import search_shards
 from oml_vit_ext.retrieval.index.storage import locked
 
 __all__ = [

@@ -19,6 +19,7 @@ from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.files import stamp
 from oml_vit_ext.common.messages import counted, unknown_name
 from oml_vit_ext.images.sizes import look_at_images
+from oml_vit_ext.retrieval.engines import Engine
 from oml_vit_ext.retrieval.index.content import digests, is_gone
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
@@ -27,6 +28,7 @@ from oml_vit_ext.retrieval.index.image_list import key_of, list_images, parse_bo
 from oml_vit_ext.retrieval.index.model_config import check_runs_no_code, plain
 from oml_vit_ext.retrieval.old_names import OldIndexNames, takes_descriptors
 from oml_vit_ext.retrieval.rows import Embeddings, Rows
+from oml_vit_ext.retrieval.settings import Settings
 
 PART_SIZE = 16_384  # images between two writes to the store
 _COMPARED_NAMES = 10_000  # in order to name the nearest one
@@ -43,6 +45,14 @@ class Hit(NamedTuple):
     label: str
     box: str
     crop: str = ""
+
+
+class Searchable(NamedTuple):
+    """The embeddings of an index, what finds rows of them, and what a row that was found shows of its image."""
+
+    rows: Rows
+    engine: Engine
+    hit: Callable[[int, float], Hit]  # of a row and its distance
 
 
 @dataclass
@@ -90,6 +100,12 @@ class ImageIndex(OldIndexNames, ABC):
     """
 
     grid: int = 0  # n: beside each image, its n x n parts are embedded
+    has_gallery: bool = True  # whether all embeddings are at hand, for postprocessors that need them
+
+    @property
+    def parts(self) -> Sequence[ImageIndex]:
+        """The indexes that hold its images: itself, unless it is made of others."""
+        return [self]
 
     def __init__(self, root: Path | str, fingerprint: Fingerprint, config: Mapping[str, Any] | None) -> None:
         self.root = Path(root).absolute()
@@ -243,6 +259,14 @@ class ImageIndex(OldIndexNames, ABC):
     @abstractmethod
     def search(self, embeddings: Embeddings, k: int = 10, *, search_params: str = "") -> list[list[Hit]]:
         """The ``k`` nearest images for each embedding ``(n, dim)``, nearest first; fewer if the index is smaller."""
+
+    @abstractmethod
+    def _searchable(self, settings: Settings, n_rows: int) -> Searchable:
+        """What postprocessors search; of each query at most ``n_rows`` rows.
+
+        Raises:
+            ValueError: The index is empty, ``settings`` do not go with it, or it cannot find so many rows.
+        """
 
     @property
     @abstractmethod

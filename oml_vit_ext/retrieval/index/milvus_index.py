@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,18 @@ import pandas as pd
 from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.messages import counted, unknown_name
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex
+from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex, Searchable
 from oml_vit_ext.retrieval.index.image_list import key_of
+from oml_vit_ext.retrieval.index.milvus_candidates import MilvusCandidates
 from oml_vit_ext.retrieval.index.milvus_client import PatientClient, import_pymilvus, is_url
 from oml_vit_ext.retrieval.index.model_config import plain
+from oml_vit_ext.retrieval.index.postprocessing import postprocessed_hits
 from oml_vit_ext.retrieval.index.table import STORED
 from oml_vit_ext.retrieval.old_names import takes_descriptors
 from oml_vit_ext.retrieval.rows import Embeddings
 from oml_vit_ext.retrieval.search_params import parse_search_params
+from oml_vit_ext.retrieval.search_space import SearchesAgain
+from oml_vit_ext.retrieval.settings import MEMORY_MB, Settings
 
 _MESSAGE_BYTES = 4_000_000  # a message to the server may have 64 MB
 _LONGEST_TEXT = 65_535  # bytes; Milvus' own limit for VARCHAR
@@ -43,6 +47,8 @@ class MilvusIndex(ImageIndex):
 
     Use :meth:`create` or :meth:`open`.
     """
+
+    has_gallery = False
 
     def __init__(
         self,
@@ -171,26 +177,68 @@ class MilvusIndex(ImageIndex):
         return int(self._client.query(self.collection, filter="", output_fields=["count(*)"])[0]["count(*)"])
 
     @takes_descriptors
-    def search(self, embeddings: Embeddings, k: int = 10, *, search_params: str = "") -> list[list[Hit]]:
+    def search(
+        self,
+        embeddings: Embeddings,
+        k: int = 10,
+        *,
+        search_params: str = "",
+        memory_mb: float = MEMORY_MB,
+        postprocessor: SearchesAgain | None = None,
+    ) -> list[list[Hit]]:
         """As in :class:`ImageIndex`; ``search_params`` as Milvus names them: ``nprobe=16``, ``ef=64``.
 
+        Args:
+            embeddings: ``(n, dim)``, of the queries.
+            k: Images per query.
+            search_params: Of the collection's index.
+            memory_mb: Bound for the embeddings of a postprocessor's candidates, in MB (1e6 bytes).
+            postprocessor: One that needs the embeddings of what was found alone, which come with the hits:
+                ``QueryExpansion`` without ``database_side``, ``KReciprocalReranker`` with ``top_n``, or a chain of
+                these.
+
         Raises:
-            ValueError: Embeddings of another dimension, not finite or all zeros; ``k`` below 1 or above 16 384.
+            ValueError: Embeddings of another dimension, not finite or all zeros; ``k`` below 1; more than 16 384 hits
+                for one query; an empty index; a postprocessor that needs images, or the whole gallery.
         """
         queries = self._checked(embeddings, k)
+        if postprocessor is not None:
+            settings = Settings(search_params=search_params, memory_mb=memory_mb)
+            return postprocessed_hits([self], queries, k, settings, postprocessor)
+        hits = [
+            # Milvus' L2 is the squared distance.
+            [Hit(distance=max(0.0, f["distance"]) ** 0.5, **_texts(f["entity"])) for f in found]
+            for _, rows in queries.blocks(self._rows_per_message())
+            for found in self._ask(rows, k, search_params, _TEXTS)
+        ]
+        if not any(hits):
+            self._raise_if_empty()
+        return hits
+
+    def _ask(self, rows: Floats, k: int, search_params: str, fields: Sequence[str]) -> Any:
         if k > _MOST_HITS:
             raise ValueError(f"k is {k}, expected at most {_MOST_HITS}: Milvus returns no more for one query.")
         params = {"metric_type": "L2", "params": parse_search_params(search_params)}
-        hits = []
-        for _, rows in queries.blocks(self._rows_per_message()):
-            for found in self._client.search(
-                self.collection, data=rows.tolist(), limit=k, output_fields=list(_TEXTS), search_params=params
-            ):
-                # Milvus' L2 is the squared distance.
-                hits.append([Hit(distance=max(0.0, f["distance"]) ** 0.5, **_texts(f["entity"])) for f in found])
-        if not any(hits) and not len(self):
+        return self._client.search(
+            self.collection, data=rows.tolist(), limit=k, output_fields=list(fields), search_params=params
+        )
+
+    def _searchable(self, settings: Settings, n_rows: int) -> Searchable:
+        self._raise_if_empty()
+        fields = (*_TEXTS, "key", "descriptor")
+
+        def ask(queries: Floats, k: int) -> Iterator[list[Mapping[str, Any]]]:
+            at_once = max(1, self._rows_per_message() // k)
+            for start in range(0, len(queries), at_once):
+                for hits in self._ask(queries[start : start + at_once], k, settings.search_params, fields):
+                    yield [{**hit["entity"], "distance": hit["distance"]} for hit in hits]
+
+        rows = MilvusCandidates(ask, len(self), self.fingerprint.width)
+        return Searchable(rows, rows, lambda row, distance: Hit(distance=distance, **_texts(rows.found[row])))
+
+    def _raise_if_empty(self) -> None:
+        if not len(self):
             raise ValueError("The index is empty: add images before searching.")
-        return hits
 
     @property
     def images(self) -> pd.DataFrame:

@@ -16,11 +16,12 @@ from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.messages import counted
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex
-from oml_vit_ext.retrieval.index.search_index import SearchIndex, search_shards
+from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex, Searchable
+from oml_vit_ext.retrieval.index.search_index import SearchIndex
+from oml_vit_ext.retrieval.index.shards import search_shards
 from oml_vit_ext.retrieval.index.storage import MANIFEST
 from oml_vit_ext.retrieval.rows import Embeddings
-from oml_vit_ext.retrieval.settings import EXACT
+from oml_vit_ext.retrieval.settings import EXACT, Settings
 
 _NAME = re.compile(r"shard_(\d+)_of_(\d+)")
 
@@ -114,14 +115,20 @@ class ShardedIndex(ImageIndex):
     def __len__(self) -> int:
         return sum(map(len, self.shards))
 
-    def search(self, embeddings: Embeddings, k: int = 10, *, search_params: str = "") -> list[list[Hit]]:
-        """As in :class:`ImageIndex`: the nearest of all shards.
+    @property
+    def parts(self) -> Sequence[SearchIndex]:
+        return [shard for shard in self.shards if len(shard)] or self.shards[:1]
+
+    def search(self, embeddings: Embeddings, k: int = 10, *, search_params: str = "", **more: Any) -> list[list[Hit]]:
+        """As in :class:`ImageIndex`: the nearest of all shards; ``more`` as for :func:`search_shards`.
 
         Raises:
             ValueError: As for :meth:`SearchIndex.search`.
         """
-        filled = [shard for shard in self.shards if len(shard)] or self.shards[:1]
-        return search_shards(filled, embeddings, k, search_params=search_params)
+        return search_shards([self], embeddings, k, search_params=search_params, **more)
+
+    def _searchable(self, settings: Settings, n_rows: int) -> Searchable:
+        raise NotImplementedError("Postprocessors search the parts of an index of shards together.")
 
     def _stamps(self, keys: list[str]) -> dict[str, tuple[int, int, str]]:
         return {key: known for shard in self.shards for key, known in shard._stamps(keys).items()}
