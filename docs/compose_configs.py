@@ -12,23 +12,23 @@ from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "configs"
-# As one would call them: a script, its config, what a user has to say.
+# As one would call them: a command, its config, what a user has to say.
 RUNS = """
-train_extractor    irt/train_sop                irt/variant=irt_r
-train_extractor    irt/train_cub                irt/variant=irt_r
-train_extractor    irt/train_inshop             irt/variant=irt_r
-train_extractor    irt/small_data               dataset_root=photos memory_size=2000
-validate_extractor irt/validate_sop             irt/variant=irt_r checkpoint=best.ckpt
-predict_extractor  irt/predict_sop              irt/variant=irt_r checkpoint=best.ckpt
-train_extractor    dtop/train_gldv2_clean       dtop/variant=full
-train_extractor    dtop/train_sfm120k           dtop/variant=full
-validate_extractor dtop/validate_gldv2_clean    dtop/variant=full checkpoint=best.ckpt
-train_extractor    stir/train_first_stage_sop
-train_reranker     stir/train_reranker_sop      first_stage_checkpoint=first.ckpt
-validate_reranker  stir/validate_reranker_sop   first_stage_checkpoint=first.ckpt checkpoint=best.ckpt
-train_extractor    revisited/train_sfm120k      revisited/variant=irt_r
-evaluate_revisited revisited/evaluate_irt       irt/variant=irt_r checkpoint=best.ckpt
-evaluate_revisited revisited/evaluate_dtop      dtop/variant=full checkpoint=best.ckpt
+train             irt/train_sop                irt/variant=irt_r
+train             irt/train_cub                irt/variant=irt_r
+train             irt/train_inshop             irt/variant=irt_r
+train             irt/small_data               dataset_root=photos memory_size=2000
+validate          irt/validate_sop             irt/variant=irt_r checkpoint=best.ckpt
+predict           irt/predict_sop              irt/variant=irt_r checkpoint=best.ckpt
+train             dtop/train_gldv2_clean       dtop/variant=full
+train             dtop/train_sfm120k           dtop/variant=full
+validate          dtop/validate_gldv2_clean    dtop/variant=full checkpoint=best.ckpt
+train             stir/train_first_stage_sop
+train-reranker    stir/train_reranker_sop      first_stage_checkpoint=first.ckpt
+validate-reranker stir/validate_reranker_sop   first_stage_checkpoint=first.ckpt checkpoint=best.ckpt
+train             revisited/train_sfm120k      revisited/variant=irt_r
+revisited         revisited/evaluate_irt       irt/variant=irt_r checkpoint=best.ckpt
+revisited         revisited/evaluate_dtop      dtop/variant=full checkpoint=best.ckpt
 """
 
 
@@ -46,8 +46,8 @@ def composed_runs() -> dict[str, str]:
     """File name -> its text, for each of the runs."""
     files = {}
     with initialize_config_dir(str(ROOT / "configs"), version_base=None):
-        for script, config, *overrides in map(str.split, RUNS.strip().splitlines()):
-            command = " ".join(["python", f"examples/{script}.py", "--config-name", config, *overrides])
+        for name, config, *overrides in map(str.split, RUNS.strip().splitlines()):
+            command = " ".join(["oml-vit-ext", name, config, *overrides])
             values = OmegaConf.to_yaml(compose(config, overrides), resolve=True)
             files[file_name(config, overrides)] = f"# {command}\n# Written by docs/compose_configs.py.\n{values}"
     return files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from oml.registry.losses import LOSSES_REGISTRY
@@ -88,6 +89,8 @@ def register() -> None:
         TRANSFORMS_FOR_PRETRAINED.setdefault(
             weights, get_norm_resize_irt(point.resize, point.size, mean=point.mean, std=point.std)
         )
+    # At INFO it tells which of its builds are not there, in words that look like errors in the log of every script.
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     oml_patches.apply(our_losses=LOSSES, our_samplers=SAMPLERS, our_postprocessors=POSTPROCESSORS)
 
 

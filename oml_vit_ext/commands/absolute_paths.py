@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 _PATHS = ("dataset_root", "data_dir", "save_dir", "embeddings_cache_dir", "scores_file", "pca")
 _FILES_OR_NAMES = ("pretrained", "checkpoint", "first_stage_checkpoint", "fusion")
+_OF_PARTS = ("weights", "fusion", "pca", "dataset_root")  # arguments that name a file or a folder, or something else
 
 
 def with_absolute_paths(cfg: DictConfig) -> DictConfig:
@@ -27,4 +29,21 @@ def with_absolute_paths(cfg: DictConfig) -> DictConfig:
                 isinstance(given, str) and given and Path(to_absolute_path(given)).is_file()
             ):  # else: a name of pretrained weights, or fitted values
                 cfg[key] = to_absolute_path(given)
+        for key in map(str, cfg):
+            if not OmegaConf.is_missing(cfg, key) and not OmegaConf.is_interpolation(cfg, key):
+                _in_parts(cfg[key])
     return cfg
+
+
+def _in_parts(part: Any) -> None:
+    """The same for a config of one's own, which names files where they are used: ``extractor.args.weights``."""
+    if OmegaConf.is_list(part):
+        for item in part:
+            _in_parts(item)
+    elif OmegaConf.is_dict(part):
+        for key in part:
+            if OmegaConf.is_missing(part, key) or OmegaConf.is_interpolation(part, key):
+                continue
+            if key in _OF_PARTS and isinstance(part[key], str) and Path(to_absolute_path(part[key])).exists():
+                part[key] = to_absolute_path(part[key])
+            _in_parts(part[key])

@@ -45,6 +45,7 @@ def fit_fusion_of(cfg: DictConfig) -> None:
     """
     from pathlib import Path
 
+    from omegaconf import open_dict
     from oml.registry.models import get_extractor_by_cfg
     from oml.registry.postprocessors import get_postprocessor_by_cfg
 
@@ -57,7 +58,8 @@ def fit_fusion_of(cfg: DictConfig) -> None:
     check_checkpoints(cfg)
     cfg = with_absolute_paths(cfg)
     args = cfg.postprocessor.args
-    args.budget = args.fusion = None  # all queries, each with the pair model's own scores
+    with open_dict(args):
+        args.budget = args.fusion = None  # all queries, each with the pair model's own scores
     images, device = RetrievedImages(cfg), device_of(cfg)
     extractor = get_extractor_by_cfg(cfg.extractor).to(device).eval()
     reranker: Any = get_postprocessor_by_cfg(plain(cfg.postprocessor))
@@ -70,7 +72,7 @@ def fit_fusion_of(cfg: DictConfig) -> None:
         "data": f"{Path(cfg.dataset_root).name}/{cfg.dataframe_name}",
         "queries": len(scores),
         "top_n": reranker.top_n,
-        "join_layer": int(cfg.join_layer),
+        "join_layer": int(args.pairwise_model.args.get("join_layer", 0)),
         "cmc1_first_stage": round(fitted.cmc1_first_stage, 4),
         "cmc1_pair_model": round(fitted.curve[0.0], 4),
         "cmc1_fused": round(fitted.cmc1, 4),

@@ -101,12 +101,17 @@ def run(
 
     folder, name = located(config)
     results: list[Any] = []
+    failed: list[Exception] = []
     before, arguments = sys.argv, ["--multirun"] if multirun else []
 
     def call(cfg: DictConfig) -> None:
         # Lightning starts the processes of several devices with these arguments, which must be ours, not Hydra's.
         sys.argv = before
-        results.append(task(cfg))
+        try:
+            if not failed:
+                results.append(task(cfg))
+        except Exception as error:  # Hydra would print a line of its own before it lets it through
+            failed.append(error)
 
     call.__module__ = __name__
     main = hydra.main(
@@ -114,6 +119,8 @@ def run(
     )(call)
     with _raising(), _arguments([before[0], *arguments, *overrides]):
         main()
+    if failed:
+        raise failed[0]
     return results
 
 

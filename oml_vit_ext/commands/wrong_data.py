@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from oml_vit_ext.common.queries import lonely_queries
 from oml_vit_ext.datasets.cleaning import shared_labels
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION
 from oml_vit_ext.images.formats import why_not_read
+from oml_vit_ext.transforms.size_groups import GROUP_SIZES
 
 _MOST_LOOKED_AT = 50_000  # photos: more take longer than a look before a start should
 
@@ -41,6 +43,7 @@ def wrong_data(cfg: DictConfig) -> Iterator[Mistake]:
         yield from _batches(cfg, frame, facts)
         yield from _memory(cfg, facts)
         yield from _classes(cfg, facts)
+        yield from _shapes(cfg)
     yield from _ranks(cfg, facts)
 
 
@@ -162,6 +165,28 @@ def _classes(cfg: DictConfig, facts: FrameFacts) -> Iterator[Mistake]:
             f"criterion.args.num_classes is {classes}, but the largest training label is {facts.classes - 1}: say "
             f"num_classes={facts.classes}.",
         )
+
+
+def _shapes(cfg: DictConfig) -> Iterator[Mistake]:
+    """Photos of a batch of ``group_size`` have one size only if ``augs_dtop`` puts them into the same groups."""
+    if _name(cfg, "sampler") != "group_size" or _name(cfg, "transforms_train") != "augs_dtop":
+        return
+    grouped, cropped = (_args(cfg, part).get("sizes", GROUP_SIZES) for part in ("sampler", "transforms_train"))
+    try:
+        shapes, cropped_shapes = ({Fraction(w, h) for w, h in sizes} for sizes in (grouped, cropped))
+    except (TypeError, ValueError, ZeroDivisionError):  # no sizes: told with the arguments
+        return
+    if len(cropped_shapes) > 1 and shapes != cropped_shapes:
+        yield Mistake(
+            "sampler.args.sizes",
+            f"sampler.args.sizes is {_listed(grouped)}, transforms_train.args.sizes is {_listed(cropped)}: a batch may "
+            "get photos of several sizes, and the training would stop there. Give both the same sizes.",
+            is_error=False,
+        )
+
+
+def _listed(sizes: Any) -> str:
+    return ", ".join(f"{w} × {h}" for w, h in sizes)
 
 
 def _ranks(cfg: DictConfig, facts: FrameFacts) -> Iterator[Mistake]:

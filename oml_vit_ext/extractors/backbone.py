@@ -150,7 +150,7 @@ def forward_tokens(backbone: nn.Module, images: Tensor) -> Tensor:
 
 
 def check_images(images: Tensor) -> None:
-    """Raise a ``ValueError`` unless ``images`` is ``(B, 3, H, W)`` with at least one pixel per image."""
+    """Raise a ``ValueError`` unless ``images`` is ``(B, 3, H, W)``, floating point, at least one pixel per image."""
     if images.ndim == 4 and min(images.shape[-2:]) == 0:
         raise ValueError(
             f"Images of shape {tuple(images.shape)} were given, expected (B, 3, H, W) of at least one pixel."
@@ -159,6 +159,11 @@ def check_images(images: Tensor) -> None:
         raise ValueError(
             f"Images of shape {tuple(images.shape)} were given, expected (B, 3, H, W): convert greyscale or RGBA "
             f"images to RGB first."
+        )
+    if not images.is_floating_point():
+        raise ValueError(
+            f"Images are {images.dtype}, expected floating-point numbers: divide by 255, then subtract the mean and "
+            f"divide by the deviation, as norm_resize_irt does."
         )
 
 

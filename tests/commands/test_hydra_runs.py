@@ -30,12 +30,19 @@ def test_several_values_are_several_runs(in_tmp_path: Path):
     assert found == [1, 2] and sorted(p.name for p in Path("m").iterdir() if p.is_dir()) == ["0", "1"]
 
 
-def test_an_error_of_the_task_comes_out(in_tmp_path: Path):
+def test_an_error_of_the_task_comes_out_and_nothing_of_hydra_with_it(
+    in_tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    seeds = []
+
     def task(cfg: DictConfig) -> None:
+        seeds.append(cfg.seed)
         raise ValueError("no photo")
 
     with pytest.raises(ValueError, match="no photo"):
-        run("irt/train_photos", ["hydra.run.dir=a", *QUIET], task)
+        run("irt/train_photos", ["seed=1,2", "hydra.sweep.dir=m", *QUIET], task, multirun=True)
+    assert seeds == [1], "the others do not start"
+    assert "Error executing job" not in capfd.readouterr().err
 
 
 def test_each_named_config_is_there():

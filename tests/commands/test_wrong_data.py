@@ -75,3 +75,30 @@ def test_one_label_has_nothing_to_be_told_from(tiny: list[str], frame: pd.DataFr
     kept = (frame.split == "validation") | (frame.label_name == "product 0")
     frame[kept].to_csv(photos / "df.csv", index=False)
     assert "the training part has one label" in _found(tiny)["dataset_root"][0]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "transform", "told"),
+    [
+        (None, None, False),
+        ([[64, 96], [96, 64]], [[64, 96], [96, 64]], False),
+        ([[512, 384], [384, 512]], [[64, 48], [48, 64]], False),  # the same shapes
+        (None, [[80, 80]], False),  # one size for all
+        (None, [[64, 96], [80, 80], [96, 64]], True),
+        ([[64, 96], [96, 64]], None, True),
+    ],
+)
+def test_groups_of_sampler_and_transform_must_agree(
+    sampler: list[list[int]] | None, transform: list[list[int]] | None, told: bool, tiny: list[str]
+):
+    parts = {
+        "sampler": {"name": "group_size", "args": {"batch_size": 4} | ({"sizes": sampler} if sampler else {})},
+        "transforms_train": {"name": "augs_dtop", "args": {"sizes": transform} if transform else {}},
+    }
+    cfg = composed("irt/train_photos", *tiny)
+    for key, part in parts.items():
+        cfg[key] = part
+    found = [mistake for mistake in wrong_data(cfg) if mistake.key == "sampler.args.sizes"]
+    assert bool(found) == told
+    if told:
+        assert "Give both the same sizes" in found[0].sentence and not found[0].is_error

@@ -13,4 +13,4 @@ def test_the_composed_configs_are_fresh(monkeypatch: pytest.MonkeyPatch):
 
     written = {path.name: path.read_text() for path in TARGET.glob("*.yaml")}
     assert written == composed_runs(), "call `make configs`"
-    assert all(text.startswith("# python examples/") and str(ROOT) not in text for text in written.values())
+    assert all(text.startswith("# oml-vit-ext ") and str(ROOT) not in text for text in written.values())

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from helpers import DEMO_DATA, TINY_HYBRID
 from oml_vit_ext.extractors import HybridViTExtractor, IRTExtractor
-from oml_vit_ext.extractors.backbone import resize_to_stride
+from oml_vit_ext.extractors.backbone import check_images, resize_to_stride
 
 
 def read(path: Path, size: tuple[int, int]) -> Tensor:
@@ -66,3 +66,8 @@ def test_photos_of_odd_size_with_trained_weights(name: str):
     padded = cosines(extractor, F.pad(odd, (0, -odd.shape[-1] % 14, 0, -odd.shape[-2] % 14)), whole).diagonal()
     assert resized.mean() > 0.95
     assert resized.mean() > padded.mean()
+
+
+def test_bytes_are_no_images():
+    with pytest.raises(ValueError, match=r"Images are torch.uint8, expected floating-point numbers: divide by 255"):
+        check_images(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))

@@ -31,6 +31,7 @@ WRAPPINGS: dict[str, Callable[[Any], Any]] = {
     "dino": lambda s: {"student": {"x": torch.ones(1)}, "teacher": s},
     "ema": lambda s: {"state_dict_ema": s, "arch": "vit"},
     "two layers deep": lambda s: {"model_ema": {"state_dict": s}},
+    "a loop of one's own": lambda s: {"extractor": s, "criterion": {"memory": torch.ones(1)}, "epoch": 3},
     "average before trained": lambda s: {"state_dict_ema": s, "state_dict": {"x": torch.ones(1)}},
 }
 

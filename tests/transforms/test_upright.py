@@ -13,6 +13,7 @@ import torchvision.transforms as t
 from albumentations.pytorch import ToTensorV2
 from PIL import ExifTags, Image, ImageOps
 
+from oml_vit_ext.images import read_image
 from oml_vit_ext.transforms.upright import Upright, asks_for_upright, reader_for
 
 
@@ -68,3 +69,15 @@ def test_the_reader_gives_what_the_transforms_take(tmp_path: Path, transform: An
 )
 def test_upright_among_the_steps_asks_for_the_reader(transform: Any, asks: bool):
     assert asks_for_upright(transform) is asks
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "I;16", "1"])
+def test_photos_of_a_data_set_of_ones_own_come_in_any_mode(mode: str, tmp_path: Path):
+    ending = ".jpg" if mode == "CMYK" else ".png"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new(mode, (8, 6)).save(tmp_path / f"x{ending}", exif=exif)
+    with Image.open(tmp_path / f"x{ending}") as photo:
+        given = Upright()(photo)
+    assert given.mode == "RGB" and given.size == (6, 8)
+    np.testing.assert_array_equal(np.asarray(given), np.asarray(read_image(tmp_path / f"x{ending}")))
