@@ -18,8 +18,8 @@ def image_files(folder: Path, *, any_ending: bool = False) -> Iterator[Path]:
     that begins with a dot) and what systems leave behind are left out.
 
     Warns:
-        Of photos in formats that are not read, of links that lead nowhere, and of folders that cannot be opened: how
-        many, why, and the first of them.
+        Of photos in formats that are not read, of links that lead nowhere, of pipes and the like, and of folders that
+        cannot be opened: how many, why, and the first of them.
     """
     skipped: dict[str, list[str]] = {}
 
@@ -43,8 +43,10 @@ def image_files(folder: Path, *, any_ending: bool = False) -> Iterator[Path]:
             if not any_ending and (reason := why_not_read(name)):
                 skip(reason, path)
             elif any_ending or has_image_extension(name):
-                if os.path.exists(path):
+                if os.path.isfile(path):
                     yield Path(parent) / name
+                elif os.path.exists(path):
+                    skip("it is a pipe, a socket or a device", path)
                 else:
                     skip("the link leads nowhere", path)
     if skipped:

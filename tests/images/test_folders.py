@@ -69,6 +69,14 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path, monkeypatch: pyte
     assert "the link leads nowhere (1): b/gone.jpg" in told
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_nobody_waits_for_a_pipe(tmp_path: Path):
+    _touch(tmp_path / "1.jpg")
+    os.mkfifo(tmp_path / "camera.jpg")
+    with pytest.warns(UserWarning, match=r"it is a pipe, a socket or a device \(1\): camera\.jpg"):
+        assert _names(tmp_path) == ["1.jpg"]
+
+
 def test_folders_that_cannot_be_opened_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     _touch(tmp_path / "open/1.jpg", tmp_path / "closed/1.jpg")
     scandir = os.scandir
