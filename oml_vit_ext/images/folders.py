@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from oml_vit_ext.common.messages import some
-from oml_vit_ext.images.formats import has_image_extension, is_litter, why_not_read
+from oml_vit_ext.images.formats import goes_on, has_image_extension, is_litter, why_not_read
+
+_NOWHERE = "the link leads nowhere"
 
 
 def image_files(folder: Path, *, any_ending: bool = False) -> Iterator[Path]:
@@ -48,7 +50,11 @@ def image_files(folder: Path, *, any_ending: bool = False) -> Iterator[Path]:
                 elif os.path.exists(path):
                     skip("it is a pipe, a socket or a device", path)
                 else:
-                    skip("the link leads nowhere", path)
+                    skip(_NOWHERE, path)
+            elif goes_on(name):
+                skip("the name goes on behind the ending of an image: rename them, if they are whole", path)
+            elif not os.path.splitext(name)[1] and os.path.islink(path) and not os.path.exists(path):
+                skip(_NOWHERE, path)  # of a folder, perhaps
     if skipped:
         told = ". ".join(f"{reason} ({len(paths)}): {some(paths)}" for reason, paths in skipped.items())
         warnings.warn(f"{folder}: left out. {told}.", stacklevel=2)
