@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from oml_vit_ext.images.formats import reads_heic
 
@@ -103,7 +103,7 @@ def _open(source: str | Path | bytes) -> Image.Image:
     if image.format in _RUN_PROGRAMS:
         image.close()
         raise UnidentifiedImageError(f"{image.format} is not read, as another program would run to draw it")
-    if image.format == "TIFF":
+    if isinstance(image, ImageFile.ImageFile) and image.format == "TIFF":
         image.filename = ""  # else Pillow maps turned grey ones into memory by their upright size: stripes
     return image
 
