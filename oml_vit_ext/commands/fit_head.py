@@ -87,13 +87,13 @@ def _criterion(text: str) -> dict[str, Any]:
 
 def _embedded(cfg: Any, folder: Path) -> Any:
     """The index of the training images in ``folder``, made or brought up to date."""
-    import pandas as pd
     from oml.utils.misc import dictconfig_to_dict
 
+    from oml_vit_ext.datasets.frame import read_frame
     from oml_vit_ext.retrieval import Embedder, SearchIndex
 
     root = Path(cfg.dataset_root).absolute()
-    df = pd.read_csv(root / cfg.dataframe_name, index_col=False)
+    df = read_frame(root / cfg.dataframe_name)
     rows = df[df.split == "train"].reset_index(drop=True)
     if rows.empty:
         raise ValueError(f"{cfg.dataframe_name} in {cfg.dataset_root} has no training rows, on which a head is fitted.")

@@ -10,6 +10,7 @@ import pandas as pd
 from oml.const import IS_GALLERY_COLUMN, LABELS_COLUMN, SPLIT_COLUMN
 
 from oml_vit_ext.common.messages import counted
+from oml_vit_ext.datasets.frame import read_frame as frame_in
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION
 
 
@@ -55,7 +56,7 @@ def read_frame(dataset_root: str | Path, dataframe_name: str) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: It is not there; the sentence says how to make it.
-        ValueError: It lacks columns of OML.
+        ValueError: It is no table, or lacks columns of OML.
     """
     file = Path(dataset_root) / dataframe_name
     if not file.is_file():
@@ -63,8 +64,4 @@ def read_frame(dataset_root: str | Path, dataframe_name: str) -> pd.DataFrame:
             f"There is no dataframe {str(file)!r}: make it with oml-vit-ext convert folders "
             f"{dataset_root}, or say where it is: dataset_root=FOLDER dataframe_name=FILE."
         )
-    frame = pd.read_csv(file, index_col=False)
-    lacking = [c for c in (LABELS_COLUMN, "path", SPLIT_COLUMN, "is_query", IS_GALLERY_COLUMN) if c not in frame]
-    if lacking:
-        raise ValueError(f"{str(file)!r} has no column {lacking[0]!r}, expected a dataframe of open-metric-learning.")
-    return frame
+    return frame_in(file)

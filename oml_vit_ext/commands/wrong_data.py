@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
-from oml.const import LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
+from oml.const import BBOXES_COLUMNS, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 
 from oml_vit_ext.commands.frame_facts import FrameFacts, read_frame
 from oml_vit_ext.commands.launching import to_absolute
@@ -17,6 +17,7 @@ from oml_vit_ext.commands.mistakes import Mistake
 from oml_vit_ext.common.messages import counted, some
 from oml_vit_ext.common.queries import lonely_queries
 from oml_vit_ext.datasets.cleaning import shared_labels
+from oml_vit_ext.datasets.frame import frame_mistakes
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION
 from oml_vit_ext.images.formats import why_not_read
 from oml_vit_ext.transforms.size_groups import GROUP_SIZES
@@ -36,6 +37,8 @@ def wrong_data(cfg: DictConfig) -> Iterator[Mistake]:
         return
     facts = FrameFacts.of(frame)
     training = "optimizer" in cfg
+    for sentence in frame_mistakes(frame):
+        yield Mistake("dataset_root", f"in {cfg.dataframe_name}, {sentence}")
     yield from _splits(facts, training)
     yield from _photos(root, frame)
     yield from _labels(frame, facts, training, _name(cfg, "sampler"))
@@ -61,15 +64,24 @@ def _splits(facts: FrameFacts, training: bool) -> Iterator[Mistake]:
 
 
 def _photos(root: Path, frame: pd.DataFrame) -> Iterator[Mistake]:
+    frame = frame[frame[PATHS_COLUMN].notna()]
     paths = frame[PATHS_COLUMN].astype(str)
     looked_at = [str(path) for path in paths.sample(min(len(paths), _MOST_LOOKED_AT), random_state=0).sort_index()]
     missing = [path for path in looked_at if not (root / path).is_file()]
     if missing:
+        windows = all("\\" in path for path in missing)
+        hint = " They are written as on Windows: put / in the place of each \\." if windows else ""
         of = f"of {len(looked_at):,} looked at" if len(looked_at) < len(paths) else f"of {len(paths):,}"
         are = "is" if len(missing) == 1 else "are"
         yield Mistake(
-            "dataset_root", f"{counted(len(missing), 'photo')} {of} {are} not below {str(root)!r}: {some(missing)}."
+            "dataset_root",
+            f"{counted(len(missing), 'photo')} {of} {are} not below {str(root)!r}: {some(missing)}.{hint}",
         )
+    columns = [PATHS_COLUMN, SPLIT_COLUMN, *(column for column in BBOXES_COLUMNS if column in frame)]
+    again = [str(path) for path in paths[frame.duplicated(columns)]]
+    if again:
+        told = f"{len(again):,} rows name a photo again in the same part: {some(again)}."
+        yield Mistake("dataset_root", f"{told} In validation each finds its copy, so the figures are too high.", False)
     reasons = {path: why for path in looked_at if (why := why_not_read(path))}
     if reasons:
         first = next(iter(reasons))

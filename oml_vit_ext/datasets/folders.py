@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -48,12 +49,13 @@ def folders(root: Path, train_labels: int | None = None, validation_share: float
         )
     files = _with_names_of_text(root, [path.relative_to(root) for path in image_files(root)])
     if not files:
-        raise ValueError(f"{root} holds no images: expected a folder for each class.")
+        raise ValueError(f"{root} holds no images{_what_else(root)}: expected a folder for each class.")
     level = split_level([path.parent.parts for path in files])
     if level is not None:
         files = _inside_splits(root, files, level)
     _tell_what_is_no_split(root, files, level)
-    classes = [_without(path.parent.parts, level) for path in files]
+    depth = 0 if level is None else _depth_of_splits(files, level)
+    classes = [path.parent.parts[: level or 0] + path.parent.parts[(level or 0) + depth :] for path in files]
     astray = [path for path, parts in zip(files, classes, strict=True) if not parts]
     if astray:
         raise ValueError(f"{root / astray[0]} lies in no class: expected images in a folder for each class only.")
@@ -73,6 +75,7 @@ def folders(root: Path, train_labels: int | None = None, validation_share: float
             )
         is_train = labels < n_train
     _tell_single_images(root, names)
+    _tell_other_cases(root, of_label)
     columns = {LABEL_NAME: names}
     if all(len(parts) > 1 for parts in classes):
         columns["category"] = np.array([_readable(parts[0]) for parts in classes], dtype=object)
@@ -123,12 +126,30 @@ def _is_text(path: Path) -> bool:
 
 
 def _readable(name: str) -> str:
-    """The name, with a stroke behind it where pandas would read it as a missing value."""
+    """The name, with a stroke behind it where pandas would read it as a missing value.
+
+    Letters with accents are one character each: archives made on a Mac write them as two.
+    """
+    name = unicodedata.normalize("NFC", name)
     return f"{name}_" if name.lower() in _MISSING else name
 
 
-def _without(parts: tuple[str, ...], level: int | None) -> tuple[str, ...]:
-    return parts if level is None else (*parts[:level], *parts[level + 1 :])
+def _depth_of_splits(files: list[Path], level: int) -> int:
+    """How many folders below each other are splits: archives often hold ``train/train``."""
+
+    def repeated(depth: int) -> bool:
+        pairs = ((path.parent.parts[level], path.parent.parts[depth : depth + 1]) for path in files)
+        return all(inner and side_of(inner[0]) == side_of(outer) for outer, inner in pairs)
+
+    end = level + 1
+    while repeated(end):
+        end += 1
+    return end - level
+
+
+def _what_else(root: Path) -> str:
+    others = [path.relative_to(root).as_posix() for path in image_files(root, any_ending=True)]
+    return f", but other files ({len(others)}): {some(others)}" if others else ""
 
 
 def _inside_splits(root: Path, files: list[Path], level: int) -> list[Path]:
@@ -162,4 +183,17 @@ def _tell_single_images(root: Path, names: NDArray[np.object_]) -> None:
     if single:
         warnings.warn(
             f"{root}: {counted(len(single), 'class has', 'classes have')} one image: {some(single)}.", stacklevel=4
+        )
+
+
+def _tell_other_cases(root: Path, names: NDArray[np.object_]) -> None:
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(name.casefold(), []).append(name)
+    several = [name for found in spellings.values() if len(found) > 1 for name in found]
+    if several:
+        warnings.warn(
+            f"{root}: {len(several)} classes differ in upper and lower case alone, and are labels of their own: "
+            f"{some(several)}.",
+            stacklevel=4,
         )

@@ -71,9 +71,9 @@ def look_at_image(file: Path, *, decode: bool = False) -> Size | str:
     """
     try:
         with open_image(file) as image:
-            turned = orientation(image) in (5, 6, 7, 8)
             if decode:
-                image.load()
+                image.load()  # first: of a PNG, the search for EXIF data loads as well, and errors there are no errors
+            turned = orientation(image) in (5, 6, 7, 8)
         return Size(*image.size, turned)
     except Exception as error:  # decoders fail in many ways
         return why_unreadable(error)

@@ -102,3 +102,24 @@ def test_groups_of_sampler_and_transform_must_agree(
     assert bool(found) == told
     if told:
         assert "Give both the same sizes" in found[0].sentence and not found[0].is_error
+
+
+def test_values_that_oml_refuses_are_told_with_their_file(tiny: list[str], frame: pd.DataFrame, photos: Path):
+    frame.assign(split=frame.split.str.title()).to_csv(photos / "df.csv", index=False)
+    assert any("in df.csv, split is 'Train'" in sentence for sentence in _sentences(tiny))
+
+
+def test_paths_from_windows_are_told(tiny: list[str], frame: pd.DataFrame, photos: Path):
+    frame.assign(path=frame.path.str.replace("/", "\\")).to_csv(photos / "df.csv", index=False)
+    assert any("put / in the place of each \\" in sentence for sentence in _sentences(tiny))
+
+
+def test_photos_that_stand_twice_are_told(tiny: list[str], frame: pd.DataFrame, photos: Path):
+    validation = frame[frame.split == "validation"]
+    pd.concat([frame, validation[:2]]).to_csv(photos / "df.csv", index=False)
+    assert any("2 rows name a photo again" in sentence for sentence in _sentences(tiny))
+
+
+def _sentences(tiny: list[str]) -> list[str]:
+    fitting = ["sampler.args.n_labels=4", "memory_size=30", "metric_args.cmc_top_k=[1]"]
+    return [mistake.sentence for mistake in wrong_data(composed("irt/train_photos", *tiny, *fitting))]

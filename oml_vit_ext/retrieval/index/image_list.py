@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from oml.const import LABELS_COLUMN, PATHS_COLUMN, X1_COLUMN, X2_COLUMN, Y1_COLUMN, Y2_COLUMN
@@ -95,8 +96,19 @@ def _from_frame(df: pd.DataFrame, root: Path) -> pd.DataFrame:
             "" if any(pd.isna(v) for v in row) else ",".join(str(int(v)) for v in row)
             for row in df[_BOX_COLUMNS].itertuples(index=False)
         ]
-    labels = [""] * len(df) if LABELS_COLUMN not in df else ["" if pd.isna(v) else str(v) for v in df[LABELS_COLUMN]]
+    if df[PATHS_COLUMN].isna().any():
+        raise ValueError(
+            f"Row {int(df[PATHS_COLUMN].isna().argmax())} of the dataframe has no path, expected one in each."
+        )
+    labels = [""] * len(df) if LABELS_COLUMN not in df else [_label(value) for value in df[LABELS_COLUMN]]
     return _table([relative_to_root(str(path), root) for path in df[PATHS_COLUMN]], boxes, labels, root)
+
+
+def _label(value: Any) -> str:
+    """A column with empty cells holds whole numbers as floating-point ones."""
+    if pd.isna(value):
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _table(paths: list[str], boxes: list[str], labels: list[str], root: Path) -> pd.DataFrame:
