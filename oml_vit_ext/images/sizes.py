@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from oml_vit_ext.common.files import replaced, stamp
 from oml_vit_ext.common.messages import counted
+from oml_vit_ext.common.progress import progress
 from oml_vit_ext.images.reading import open_image, orientation, why_unreadable
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def look_at_images(
     found: list[Size | str] = []
     with (
         ThreadPoolExecutor(n_threads) as threads,
-        tqdm(total=len(paths), desc="Reading images" if decode else "Reading sizes", disable=not verbose) as bar,
+        progress(total=len(paths), desc="Reading images" if decode else "Reading sizes", verbose=verbose) as bar,
     ):
         for part in threads.map(lambda task: [look_at_image(root / path, decode=decode) for path in task], tasks):
             found.extend(part)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
-from tqdm.auto import tqdm
 
 from oml_vit_ext.common.arrays import Box
+from oml_vit_ext.common.progress import progress
 from oml_vit_ext.retrieval.index.embedder import Embedded, Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.image_list import box_text, parse_box
@@ -107,7 +107,7 @@ class RayEmbedder(Embedder):
             compute=data.ActorPoolStrategy(size=self.workers),
             **self.reserved,
         )
-        with tqdm(total=len(paths), desc="Embedding images", unit=" images", disable=not verbose) as bar:
+        with progress(total=len(paths), desc="Embedding images", unit=" images", verbose=verbose) as bar:
             try:
                 for block in embedded.iter_batches(batch_size=None, batch_format="numpy"):
                     yield _embedded(block)
