@@ -11,7 +11,7 @@
 3. Read off. For each λ, what it would have given on the validation queries goes to RESULTS/study_reranking.json: it
    shows what there was to gain. Nothing is chosen by it.
 
-All pair models see equally many pairs. Photos are decoded once, in a few augmented views; with ``join_layer=k`` what
+Photos are decoded once, in a few augmented views; with ``join_layer=k`` what
 the first k blocks make of them is kept as well, and only the blocks after them are trained.
 """
 
