@@ -8,8 +8,10 @@
 2. Rows. The first stages of the study (the better of ``irt_l`` and ``irt_r`` in RESULTS/study_choices.json), with pair
    models trained on all training labels, re-rank every validation query: ``first_stage``, ``stir``, ``stir_fused`` and
    OML's ``concat_siamese`` in RESULTS/study.json.
+3. Read off. For each λ, what it would have given on the validation queries goes to RESULTS/study_reranking.json: it
+   shows what there was to gain. Nothing is chosen by it.
 
-All pair models see equally many pairs. Photos are decoded once, in a few augmented views; with ``join_layer=k`` what
+Photos are decoded once, in a few augmented views; with ``join_layer=k`` what
 the first k blocks make of them is kept as well, and only the blocks after them are trained.
 """
 
@@ -85,6 +87,9 @@ def main() -> None:
                     for row in validated(name, seed, args):
                         if study.missing(rows, {key: row[key] for key in ("method", "pair_model", "seed")}):
                             study.add(rows, row)
+                key = {"read_off": name, "seed": seed}
+                if study.missing(curves, key) and scores_of_row(name, seed, args).is_file():
+                    study.add(curves, {**key, **read_off(name, seed, args)})
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -226,7 +231,7 @@ def validated(name: str, seed: int, args: argparse.Namespace) -> Iterator[Row]:
     trained = torch.load(kept(name, seed, fit["step"], args), weights_only=True)
     model = untrained(MODELS[name], stage).eval()
     model.load_state_dict(trained["state_dict"])
-    reranker = stage.reranker(model, scores_file=args.checkpoints / f"scores_{name}_seed{seed}.npz")
+    reranker = stage.reranker(model, scores_file=scores_of_row(name, seed, args))
     started = time.process_time()
     alone = reranker.process(stage.found, stage.data)
     seconds = (time.process_time() - started) / torch.get_num_threads()
@@ -240,6 +245,27 @@ def validated(name: str, seed: int, args: argparse.Namespace) -> Iterator[Row]:
     yield {**of_first_stage, "first_stage": method, **quality(stage.found)}
     yield {"method": kind, **shared, **quality(alone), **changes(stage.found, alone)}
     yield {"method": f"{kind}_fused", **shared, **quality(fused), **changes(stage.found, fused)}
+
+
+def scores_of_row(name: str, seed: int, args: argparse.Namespace) -> Path:
+    return args.checkpoints / f"scores_{name}_seed{seed}.npz"
+
+
+def read_off(name: str, seed: int, args: argparse.Namespace) -> Row:
+    """CMC@1 of the validation queries for each λ with the best t, from the scores of the row."""
+    method, settings = chosen_first_stage(args)
+    checkpoint = args.checkpoints / f"{method}_seed{seed}.ckpt"
+    stage = FirstStage.load(checkpoint, args.data / "df.csv", args, {"method": method, **settings})
+    fit = next(row for row in study.read(args.results / "study_reranking.json") if row.get("fit") == name)
+    model = untrained(MODELS[name], stage).eval()
+    model.load_state_dict(torch.load(kept(name, seed, fit["step"], args), weights_only=True)["state_dict"])
+    reranker = stage.reranker(model, scores_file=scores_of_row(name, seed, args))
+    found = fit_fusion(
+        stage.distances(), reranker.candidate_scores(stage.found.retrieved_ids, stage.data), stage.right()
+    )
+    reachable = float(np.mean([bool(right.any()) for right in stage.right()]))
+    curve = {str(weight): round(cmc1, 4) for weight, cmc1 in found.curve.items()}
+    return {"reachable": round(reachable, 4), "curve": curve}
 
 
 def kept(name: str, seed: int, step: int, args: argparse.Namespace) -> Path:

@@ -454,24 +454,33 @@ def sizes(study: Study) -> Figure | None:
 
 
 def pair_curves(study: Study) -> Figure | None:
-    """On held-out training labels: the pair models' CMC@1 against steps, and fusion's against λ."""
+    """The pair models' CMC@1 against steps and fusion's against λ, on held-out labels; then what λ would have given."""
     fits = [r for r in study.reranking if "fit" in r]
     if not fits:
         return None
-    fig, axes = _axes(2)
+    fig, axes = _axes(3)
     for row, colour in zip(fits, [COLOURS["irt_r"], *OTHERS], strict=False):
         steps = [p["step"] for p in row["points"]]
         style = {"color": colour, "linewidth": 1.2, "marker": "o", "markersize": 3}
         alone, fused = ([p[key] for p in row["points"]] for key in ("cmc1_pair_model", "cmc1_fused"))
-        axes[0].plot(steps, fused, "-", label=f"{_model(row['fit'])}: fused", **style)
-        axes[0].plot(steps, alone, "--", label="pair model alone", **style)
+        axes[0].plot(steps, fused, "-", label=_model(row["fit"]).replace("fitted ", ""), **style)
+        axes[0].plot(steps, alone, "--", **style)
         axes[1].plot([float(w) for w in row["curve"]], list(row["curve"].values()), color=colour, linewidth=1.2)
-        for ax in axes:
+        for ax in axes[:2]:
             ax.axhline(row["curve"]["1.0"], color=colour, linestyle=":", linewidth=0.8)
-    axes[0].plot([], [], ":", color="#777777", label="first stage alone")
+    for line, name in (("-", "fused"), ("--", "pair model alone"), (":", "first stage alone")):
+        axes[0].plot([], [], line, color="#777777", label=name)
     axes[0].set(xlabel="steps of the pair model, 32 pairs each", ylabel="CMC@1, held out")
     axes[1].set(xlabel="λ, the first stage's weight", ylabel="CMC@1, held out")
-    axes[0].legend(frameon=False, fontsize=7)
+    for row in (r for r in study.reranking if "read_off" in r):
+        x, y = zip(*((float(w), cmc1 - row["curve"]["1.0"]) for w, cmc1 in row["curve"].items()), strict=True)
+        axes[2].plot(
+            x, [100 * gain for gain in y], linewidth=1.2, label=f"{_model(row['read_off'])}, seed {row['seed']}"
+        )
+    axes[2].axhline(0, color="#777777", linestyle=":", linewidth=0.8)
+    axes[2].set(xlabel="λ, read off the test", ylabel="points of CMC@1 gained, test")
+    axes[2].legend(frameon=False, fontsize=7)
+    axes[0].legend(frameon=False, fontsize=6.5)
     return fig
 
 
