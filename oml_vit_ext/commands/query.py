@@ -36,7 +36,11 @@ def query(
     mmap: Annotated[bool, typer.Option("--mmap", help="Leave the index on disk.")] = False,
     rerank: Annotated[int, typer.Option(metavar="N", help="Re-rank the first N hits.")] = 0,
     reranker: Annotated[
-        str | None, typer.Option(metavar="CONFIG", help="With a postprocessor, e.g. stir/validate_reranker_sop.")
+        str | None,
+        typer.Option(
+            metavar="RUN_OR_CONFIG",
+            help="Run of train-reranker, or a config with a postprocessor, e.g. stir/validate_reranker_sop.",
+        ),
     ] = None,
     picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("search.png"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs; draw nothing.")] = False,
@@ -49,6 +53,8 @@ def query(
       oml-vit-ext query cat.jpg --index photo_index
 
       oml-vit-ext query cat.jpg dog.jpg --index 'shard_*' -k 10 --search-params nprobe=16
+
+      oml-vit-ext query cat.jpg --index photo_index --rerank 20 --reranker PAIRS
 
       oml-vit-ext query cat.jpg --index photo_index --rerank 20 --reranker stir/validate_reranker_photos \\
         first_stage_checkpoint=FIRST/checkpoints/best.ckpt checkpoint=PAIRS/checkpoints/best.ckpt
@@ -64,7 +70,9 @@ def query(
     if rerank == 1 or rerank < 0:
         raise ValueError(f"--rerank is {rerank}, expected at least 2 hits, or 0 for none.")
     if rerank and not reranker:
-        raise ValueError("--rerank needs --reranker, a config with a postprocessor: e.g. stir/validate_reranker_sop.")
+        raise ValueError(
+            "--rerank needs --reranker: a run of train-reranker, or a config such as stir/validate_reranker_sop."
+        )
     if overrides and not reranker:
         raise ValueError(f"{overrides[0]!r} is no image file, and without --reranker there is no config to change.")
     if not files:
@@ -80,7 +88,7 @@ def query(
     if reranker and rerank:
         from oml_vit_ext.commands.models import reranker_of
 
-        model, transform = reranker_of(reranker, overrides, rerank, embedder.device)
+        model, transform = reranker_of(reranker, overrides, rerank, embedder.device, base)
         found = [rerank_hits(q, hits, base, model, transform) for q, hits in zip(files, found, strict=True)]
     found = [hits[:k] for hits in found]
     if as_json:

@@ -51,4 +51,4 @@ def train_pair_model(cfg: DictConfig) -> None:
     check_checkpoints(cfg)
     cfg = with_absolute_paths(cfg)
     postprocessor_training_pipeline(cfg)
-    validate_and_compare(validation_of(cfg, best_of(Path("checkpoints").absolute(), cfg.get("resume"))))
+    validate_and_compare(validation_of(cfg, best_of(Path.cwd(), cfg.get("resume"))))
