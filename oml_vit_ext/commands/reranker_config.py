@@ -45,11 +45,10 @@ def best_of(run: Path, resume: str | None) -> Path:
     """
     found = best_checkpoint(run)
     if found is None:
-        why = f"the one that {resume!r} holds was finished already" if resume else "was it validated at all?"
+        why = f"the one that {resume!r} holds was finished already" if resume else "valid_period was never reached"
         raise ValueError(
             f"The training has written no checkpoint to {run / 'checkpoints'}: {why}. Set a larger max_epochs to "
-            f"train on, or "
-            f"validate that checkpoint: oml-vit-ext validate-reranker ... checkpoint={resume or 'FILE'}"
+            f"train on, or validate that checkpoint: oml-vit-ext validate-reranker ... checkpoint={resume or 'FILE'}"
         )
     return found
 
