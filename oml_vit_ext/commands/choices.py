@@ -64,6 +64,15 @@ def choose(cfg: DictConfig, facts: FrameFacts, machine: Machine, given: Sequence
         given: Keys that the user has set.
     """
     found = _all(cfg, facts, machine)
+    if "iterations" in given:  # a training is validated at its end, however short it was made
+        third, rest = divmod(int(cfg.iterations), 3)
+        found["valid_iterations"] = (
+            (int(cfg.iterations), "one validation, at the end")
+            if rest
+            else (third, "three validations, the best one is kept")
+        )
+    if "max_epochs" in given:
+        found["valid_period"] = (int(cfg.max_epochs), "one validation, at the end")
     wanted: list[str] = list(cfg.get("chosen_for_data") or [])
     unknown = [key for key in wanted if key not in found]
     if unknown:

@@ -109,7 +109,10 @@ def index(
             f"--config-name {config_name} and --reranker {reranker} both take KEY=VALUE: make the index first, then "
             f"call index again with --reranker and without --config-name."
         )
-    store = _token_store(to, reranker, overrides or [], tokens or "", tokens_mb, access.device) if reranker else None
+    store = None
+    if reranker:
+        of_model = reranker, overrides or [], tokens or "", tokens_mb, access.device
+        store = _token_store(to, root or images, *of_model)
     of_embedder = [] if reranker else overrides or []
 
     def fill(made: Any, embedder: Any) -> None:
@@ -200,7 +203,7 @@ def _add_predictions(made: Any, file: Path, embedder: Any) -> Any:
 
 
 def _token_store(
-    to: str, reranker: str, overrides: list[str], precision: str, max_mb: float, device: str | None
+    to: str, root: Path, reranker: str, overrides: list[str], precision: str, max_mb: float, device: str | None
 ) -> Any:
     import torch
 
@@ -210,7 +213,7 @@ def _token_store(
 
     folder = token_folder(to)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    postprocessor, transform = reranker_of(reranker, overrides, 2, device)
+    postprocessor, transform = reranker_of(reranker, overrides, 2, device, root)
     return TokenStore(folder, postprocessor.model, transform, precision=precision, max_mb=max_mb)
 
 

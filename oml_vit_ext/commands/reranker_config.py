@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from timm.models import is_model_pretrained
 
 from oml_vit_ext.extractors import packaged_weights
+from oml_vit_ext.runs import best_checkpoint
 
 _WANTED = {
     "first_stage_checkpoint": "the checkpoint of stir/train_first_stage_* or irt/train_*, or a timm tag",
@@ -36,20 +37,20 @@ def check_checkpoints(cfg: DictConfig) -> None:
             raise ValueError(f"{key}: there is no file {path}, {expected}")
 
 
-def best_of(checkpoints: Path, resume: str | None) -> Path:
-    """The best checkpoint of a training that has just ended.
+def best_of(run: Path, resume: str | None) -> Path:
+    """The best checkpoint of the run of a training that has just ended.
 
     Raises:
         ValueError: It has written none.
     """
-    found = sorted(checkpoints.glob("best*.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        why = f"the one that {resume!r} holds was finished already" if resume else "was it validated at all?"
+    found = best_checkpoint(run)
+    if found is None:
+        why = f"the one that {resume!r} holds was finished already" if resume else "valid_period was never reached"
         raise ValueError(
-            f"The training has written no checkpoint to {checkpoints}: {why}. Set a larger max_epochs to train on, or "
-            f"validate that checkpoint: oml-vit-ext validate-reranker ... checkpoint={resume or 'FILE'}"
+            f"The training has written no checkpoint to {run / 'checkpoints'}: {why}. Set a larger max_epochs to "
+            f"train on, or validate that checkpoint: oml-vit-ext validate-reranker ... checkpoint={resume or 'FILE'}"
         )
-    return found[-1]
+    return found
 
 
 def validation_of(cfg: DictConfig, checkpoint: Path) -> DictConfig:

@@ -31,7 +31,27 @@ def train_reranker(
     """
     from oml_vit_ext.commands.launching import launch
 
-    launch(config, overrides, train_pair_model, to=to, multirun=multirun, check=check)
+    launch(config, overrides, _train, to=to, multirun=multirun, check=check)
+
+
+def _train(cfg: DictConfig) -> None:
+    import shlex
+
+    from oml_vit_ext.commands.hydra_runs import is_first_process
+    from oml_vit_ext.commands.launching import as_typed
+    from oml_vit_ext.commands.screen import quieten, without_config_dump
+    from oml_vit_ext.runs import best_checkpoint
+
+    quieten()
+    with without_config_dump():
+        train_pair_model(cfg)
+    best = best_checkpoint(Path.cwd())
+    if best is not None and is_first_process():
+        run = shlex.quote(as_typed(Path.cwd()))
+        print(f"\nWritten: {as_typed(best)}")
+        print(f"Look:    oml-vit-ext report {run}")
+        top_n = cfg.postprocessor.args.top_n
+        print(f"Next:    oml-vit-ext query IMAGE --index INDEX --rerank {top_n} --reranker {run}")
 
 
 def train_pair_model(cfg: DictConfig) -> None:
@@ -51,4 +71,4 @@ def train_pair_model(cfg: DictConfig) -> None:
     check_checkpoints(cfg)
     cfg = with_absolute_paths(cfg)
     postprocessor_training_pipeline(cfg)
-    validate_and_compare(validation_of(cfg, best_of(Path("checkpoints").absolute(), cfg.get("resume"))))
+    validate_and_compare(validation_of(cfg, best_of(Path.cwd(), cfg.get("resume"))))

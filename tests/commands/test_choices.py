@@ -37,6 +37,15 @@ def test_what_is_given_is_not_chosen():
     assert "sampler.args.n_labels" not in _values(SMALL, Machine(2), given=("sampler",))
 
 
+@pytest.mark.parametrize(("iterations", "every"), [(1, 1), (2, 2), (60, 20), (100, 100)])
+def test_a_training_that_was_made_short_is_validated_at_its_end(iterations: int, every: int):
+    cfg = composed("irt/train_photos", f"iterations={iterations}")
+    chosen = {c.key: c.value for c in choose(cfg, SMALL, Machine(2), ["iterations"])}
+    assert chosen.get("valid_iterations", cfg.valid_iterations) == every and iterations % every == 0
+    cfg = composed("stir/train_reranker_photos", "max_epochs=1")
+    assert {c.key: c.value for c in choose(cfg, SMALL, Machine(2), ["max_epochs"])}.get("valid_period", 1) == 1
+
+
 @pytest.mark.parametrize("name", ["irt/validate_photos", "dtop/train_photos", "stir/validate_reranker_photos"])
 def test_only_keys_of_the_config_are_set(name: str):
     for choice in choose(composed(name), SMALL, Machine(2)):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from oml_vit_ext.commands.models import embedder_of
+from helpers import ROOT
+from oml_vit_ext.commands.models import embedder_of, reranker_of
 
 
 def test_two_models_are_one_too_many():
@@ -17,6 +20,26 @@ def test_two_models_are_one_too_many():
 def test_a_folder_without_a_training_is_told(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="expected the folder of a run"):
         embedder_of(tmp_path, None, [])
+
+
+def test_a_reranker_of_a_run_and_of_a_config_whose_fusion_is_for_other_photos(reranker_run: Path, tmp_path: Path):
+    reranker, transforms = reranker_of(str(reranker_run), [], 7, "cpu", tmp_path)
+    assert reranker.top_n == 7 and transforms is not None
+    for root, fusion in ((ROOT / "examples/photos", True), (tmp_path, False)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(ROOT)
+            patch.setattr("oml.registry.postprocessors.get_postprocessor_by_cfg", seen := Recorder())
+            reranker_of("stir/validate_reranker_photos", ["checkpoint=x", "first_stage_checkpoint=y"], 5, "cpu", root)
+        assert bool(seen.args["fusion"]) is fusion and seen.args["top_n"] == 5
+
+
+class Recorder:
+    """In the place of a constructor: what it was given."""
+
+    def __call__(self, cfg: dict[str, Any]) -> Any:
+        self.args = cfg["args"]
+        self.model = torch.nn.Identity()
+        return self
 
 
 def test_a_config_of_prediction_is_built_with_overrides():

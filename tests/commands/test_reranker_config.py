@@ -23,7 +23,9 @@ def test_a_training_is_turned_into_the_validation_of_its_checkpoint():
 def test_the_best_checkpoint_or_one_sentence_if_nothing_was_trained(tmp_path: Path):
     with pytest.raises(ValueError, match=r"no checkpoint to .*: the one that 'run/last.ckpt' holds was finished"):
         best_of(tmp_path, "run/last.ckpt")
+    kept = tmp_path / "checkpoints"
+    kept.mkdir()
     for name in ("best.ckpt", "best-v1.ckpt", "last.ckpt"):
-        (tmp_path / name).touch()
-    os.utime(tmp_path / "best-v1.ckpt", (1, 1))
-    assert best_of(tmp_path, None) == tmp_path / "best.ckpt"
+        (kept / name).touch()
+    os.utime(kept / "best-v1.ckpt", (1, 1))
+    assert best_of(tmp_path, None) == kept / "best.ckpt"

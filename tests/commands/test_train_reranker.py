@@ -28,6 +28,9 @@ def test_the_config_arrives_in_the_folder_of_the_run(
         *QUIET,
     ]
     monkeypatch.setattr("oml_vit_ext.commands.mistakes.find_mistakes", lambda cfg: [])
-    succeeds("train-reranker", *arguments)
+    (in_tmp_path / "run/checkpoints").mkdir(parents=True)
+    (in_tmp_path / "run/checkpoints/best.ckpt").touch()
+    printed = succeeds("train-reranker", *arguments)
+    assert "Written: run/checkpoints/best.ckpt" in printed and "--rerank 5 --reranker run" in printed
     [(folder, cfg)] = arrived
     assert folder == in_tmp_path / "run" and cfg.max_epochs == 7 and cfg.dataset_root == str(photos)

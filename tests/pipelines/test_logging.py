@@ -94,7 +94,7 @@ def test_any_logger_named_in_the_yaml_gets_the_same(demo_slice: Path, tmp_path: 
             "clearml",
             {"project_name": "p", "task_name": "t", "offline_mode": True},
             "clearml/offline/*/metrics.jsonl",
-            "clearml/offline/*/data/**/*.png",
+            "clearml/offline/*/data/**/*.jpeg",
         ),
     ],
     ids=["wandb", "mlflow", "neptune", "clearml"],

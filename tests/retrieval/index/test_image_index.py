@@ -16,6 +16,7 @@ from PIL import Image
 from helpers.embedders import paths_of
 from helpers.mean_colour import mean_colour_embedder, paint
 from oml_vit_ext.retrieval import Embedder, ImageIndex, MilvusIndex, SearchIndex, list_images
+from oml_vit_ext.retrieval.index.embedder import Embedded
 from oml_vit_ext.retrieval.index.image_index import AddReport, Hit
 from oml_vit_ext.retrieval.index.image_list import COLUMNS
 
@@ -77,6 +78,32 @@ def test_images_are_new_changed_unchanged_or_broken(root: Path):
     np.testing.assert_allclose(index.rows["1.png"][1], [0, 0, 200 / 255], atol=1e-6)
     os.utime(root / "3.png", ns=(5, 5))
     assert index.add(pd.DataFrame({"path": ["3.png"]}), embedder) == AddReport(unchanged=1), "the same content"
+
+
+def test_a_long_run_is_stored_in_parts_whatever_the_order_of_the_blocks(root: Path):
+    for i in range(9):
+        paint(root / f"many/{i}.png", (20 * i, 5, 5))
+    (root / "many/4.png").write_bytes(b"no picture")
+    embedder, index, sizes = mean_colour_embedder(), InMemory(root), []
+    in_order = embedder.embed
+
+    def backwards(*args, **kwargs) -> Iterator[Embedded]:
+        [batch] = in_order(*args, **kwargs)
+        for i in reversed(range(len(batch.positions))):
+            yield Embedded(batch.positions[i : i + 1], batch.embeddings[i : i + 1], [])
+        yield Embedded([], np.empty((0, 3), np.float32), batch.broken)
+
+    embedder.embed = backwards  # type: ignore[method-assign]
+    report = index.add(root / "many", embedder, part_size=3, after_part=lambda: sizes.append(len(index)))
+    assert (report.added, [path for path, _ in report.broken]) == (8, ["many/4.png"])
+    assert sizes == [3, 6], "of eight"
+    expected = InMemory(root)
+    expected.add(root / "many", mean_colour_embedder())
+    keys = sorted(expected.rows)
+    assert sorted(index.rows) == keys
+    np.testing.assert_array_equal(index._embeddings_of(keys), expected._embeddings_of(keys))
+    with pytest.raises(ValueError, match="part_size is 0, expected a whole number of at least 1"):
+        index.add(root, embedder, part_size=0)
 
 
 def test_reports_are_summed_and_read():

@@ -42,7 +42,7 @@ def test_on_a_cluster() -> None:
         __file__,
     ]
     done = subprocess.run(
-        command, env={**os.environ, INSIDE: "1"}, capture_output=True, text=True, check=False, timeout=300
+        command, env={**os.environ, INSIDE: "1"}, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout + done.stderr
 
