@@ -12,13 +12,16 @@ import argparse
 import json
 import time
 from pathlib import Path
+from statistics import median
 
 import torch
 
-from oml_vit_ext.common.files import replaced
+from json_file import write_json
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.retrieval import Embedder, RayEmbedder, list_images
 
 ROOT = Path(__file__).parents[1]
+ONE_WORKER = "Ray, 1 worker"
 
 
 def main() -> None:
@@ -29,15 +32,25 @@ def main() -> None:
         "transforms": {"name": "norm_resize_irt", "args": {"im_size": 96, "crop_size": 84}},
     }
     paths = [args.data / path for path in list_images(args.data, args.data).path[: args.images]]
-    rates = {"one process": images_per_second(Embedder.from_config(**parts), paths, args.rounds)}
+    embedders = {"one process": Embedder.from_config(**parts)}
     for n in args.workers:
-        embedder = RayEmbedder.from_config(**parts, workers=n, block_size=64)
-        rates[f"Ray, {n} worker{'s' if n > 1 else ''}"] = images_per_second(embedder, paths, args.rounds)
-    first = rates["one process"]
-    for name, rate in rates.items():
-        print(f"{name:16} {rate:7.1f} images/s   x {rate / first:.2f}")
-    with replaced(args.to) as unfinished:
-        unfinished.write_text(json.dumps({"images": len(paths), "images_per_second": rates}, indent=2) + "\n")
+        embedders[f"Ray, {counted(n, 'worker')}"] = RayEmbedder.from_config(**parts, workers=n, block_size=64)
+    rates: dict[str, list[float]] = {name: [] for name in embedders}
+    for _ in range(args.rounds):  # one after the other, so that what else runs here falls upon all of them
+        for name, embedder in embedders.items():
+            rates[name].append(images_per_second(embedder, paths))
+            print(f"{name:16} {rates[name][-1]:7.1f} images/s", flush=True)
+    content = json.loads(args.to.read_text()) if args.to.is_file() else {}
+    content |= {
+        "images": len(paths),
+        "rounds": args.rounds,
+        "images_per_second": {name: median(of_rounds) for name, of_rounds in rates.items()},
+        "of_one_worker": {
+            name: median(a / b for a, b in zip(of_rounds, rates[ONE_WORKER], strict=True))
+            for name, of_rounds in rates.items()
+        },
+    }
+    write_json(args.to, content)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -51,17 +64,14 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def images_per_second(embedder: Embedder, paths: list[Path], rounds: int) -> float:
-    """Median, between the first blocks and the last: each round starts its workers anew, which a large folder hides."""
-    rates = []
-    for _ in range(rounds):
-        times, counts = [], []
-        for batch in embedder.embed(paths):
-            times.append(time.perf_counter())
-            counts.append(len(batch.positions))
-        skipped = len(counts) // 4
-        rates.append(sum(counts[skipped + 1 :]) / (times[-1] - times[skipped]))
-    return sorted(rates)[rounds // 2]
+def images_per_second(embedder: Embedder, paths: list[Path]) -> float:
+    """Between the first blocks and the last: each call starts its workers anew, which a large folder hides."""
+    times, counts = [], []
+    for batch in embedder.embed(paths):
+        times.append(time.perf_counter())
+        counts.append(len(batch.positions))
+    skipped = len(counts) // 4
+    return sum(counts[skipped + 1 :]) / (times[-1] - times[skipped])
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@
 ``autocast``: each loss under autocast, in bfloat16 and where this torch has it in float16, on a model that learns.
 ``duplicates``: KoLeo on batches of exact and near duplicates, from 1e-20 to 1e-1 apart.
 ``memory``: steps of IRT_R with a memory that is full. ``pairs``: pairs that a tiny STIR re-ranks. Of these two the
-resident memory and the open files are measured at twenty points; "grown" is by how much the last quarter's mean is
-above that of the second quarter. Needs Linux.
+resident memory, the open files and Python's objects are measured at twenty points; "grown" is by how much the last
+quarter's mean is above that of the second quarter. Needs Linux.
 
 A part that is run again replaces its figures.
 """
@@ -179,22 +179,26 @@ def pictures(folder: Path, n_queries: int, top_n: int) -> tuple[ImageQueryGaller
     return dataset, RetrievalResults(distances, candidates)
 
 
-def measured() -> tuple[float, int]:
-    """Resident memory in MB, open files."""
+def measured() -> tuple[float, int, int]:
+    """Resident memory in MB, open files, objects that can hold others: tensors too, however small."""
     gc.collect()
     n_pages = int(Path("/proc/self/statm").read_text().split()[1])  # Linux
-    return n_pages * os.sysconf("SC_PAGE_SIZE") / 1e6, len(os.listdir("/proc/self/fd"))
+    return n_pages * os.sysconf("SC_PAGE_SIZE") / 1e6, len(os.listdir("/proc/self/fd")), len(gc.get_objects())
 
 
-def summary(points: list[tuple[float, int]]) -> Figures:
-    mb, files = (np.array(column) for column in zip(*points, strict=True))
+def summary(points: list[tuple[float, int, int]]) -> Figures:
+    mb, files, objects = (np.array(column) for column in zip(*points, strict=True))
     quarter = len(points) // 4
-    grown = mb[-quarter:].mean() - mb[quarter : 2 * quarter].mean()
+
+    def grown(values: np.ndarray[Any, Any]) -> float:
+        return float(values[-quarter:].mean() - values[quarter : 2 * quarter].mean())
+
     return {
         "resident_mb": [round(value, 1) for value in mb.tolist()],
         "open_files": files.tolist(),
-        "grown_mb": round(float(grown), 1),
+        "grown_mb": round(grown(mb), 1),
         "grown_files": int(files[-1] - files[0]),
+        "grown_objects": round(grown(objects)),
     }
 
 

@@ -161,7 +161,9 @@ def train(cfg: DictConfig, num_classes: int, total: int, every: int) -> Iterator
     content: Any = {part: OmegaConf.to_container(cfg[part], resolve=True) for part in PARTS}
     data, _ = datasets(cfg)
     extractor = get_extractor_by_cfg(content["extractor"]).to(device)
-    criterion = get_criterion_by_cfg(content["criterion"], label2category=data.get_label2category()).to(device)
+    # Without categories, which OML's pipelines hand over too: ArcFace reads them for label smoothing alone, which is
+    # off, and fails over labels that are held out.
+    criterion = get_criterion_by_cfg(content["criterion"]).to(device)
     parameters = [
         {"params": extractor.parameters(), "lr": cfg.optimizer.args.lr},
         {"params": criterion.parameters(), "lr": cfg.criterion_lr},

@@ -235,6 +235,7 @@ def validated(name: str, seed: int, args: argparse.Namespace) -> Iterator[Row]:
     kind, k = method_and_k(name)
     shared = {"seed": seed, "join_layer": k, "pair_model": name, "first_stage": method}
     shared |= {"pairs": 2 * ANCHORS * fit["step"], "seconds": trained["seconds"], "seconds_rerank": round(seconds, 1)}
+    shared["cmc1_first_stage"] = quality(stage.found)["cmc1"]  # of this very checkpoint
     of_first_stage = {"method": "first_stage", "seed": seed, "join_layer": None, "pair_model": None}
     yield {**of_first_stage, "first_stage": method, **quality(stage.found)}
     yield {"method": kind, **shared, **quality(alone), **changes(stage.found, alone)}

@@ -2,6 +2,7 @@
 
   make test-versions
   make test-versions VERSIONS=python3.12 BOUNDS=newest TESTS="-n 2 tests/losses"
+  python benchmarks/versions.py --pythons python3.10 python3.12 --short   # some files of each folder: minutes
 
 Each pair has an environment of its own, which this script makes and removes again: 7 GB, one after the other. What
 was run goes into docs/results/versions.json, a row for each pair: Python, libraries, what ``pip check`` says, how many
@@ -32,6 +33,38 @@ LIBRARIES = (
 
 INSTALLED = ".installed"  # in an environment that is complete
 
+# What calls libraries most, of each folder of tests/.
+SHORT = {
+    "app": ("test_endpoint", "test_service"),
+    "commands": ("test_info", "test_main"),
+    "common": ("test_array_files", "test_files", "test_mat_file", "test_random_states", "test_safe_pickle"),
+    "configs": ("test_irt",),
+    "datasets": ("test_convert",),
+    "extractors": (
+        "test_backbone",
+        "test_checkpoints",
+        "test_head",
+        "test_hybrid",
+        "test_irt",
+        "test_pca",
+        "test_pooling",
+    ),
+    "images": ("test_reading", "test_sizes"),
+    "losses": ("test_contrastive", "test_entropy", "test_irt", "test_matryoshka", "test_memory", "test_pml"),
+    "oml_patches": ("test_apply", "test_checkpoint_files", "test_new_transforms", "test_strict_arguments"),
+    "optimizers": ("test_adamw_groups",),
+    "pictures": ("test_attention", "test_drawing", "report/test_measures"),
+    "pipelines": ("test_irt_pipelines",),
+    "reranking": ("test_fusion", "test_k_reciprocal", "test_score_file", "test_siamese"),
+    "retrieval": (
+        *("test_engines", "test_faiss_search", "test_retrieve", "test_search_params", "revisited/test_protocol"),
+        *("index/test_embedder", "index/test_search_index", "index/test_storage"),
+    ),
+    "runs": ("test_run_folder",),
+    "samplers": ("test_group_size", "test_mining"),
+    "transforms": ("test_dtop", "test_irt", "test_size_groups"),
+}
+
 Row = dict[str, Any]
 
 
@@ -58,6 +91,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--bounds", nargs="+", choices=("lowest", "newest"), default=["lowest", "newest"])
     parser.add_argument("--tests", default="-n 2", help="arguments of pytest")
     parser.add_argument("--lowest-tests", default="", help="further ones with the oldest libraries")
+    parser.add_argument("--short", action="store_true", help="some files of each folder instead of the whole suite")
     parser.add_argument("--environments", type=Path, help="folder to keep the environments in, for the next call")
     parser.add_argument("--results", type=Path, default=ROOT / "docs/results/versions.json")
     return parser.parse_args()
@@ -92,6 +126,8 @@ def run(bounds: str, folder: Path, args: argparse.Namespace) -> Row:
     said = subprocess.run([*pip, "check"], capture_output=True, text=True).stdout
     report = folder / "report.xml"
     tests = shlex.split(args.tests) + (shlex.split(args.lowest_tests) if bounds == "lowest" else [])
+    if args.short:
+        tests += [f"tests/{folder}/{name}.py" for folder, names in SHORT.items() for name in names]
     started = time.perf_counter()
     # What the tests print is for who waits; failures are in the report.
     subprocess.run([inside, "-m", "pytest", f"--junitxml={report}", *tests], cwd=ROOT)
@@ -99,6 +135,7 @@ def run(bounds: str, folder: Path, args: argparse.Namespace) -> Row:
         "python": output(inside, "-c", "import platform; print(platform.python_version())"),
         "libraries": versions(pip),
         "pip_check": "; ".join(said.split("\n")).strip("; "),
+        "selection": "short" if args.short else "whole",
         "pytest": " ".join(tests),
         **counts(report),
         "minutes": round((time.perf_counter() - started) / 60, 1),

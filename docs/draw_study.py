@@ -129,8 +129,8 @@ def first_screen(study: Study) -> str:
         "IRT_R, twice as long: it holds": at(study.of("irt_r"), _last_step(study)),
     }
     lines = [[name, *(spread(of, key) for key in ("cmc1", "cmc10", "map5"))] for name, of in rows.items() if of]
-    fused, first = study.of("stir_fused", pair_model="stir_10"), study.of("first_stage")
-    if fused and compare(fused, first, "cmc1")[1] == "holds":
+    fused = study.of("stir_fused", pair_model=_chosen_pair_model(study))
+    if fused and compare(fused, before(study, fused), "cmc1")[1] == "holds":
         name = f"{NAMES[fused[0]['first_stage']]} re-ranked by STIR, both opinions fused"
         lines.append([name, *(spread(fused, key) for key in ("cmc1", "cmc10", "map5"))])
     return _table(["920 photos of 46 products never seen", "CMC@1", "CMC@10", "MAP@5"], lines)
@@ -195,18 +195,33 @@ def reranking(study: Study) -> str:
     order = dict.fromkeys((r["method"], r["pair_model"]) for r in study.rows if r["method"] in RERANKED)
     for method, model in sorted(order, key=lambda key: (key[1] or "", RERANKED.index(key[0]))):
         rows = study.of(method, pair_model=model)
-        first = [r for r in study.of("first_stage") if r["seed"] in {row["seed"] for row in rows}]
         name, cells = NAMES[method], [spread(rows, key) for key in ("cmc1", "cmc10", "map5")]
         if model is None:
             lines.append([f"{name}: {NAMES[rows[0]['first_stage']]}", *cells, "", "", "", str(len(rows))])
             continue
-        gain = compare(rows, first, "cmc1")[0]
+        gain = compare(rows, before(study, rows), "cmc1")[0]
         changed = f"{_mean(rows, 'became_right'):.0f} / {_mean(rows, 'became_wrong'):.0f}"
         cost = spread(rows, "seconds_rerank", digits=0)
         lines.append([f"{name}, {_model(model)}", *cells, gain, changed, cost, str(len(rows))])
     changed = "first hits that became right / wrong"
     head = ["", "CMC@1", "CMC@10", "MAP@5", "CMC@1 minus first stage", changed, "seconds for 4 600 pairs", "seeds"]
     return _table(head, lines) if lines else "Not measured yet."
+
+
+def before(study: Study, rows: list[Row]) -> list[Row]:
+    """The first stage that each row re-ranked: trained again, it is not the same to the last digit."""
+    first = {r["seed"]: r["cmc1"] for r in study.of("first_stage")}
+    return [{"seed": r["seed"], "cmc1": r.get("cmc1_first_stage", first.get(r["seed"]))} for r in rows]
+
+
+def _chosen_pair_model(study: Study) -> str | None:
+    """The one whose fusion gains most on held-out training labels."""
+    gains = {
+        r["fit"]: r["cmc1_fused"] - r["curve"]["1.0"]
+        for r in study.reranking
+        if r.get("fit", "").startswith("stir") and not r["fit"].endswith("weak")
+    }
+    return max(gains, key=lambda name: gains[name], default=None)
 
 
 RERANKED = ["first_stage", "stir", "stir_fused", "concat_siamese", "concat_siamese_fused"]
@@ -317,11 +332,11 @@ def _pca_keeps(study: Study) -> Finding | None:
 
 def _stir_helps(method: str) -> Callable[[Study], Finding | None]:
     def measure(study: Study) -> Finding | None:
-        models = {r["pair_model"] for r in study.of(method) if not r["pair_model"].endswith("weak")}
-        best = max(models, key=lambda m: _mean(study.of(method, pair_model=m), "cmc1"), default=None)
-        if best is None:
+        best = _chosen_pair_model(study)
+        rows = study.of(method, pair_model=best)
+        if best is None or not rows:
             return None
-        text, verdict = compare(study.of(method, pair_model=best), study.of("first_stage"), "cmc1")
+        text, verdict = compare(rows, before(study, rows), "cmc1")
         return f"{text}, {_model(best)}", verdict
 
     return measure

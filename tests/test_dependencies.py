@@ -37,7 +37,7 @@ INSIDE_PIPELINES |= {
     f"commands/{name}.py"
     for name in (
         *("absolute_paths", "before_and_after", "choices", "figures", "hydra_runs", "launching", "models"),
-        *("reranker_config", "retrieved_images", "revisited_evaluation", "trained_run"),
+        *("reranker_config", "retrieved_images", "revisited_evaluation"),
         *("wrong_arguments", "wrong_data", "wrong_machine"),
     )
 }

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from oml_vit_ext.app.service import SearchService
 from oml_vit_ext.common.messages import unknown_name
-from oml_vit_ext.retrieval import Embedder, SearchIndex
+from oml_vit_ext.retrieval import Embedder, ImageIndex, open_index
 
 
 class Catalog:
@@ -29,24 +30,30 @@ class Catalog:
     @classmethod
     def load(
         cls,
-        folders: Sequence[Path | str],
+        places: Sequence[Path | str],
         *,
         reranker: Path | str | None = None,
+        collection: str = "images",
         root: Path | str | None = None,
+        search_params: str = "",
         device: str | None = None,
         trust_weights: bool = False,
     ) -> Catalog:
         """Load indexes and their models; indexes of one model share it.
 
         Args:
-            folders: Of ``SearchIndex``. The name of a folder is the name of its index.
+            places: As for ``open_index``: folders of indexes or of their shards, Milvus. The name of a folder or file
+                is the name of its index, of a server its host.
             reranker: Folder of a re-ranker's run.
+            collection: In Milvus.
             root: Where the images are now, if they have moved.
+            search_params: Of approximate indexes: ``nprobe=16``, ``efSearch=64``, of Milvus ``ef=64``.
             device: ``None``: the GPU if there is one.
             trust_weights: See ``ImageIndex.embedder``.
 
         Raises:
-            FileNotFoundError, ValueError, RuntimeError: An index, its model or the re-ranker cannot be loaded.
+            FileNotFoundError, ValueError, RuntimeError, ConnectionError, ImportError: An index, its model or the
+                re-ranker cannot be loaded.
         """
         from oml_vit_ext.runs import read_run, run_reranker
 
@@ -55,17 +62,18 @@ class Catalog:
         transform: Any = None
         if reranker is not None:
             postprocessor, transform = run_reranker(read_run(reranker))
-        services = {}
-        for folder in map(Path, folders):
-            index = SearchIndex.load(folder, root=root)
+        services: dict[str, SearchService] = {}
+        for place in places:
+            index = open_index(place, collection=collection, root=root)
             embedder = next((e for e in embedders if _is_same(index, e)), None)
             if embedder is None:
                 embedder = index.embedder(trust_weights=trust_weights, device=device)
                 embedders.append(embedder)
             if postprocessor is not None:
                 postprocessor.model.to(embedder.device)
-            name = folder.name if folder.name not in services else str(folder)
-            services[name] = SearchService(index, embedder, postprocessor, transform)
+            name = _name(str(place))
+            name = str(place) if name in services else name
+            services[name] = SearchService(index, embedder, postprocessor, transform, search_params=search_params)
         return cls(services)
 
     def __getitem__(self, name: str) -> SearchService:
@@ -81,9 +89,14 @@ class Catalog:
         return self.services[name]
 
 
-def _is_same(index: SearchIndex, embedder: Embedder) -> bool:
+def _is_same(index: ImageIndex, embedder: Embedder) -> bool:
     try:
         index.check_model(embedder.fingerprint, "the model of another index")
     except ValueError:
         return False
     return True
+
+
+def _name(place: str) -> str:
+    """Without what a URL may say about its user."""
+    return urlsplit(place).netloc.rpartition("@")[2] if "://" in place else Path(place).name

@@ -54,6 +54,10 @@ def make_app(
     def bad_upload(_: Request, error: BadUpload) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, status_code=400)
 
+    @app.exception_handler(ConnectionError)
+    def server_away(_: Request, error: ConnectionError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, status_code=503)
+
     def service_of(index: str) -> SearchService:
         try:
             return catalog[index]
@@ -91,7 +95,7 @@ def make_app(
         headers = {"Cache-Control": "max-age=3600", "X-Content-Type-Options": "nosniff"}
         return Response(content.getvalue(), media_type="image/jpeg", headers=headers)
 
-    @app.post("/query", summary="The images most similar to one", responses={400: {}, 404: {}, 413: {}})
+    @app.post("/query", summary="The images most similar to one", responses={400: {}, 404: {}, 413: {}, 503: {}})
     def query(
         options: Annotated[Options, Depends(_options)],
         image: Annotated[UploadFile | None, File(description="An image file")] = None,

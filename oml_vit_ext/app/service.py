@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
 from oml_vit_ext.app.attention import attention_pictures
+from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.checks import check_number, check_whole
 from oml_vit_ext.reranking import Fusion, STIRReranker
-from oml_vit_ext.retrieval import Embedder, Hit, SearchIndex, rerank_hits
+from oml_vit_ext.retrieval import Embedder, Hit, ImageIndex, rerank_hits
 from oml_vit_ext.retrieval.index import parse_box
 
 MOST = 100  # hits, and hits that are re-ranked
@@ -104,12 +106,21 @@ class SearchService:
         embedder: The model of the index.
         reranker: A ``STIRReranker``, or another of OML's pairwise ones; how many hits it looks at is said per query.
         transform: Of the re-ranker's images.
+        search_params: Of an approximate index, as for its ``search``.
 
     Raises:
         ValueError: Another model than the index's, or an empty index.
     """
 
-    def __init__(self, index: SearchIndex, embedder: Embedder, reranker: Any = None, transform: Any = None) -> None:
+    def __init__(
+        self,
+        index: ImageIndex,
+        embedder: Embedder,
+        reranker: Any = None,
+        transform: Any = None,
+        *,
+        search_params: str = "",
+    ) -> None:
         index.check_model(embedder.fingerprint, "the query")
         if not len(index):
             raise ValueError("The index is empty: add images before searching.")
@@ -117,8 +128,7 @@ class SearchService:
         self._reranker, self._transform = reranker, transform
         self._fusion: Fusion | None = getattr(reranker, "fusion", None)
         self._lock = threading.Lock()
-        entries = index.images[["path", "box", "label"]].itertuples(index=False)
-        self._entries = {(path, box): label for path, box, label in entries}
+        self._search_params = search_params
 
     @property
     def has_reranker(self) -> bool:
@@ -145,7 +155,7 @@ class SearchService:
             with _timed(seconds, "embedding"):
                 embedding = self.embedder.embed_all([file])
             with _timed(seconds, "search"):
-                found = self.index.search(embedding, max(options.k, options.rerank))[0]
+                found = self._search(embedding, max(options.k, options.rerank))[0]
             with _timed(seconds, "re-ranking"):
                 after, note = self._reranked(file, found, options)
             before = found[: options.k]
@@ -158,16 +168,19 @@ class SearchService:
 
     def file_of(self, path: str, box: str = "") -> Path | None:
         """An image file of the index by its name there; ``None`` for all that is not in it."""
-        return self.index.root / path if (path, box) in self._entries else None
+        return self.index.root / path if self.index.holds(path, box) else None
 
     def some_images(self, n: int, seed: int) -> list[dict[str, str]]:
-        """``n`` entries of the index, drawn at random: path, box and label."""
-        keys = list(self._entries)
-        rng = np.random.default_rng(seed)
-        chosen = rng.choice(len(keys), min(n, len(keys)), replace=False)
-        return [
-            {"path": path, "box": box, "label": self._entries[path, box]} for path, box in (keys[i] for i in chosen)
-        ]
+        """``n`` entries of the index as it was at first, drawn at random: path, box and label."""
+        chosen = np.random.default_rng(seed).choice(len(self._images), min(n, len(self._images)), replace=False)
+        return [{name: str(self._images[name].iloc[i]) for name in ("path", "box", "label")} for i in chosen]
+
+    @cached_property
+    def _images(self) -> pd.DataFrame:
+        return self.index.images
+
+    def _search(self, embeddings: Floats, k: int) -> list[list[Hit]]:
+        return self.index.search(embeddings, k, search_params=self._search_params)
 
     def _reranked(self, file: Path, found: Sequence[Hit], options: Options) -> tuple[list[Hit] | None, str]:
         if not options.rerank:
@@ -202,10 +215,10 @@ class SearchService:
     @cached_property
     def _gaps(self) -> NDArray[np.float64]:
         """Differences of the first two distances, for some images of the index searched among the others."""
-        images = self.index.images
+        images = self._images
         chosen = np.random.default_rng(0).permutation(len(images))[:_SAMPLE]
         keys = images.key.iloc[chosen].tolist()
-        found = self.index.search(self.index._embeddings_of(keys), k=3)
+        found = self._search(self.index._embeddings_of(keys), k=3)
         gaps = []
         for path, hits in zip(images.path.iloc[chosen], found, strict=True):
             others = [hit.distance for hit in hits if hit.path != path]

@@ -7,20 +7,26 @@ from typing import Annotated
 
 import typer
 
+from oml_vit_ext.commands.options import Collection, Device, MovedRoot, SearchParams, TrustWeights
+from oml_vit_ext.common.messages import counted
+
 
 def app(
-    index: Annotated[list[Path], typer.Argument(help="Folders of indexes.")],
+    index: Annotated[
+        list[str],
+        typer.Argument(help="Folders of indexes or of their shards, or Milvus: a file.db, the URL of a server."),
+    ],
     reranker: Annotated[Path | None, typer.Option(help="Folder of a re-ranker's run.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; others than this one open it to a network.")] = (
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
-    root: Annotated[Path | None, typer.Option(help="Where the images are now, if they have moved.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: the GPU if there is one.")] = None,
+    root: MovedRoot = None,
+    search_params: SearchParams = "",
+    collection: Collection = "images",
+    device: Device = None,
     max_upload_mb: Annotated[float, typer.Option(min=0.001, help="Largest upload, MB.")] = 20.0,
-    trust_weights: Annotated[
-        bool, typer.Option(help="Read the index's files of weights even if they can run code.")
-    ] = False,
+    trust_weights: TrustWeights = False,
 ) -> None:
     """Search by image in the browser, and over HTTP.
 
@@ -33,14 +39,24 @@ def app(
 
         oml-vit-ext app photo_index other_index --reranker runs/stir --port 9000
 
+        MILVUS_TOKEN=user:password oml-vit-ext app https://HOST:19530 --search-params ef=128
+
         curl -F image=@cat.jpg -F k=3 http://127.0.0.1:8000/query
     """
     from oml_vit_ext.app import Catalog
     from oml_vit_ext.app.serve import serve, warning_for
 
-    catalog = Catalog.load(index, reranker=reranker, root=root, device=device, trust_weights=trust_weights)
+    catalog = Catalog.load(
+        index,
+        reranker=reranker,
+        collection=collection,
+        root=root,
+        search_params=search_params,
+        device=device,
+        trust_weights=trust_weights,
+    )
     for name, service in catalog.services.items():
-        typer.echo(f"{name}: {len(service.index)} images")
+        typer.echo(f"{name}: {counted(len(service.index), 'image')}")
     if warning := warning_for(host):
         typer.echo(f"Warning: {warning}", err=True)
     typer.echo(f"Open http://{host}:{port} (Ctrl+C stops it)")

@@ -11,6 +11,7 @@ from oml.metrics.embeddings import EmbeddingMetrics, calc_retrieval_metrics_rr
 from oml.retrieval.retrieval_results import RetrievalResults
 
 from oml_vit_ext.commands.figures import SHOWN, Figures, reduced, table
+from oml_vit_ext.common.messages import counted
 
 
 def validate_and_compare(cfg: DictConfig) -> None:
@@ -19,7 +20,10 @@ def validate_and_compare(cfg: DictConfig) -> None:
     if not trainer.is_global_zero:
         return
     metric: Any = next(c for c in trainer.callbacks if isinstance(c, MetricValCallback)).metric
-    print(f"\n{len(metric.retrieval_results.retrieved_ids)} queries, top {metric.postprocessor.top_n} re-ranked")
+    print(
+        f"\n{counted(len(metric.retrieval_results.retrieved_ids), 'query', 'queries')}, top "
+        f"{metric.postprocessor.top_n} re-ranked"
+    )
     rows = {"first stage": first_stage_metrics(metric), "re-ranked": reduced(metric.metrics["OVERALL"])}
     print(table(rows, n_to_find=len(metric.dataset.get_gallery_ids()) - 1))
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from oml_vit_ext.commands.options import Config, Overrides
+from oml_vit_ext.common.messages import counted
 
 
 def check(
@@ -44,6 +45,6 @@ def check(
         print(told(found))
     if memory := expected_memory(cfg):
         print(memory)
-    print(f"{errors} errors, {len(found) - errors} warnings.")
+    print(f"{counted(errors, 'error')}, {counted(len(found) - errors, 'warning')}.")
     if errors:
         raise typer.Exit(WRONG_INPUT)

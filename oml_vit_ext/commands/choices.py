@@ -136,7 +136,10 @@ def _all(cfg: DictConfig, facts: FrameFacts, machine: Machine) -> dict[str, tupl
         "images.crop": (side, f"px, {of_machine}"),
         "images.test_side": (resize, f"px, {of_machine}"),
         "images.group_sizes": ([[side, side]], f"px, {of_machine}"),
-        "num_classes": (facts.train_labels, "labels of the training part"),
+        "num_classes": (
+            facts.classes,
+            f"the largest of the {facts.train_labels:,} training labels is {facts.classes - 1}",
+        ),
         "sampler.args.n_labels": (n_labels, f"labels in a batch: of {facts.train_labels}"),
         "sampler.args.n_instances": (n_instances, f"photos of each: the median label has {facts.median_per_label}"),
         "sampler.args.batch_size": (batch, f"of {facts.train_photos:,} training photos"),

@@ -51,6 +51,14 @@ def convert(
         bool, typer.Option("--official-split", help="All classes on both sides, not the papers' halves: cub, cars.")
     ] = False,
     train_on_all: Annotated[bool, typer.Option("--train-on-all", help="All 713 models to train: sfm120k.")] = False,
+    exclude_labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Leave out these landmarks, one id in a line or a column landmark_id: gldv2_clean. For instance those "
+            "that Revisited Oxford and Paris show.",
+        ),
+    ] = None,
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Any sizes will do, and missing photos are left out.")
     ] = False,
@@ -66,6 +74,8 @@ def convert(
       oml-vit-ext convert folders photos --train-labels 100
 
       oml-vit-ext convert sop data/Stanford_Online_Products
+
+      oml-vit-ext convert gldv2_clean data/gldv2 --exclude-labels overlap.txt
     """
     import sys
     import warnings
@@ -79,6 +89,7 @@ def convert(
         "train_on_all": train_on_all,
         "train_labels": train_labels,
         "validation_share": validation_share,
+        "exclude_labels": exclude_labels,
     }
     options: dict[str, Any] = {option: value for option, value in given.items() if value not in (None, False)}
     splits_itself = name == "folders" and not {"train_labels", "validation_share"} & set(options)

@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig
 
+from oml_vit_ext.common.messages import counted
+
 SHOWN = {"cmc": "CMC", "map": "MAP", "precision": "P"}
 Figures = dict[str, dict[int, float]]  # metric -> rank -> value
 
@@ -58,7 +60,8 @@ def table(rows: dict[str, Figures], n_to_find: int | None = None) -> str:
     text: str = pd.DataFrame(named, index=list(rows)).to_string()
     if empty:
         which = ", ".join(f"{SHOWN[n]}@{k}" for n, k in empty)
-        text += f"\n{which}: only {n_to_find} photos are there to be found, so this would be 1 for any model."
+        few = counted(n_to_find or 0, "photo is", "photos are")
+        text += f"\n{which}: only {few} there to be found, so this would be 1 for any model."
     return text
 
 

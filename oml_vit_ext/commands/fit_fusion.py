@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from oml_vit_ext.commands.options import Config, Overrides, RunFolder
+from oml_vit_ext.common.messages import counted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -82,7 +83,7 @@ def fit_fusion_of(cfg: DictConfig) -> None:
 
 def described(fitted: FittedFusion, n_queries: int) -> str:
     """The curve over the weight as a table, and the choice."""
-    lines = [f"{n_queries} queries; weight of the first stage, CMC@1 with the best temperature:"]
+    lines = [f"{counted(n_queries, 'query', 'queries')}; weight of the first stage, CMC@1 with the best temperature:"]
     names = {0.0: "  the pair model alone", 1.0: "  the first stage alone"}
     lines += [f"  {weight:4.2f}   {cmc1:.4f}{names.get(weight, '')}" for weight, cmc1 in fitted.curve.items()]
     fusion = fitted.fusion

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from oml_vit_ext.common.messages import counted
+
 
 def fit_head(
     config: Annotated[str, typer.Argument(help="a config that validates an extractor: irt/validate_photos")],
@@ -49,7 +51,10 @@ def fit_head(
         verbose=True,
     )
     save_head(head, to, extractor_hash=index.fingerprint.weights)
-    print(f"Head {index.fingerprint.width} -> {' -> '.join(map(str, widths))}, fitted on {len(index)} images, in {to}")
+    print(
+        f"Head {index.fingerprint.width} -> {' -> '.join(map(str, widths))}, fitted on "
+        f"{counted(len(index), 'image')}, in {to}"
+    )
 
 
 def _composed(config: str | None, overrides: list[str]) -> Any:
@@ -82,13 +87,13 @@ def _criterion(text: str) -> dict[str, Any]:
 
 def _embedded(cfg: Any, folder: Path) -> Any:
     """The index of the training images in ``folder``, made or brought up to date."""
-    import pandas as pd
     from oml.utils.misc import dictconfig_to_dict
 
+    from oml_vit_ext.datasets.frame import read_frame
     from oml_vit_ext.retrieval import Embedder, SearchIndex
 
     root = Path(cfg.dataset_root).absolute()
-    df = pd.read_csv(root / cfg.dataframe_name, index_col=False)
+    df = read_frame(root / cfg.dataframe_name)
     rows = df[df.split == "train"].reset_index(drop=True)
     if rows.empty:
         raise ValueError(f"{cfg.dataframe_name} in {cfg.dataset_root} has no training rows, on which a head is fitted.")

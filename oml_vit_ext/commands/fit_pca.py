@@ -68,12 +68,13 @@ def training_images(cfg: DictConfig) -> ImageLabeledDataset:
     """The training rows of the dataframe, or ``pca_images`` of them at random, with the transform of validation."""
     from pathlib import Path
 
-    import pandas as pd
     from omegaconf import OmegaConf
     from oml.datasets.images import ImageLabeledDataset
     from oml.registry.transforms import get_transforms_by_cfg
 
-    df = pd.read_csv(Path(cfg.dataset_root) / cfg.dataframe_name, index_col=False)
+    from oml_vit_ext.datasets.frame import read_frame
+
+    df = read_frame(Path(cfg.dataset_root) / cfg.dataframe_name)
     rows = df[df.split == "train"]
     if rows.empty:
         raise ValueError(f"{cfg.dataframe_name} in {cfg.dataset_root} has no training rows, on which PCA is fitted.")

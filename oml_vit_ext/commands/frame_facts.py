@@ -9,15 +9,22 @@ import numpy as np
 import pandas as pd
 from oml.const import IS_GALLERY_COLUMN, LABELS_COLUMN, SPLIT_COLUMN
 
+from oml_vit_ext.common.messages import counted
+from oml_vit_ext.datasets.frame import read_frame as frame_in
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION
 
 
 @dataclass(frozen=True)
 class FrameFacts:
-    """Numbers of photos and labels; per label the fewest and the median."""
+    """Numbers of photos and labels; per label the fewest and the median; the largest label, plus one.
+
+    A loss with a centre or proxy for each label needs so many: OML does not renumber labels, and where some of them are
+    held out, those that stay have gaps.
+    """
 
     train_photos: int
     train_labels: int
+    classes: int
     fewest_per_label: int
     median_per_label: int
     validation_photos: int
@@ -30,6 +37,7 @@ class FrameFacts:
         return cls(
             train_photos=len(train),
             train_labels=len(per_label),
+            classes=int(per_label.index.max()) + 1 if len(per_label) else 0,
             fewest_per_label=int(per_label.min()) if len(per_label) else 0,
             median_per_label=int(np.median(per_label)) if len(per_label) else 0,
             validation_photos=len(validation),
@@ -38,8 +46,8 @@ class FrameFacts:
 
     def __str__(self) -> str:
         return (
-            f"{self.train_photos:,} training photos of {self.train_labels:,} labels (median {self.median_per_label} "
-            f"each), {self.validation_photos:,} validation photos"
+            f"{counted(self.train_photos, 'training photo')} of {counted(self.train_labels, 'label')} (median "
+            f"{self.median_per_label} each), {counted(self.validation_photos, 'validation photo')}"
         )
 
 
@@ -48,7 +56,7 @@ def read_frame(dataset_root: str | Path, dataframe_name: str) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: It is not there; the sentence says how to make it.
-        ValueError: It lacks columns of OML.
+        ValueError: It is no table, or lacks columns of OML.
     """
     file = Path(dataset_root) / dataframe_name
     if not file.is_file():
@@ -56,8 +64,4 @@ def read_frame(dataset_root: str | Path, dataframe_name: str) -> pd.DataFrame:
             f"There is no dataframe {str(file)!r}: make it with oml-vit-ext convert folders "
             f"{dataset_root}, or say where it is: dataset_root=FOLDER dataframe_name=FILE."
         )
-    frame = pd.read_csv(file, index_col=False)
-    lacking = [c for c in (LABELS_COLUMN, "path", SPLIT_COLUMN, "is_query", IS_GALLERY_COLUMN) if c not in frame]
-    if lacking:
-        raise ValueError(f"{str(file)!r} has no column {lacking[0]!r}, expected a dataframe of open-metric-learning.")
-    return frame
+    return frame_in(file)

@@ -1,65 +1,40 @@
-"""Where an index is kept: in a folder, in a file of Milvus, or on its server. What is open is closed at the end."""
+"""An index wherever it is, for as long as a command needs it."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from oml_vit_ext.retrieval import MilvusIndex, SearchIndex, locked
-
-TOKEN = "MILVUS_TOKEN"
-
-
-def is_milvus(place: str) -> bool:
-    """Whether it is a URL or a file of milvus-lite.
-
-    >>> is_milvus("https://host:19530"), is_milvus("photos.db"), is_milvus("photo_index")
-    (True, True, False)
-    """
-    return "://" in place or place.endswith(".db")
+from oml_vit_ext.common.messages import counted
+from oml_vit_ext.retrieval import ImageIndex, SearchIndex, ShardedIndex, locked, open_index
+from oml_vit_ext.retrieval.index import is_milvus, shard_folders
 
 
 @contextlib.contextmanager
-def opened(
-    place: str,
-    *,
-    collection: str = "images",
-    root: Path | None = None,
-    mmap: bool = False,
-    trust_faiss_file: bool | None = None,
-) -> Iterator[Any]:
-    """The index that is there, to be asked.
+def opened(place: str, **how: Any) -> Iterator[ImageIndex]:
+    """The index that is there, to be asked; ``how`` as for ``open_index``.
 
     Raises:
         FileNotFoundError, ValueError: There is none.
     """
-    if not is_milvus(place):
-        yield SearchIndex.load(place, root=root, mmap=mmap, trust_faiss_file=trust_faiss_file)
-        return
-    index = MilvusIndex.open(place, collection=collection, root=root, token=os.environ.get(TOKEN, ""))
-    try:
+    with contextlib.closing(open_index(place, **how)) as index:
         yield index
-    finally:
-        index.close()
 
 
 @contextlib.contextmanager
-def changing(
-    place: str, *, collection: str = "images", root: Path | None = None, trust_faiss_file: bool | None = None
-) -> Iterator[Any]:
+def changing(place: str, **how: Any) -> Iterator[ImageIndex]:
     """The same to be changed; a folder is locked meanwhile, and saved by the caller."""
     guard = contextlib.nullcontext() if is_milvus(place) else locked(Path(place).absolute())
-    with guard, opened(place, collection=collection, root=root, trust_faiss_file=trust_faiss_file) as index:
+    with guard, opened(place, **how) as index:
         yield index
 
 
 def exists(place: str, collection: str = "images") -> bool:
     """Whether there is an index to add to."""
     if not is_milvus(place):
-        return (Path(place) / "manifest.json").is_file()
+        return (Path(place) / "manifest.json").is_file() or bool(shard_folders(place))
     if "://" not in place and not Path(place).exists():
         return False
     try:
@@ -69,13 +44,17 @@ def exists(place: str, collection: str = "images") -> bool:
         return False
 
 
-def save(index: Any, place: str, *, finish: bool = True) -> None:
+def save(index: ImageIndex, place: str, *, finish: bool = True) -> None:
     """A folder is written; Milvus has it already."""
-    if not is_milvus(place):
+    if isinstance(index, SearchIndex | ShardedIndex):
         index.save(Path(place).absolute(), finish=finish)
 
 
-def described(index: Any, place: str) -> str:
+def described(index: ImageIndex, place: str) -> str:
     """One line: where it is, how many images it holds, of which kind it is."""
-    kind = "" if is_milvus(place) else f", index {index.index}"
-    return f"{place if is_milvus(place) else Path(place).absolute()}: {len(index)} images{kind}"
+    kind = ""
+    if isinstance(index, ShardedIndex):
+        kind += f" in {counted(len(index.shards), 'shard')}"
+    if isinstance(index, SearchIndex | ShardedIndex):
+        kind += f", index {index.index}"
+    return f"{place if is_milvus(place) else Path(place).absolute()}: {counted(len(index), 'image')}{kind}"

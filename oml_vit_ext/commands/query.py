@@ -8,20 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oml_vit_ext.commands.options import (
-    BatchSize,
-    Collection,
-    Device,
-    MovedRoot,
-    NumWorkers,
-    TrustFaissFile,
-    TrustWeights,
-)
+from oml_vit_ext.commands.option_groups import Access, ungrouped
+from oml_vit_ext.commands.options import MovedRoot, SearchParams
 
 if TYPE_CHECKING:
     from oml_vit_ext.retrieval import Hit
 
 
+@ungrouped
 def query(
     images: Annotated[
         list[str],
@@ -32,28 +26,34 @@ def query(
         list[str],
         typer.Option(
             "--index",
-            help="Folder of the index, or Milvus; once for each shard, or a pattern: 'shard_*'.",
+            help="Folder of the index or of its shards, or Milvus; once for each of several, or a pattern: 'index_*'.",
             show_default=False,
         ),
     ],
     k: Annotated[int, typer.Option("-k", help="Hits per query.")] = 5,
     root: MovedRoot = None,
-    search_params: Annotated[str, typer.Option(help="Of an approximate index: nprobe=16, efSearch=64.")] = "",
+    search_params: SearchParams = "",
     mmap: Annotated[bool, typer.Option("--mmap", help="Leave the index on disk.")] = False,
+    first_dims: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Find a shortlist by the first N dimensions, of a model trained by matryoshka."),
+    ] = None,
+    shortlist: Annotated[int, typer.Option(metavar="N", help="Of --first-dims: so many are ordered by all.")] = 100,
+    postprocessor: Annotated[
+        str | None,
+        typer.Option(help="query_expansion, k_reciprocal, chain, or {name: ..., args: ...}: what the index finds."),
+    ] = None,
     rerank: Annotated[int, typer.Option(metavar="N", help="Re-rank the first N hits.")] = 0,
     reranker: Annotated[
         str | None, typer.Option(metavar="CONFIG", help="With a postprocessor, e.g. stir/validate_reranker_sop.")
     ] = None,
     picture: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("search.png"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs; draw nothing.")] = False,
-    collection: Collection = "images",
-    device: Device = None,
-    batch_size: BatchSize = 64,
-    num_workers: NumWorkers = 0,
-    trust_weights: TrustWeights = False,
-    trust_faiss_file: TrustFaissFile = None,
+    access: Access = Access(),  # noqa: B008
 ) -> None:
     """Find the images nearest to others: a table, and a picture.
+
+    Hits that `index --tokens` has encoded for the re-ranker are not decoded again.
 
     Examples:
 
@@ -61,12 +61,15 @@ def query(
 
       oml-vit-ext query cat.jpg dog.jpg --index 'shard_*' -k 10 --search-params nprobe=16
 
+      oml-vit-ext query cat.jpg --index photo_index --postprocessor "{name: query_expansion, args: {n: 3}}"
+
       oml-vit-ext query cat.jpg --index photo_index --rerank 20 --reranker stir/validate_reranker_photos \\
         first_stage_checkpoint=FIRST/checkpoints/best.ckpt checkpoint=PAIRS/checkpoints/best.ckpt
     """
     from contextlib import ExitStack
 
     from oml_vit_ext.commands.index_places import opened
+    from oml_vit_ext.commands.models import postprocessor_of, reranker_of
     from oml_vit_ext.pictures.hits import draw_hits
     from oml_vit_ext.retrieval import rerank_hits, search_shards
 
@@ -80,21 +83,32 @@ def query(
         raise ValueError(f"{overrides[0]!r} is no image file, and without --reranker there is no config to change.")
     if not files:
         raise ValueError("No image file is given, expected at least one to search with.")
+    places = _each(index)
+    searches_again = postprocessor_of(postprocessor) if postprocessor else None
     with ExitStack() as stack:
-        how: dict[str, Any] = {"root": root, "mmap": mmap, "trust_faiss_file": trust_faiss_file}
-        shards = [stack.enter_context(opened(place, collection=collection, **how)) for place in _each(index)]
-        embedder = shards[0].embedder(
-            trust_weights=trust_weights, batch_size=batch_size, num_workers=num_workers, device=device
-        )
+        how: dict[str, Any] = {"root": root, "mmap": mmap, **access.opening}
+        shards = [stack.enter_context(opened(place, **how)) for place in places]
+        embedder = access.embedder_of(shards[0])
         for shard in shards:
             shard.check_model(embedder.fingerprint, "the query")
-        found = search_shards(shards, embedder.embed_all(files), max(k, rerank), search_params=search_params)
+        found = search_shards(
+            shards,
+            embedder.embed_all(files),
+            max(k, rerank),
+            search_params=search_params,
+            postprocessor=searches_again,
+            first_dims=first_dims,
+            shortlist=shortlist,
+        )
         base = shards[0].root
     if reranker and rerank:
-        from oml_vit_ext.commands.models import reranker_of
+        from oml_vit_ext.commands.kept_tokens import tokens_beside
 
         model, transform = reranker_of(reranker, overrides, rerank, embedder.device)
-        found = [rerank_hits(q, hits, base, model, transform) for q, hits in zip(files, found, strict=True)]
+        kept = tokens_beside(places, model.model, transform)
+        found = [
+            rerank_hits(q, hits, base, model, transform, tokens=kept) for q, hits in zip(files, found, strict=True)
+        ]
     found = [hits[:k] for hits in found]
     if as_json:
         print(_json(files, found))

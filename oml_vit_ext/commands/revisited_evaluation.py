@@ -12,6 +12,7 @@ from oml.registry.transforms import get_transforms_by_cfg
 
 from oml_vit_ext.commands.absolute_paths import with_absolute_paths
 from oml_vit_ext.common.files import replaced
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.extractors.multi_scale import at_scales
 from oml_vit_ext.retrieval import Embedder
 from oml_vit_ext.retrieval.revisited import (
@@ -53,7 +54,10 @@ def evaluate(cfg: DictConfig) -> None:
         verbose=folder is not None,
     )
     n_images = len(database) + (n_stored(folder) if folder else 0)
-    print(f"\n{cfg.benchmark}: {len(queries)} queries, {n_images:,} images, {database.shape[1]} dimensions\n")
+    print(
+        f"\n{cfg.benchmark}: {counted(len(queries), 'query', 'queries')}, {counted(n_images, 'image')}, "
+        f"{database.shape[1]} dimensions\n"
+    )
     print(table(scores))
     _save(scores, Path("revisited.json"))
 
@@ -62,7 +66,9 @@ def _loaded(cfg: DictConfig) -> RevisitedData:
     data = load_revisited(cfg.dataset_root, cfg.benchmark)
     missing = data.missing_files()
     if missing:
-        raise FileNotFoundError(f"{len(missing)} images are missing below {data.root}, the first: {missing[0]}.")
+        raise FileNotFoundError(
+            f"{counted(len(missing), 'image is', 'images are')} missing below {data.root}, the first: {missing[0]}."
+        )
     return data
 
 

@@ -7,36 +7,28 @@ from typing import Annotated
 
 import typer
 
-from oml_vit_ext.commands.options import (
-    BatchSize,
-    Collection,
-    Device,
-    MovedRoot,
-    NumWorkers,
-    Shard,
-    TrustFaissFile,
-    TrustWeights,
-)
+from oml_vit_ext.commands.option_groups import Access, Cluster, ungrouped
+from oml_vit_ext.commands.options import MovedRoot, SaveEvery, Shard
 
 
+@ungrouped
 def sync(
     images: Annotated[
         Path | None, typer.Argument(help="Folder of images. Default: the root of the index.", show_default=False)
     ] = None,
     *,
-    index: Annotated[str, typer.Option("--index", help="Folder of the index, or Milvus.", show_default=False)],
+    index: Annotated[
+        str, typer.Option("--index", help="Folder of the index or of its shards, or Milvus.", show_default=False)
+    ],
     remove: Annotated[
         list[str] | None,
         typer.Option(help="Instead: take this image out, named as a query prints it; may be repeated."),
     ] = None,
     root: MovedRoot = None,
     shard: Shard = "0/1",
-    collection: Collection = "images",
-    device: Device = None,
-    batch_size: BatchSize = 64,
-    num_workers: NumWorkers = 0,
-    trust_weights: TrustWeights = False,
-    trust_faiss_file: TrustFaissFile = None,
+    save_every: SaveEvery = 20_000,
+    access: Access = Access(),  # noqa: B008
+    cluster: Cluster = Cluster(),  # noqa: B008
 ) -> None:
     """Bring an index up to date: new, changed, renamed and deleted images; or remove images by name, files stay.
 
@@ -50,15 +42,20 @@ def sync(
     from oml_vit_ext.commands.index_places import changing, described, save
     from oml_vit_ext.retrieval import list_images
 
-    with changing(index, collection=collection, root=root, trust_faiss_file=trust_faiss_file) as kept:
+    with changing(index, root=root, **access.opening) as kept:
         if remove:
             report = f"{kept.remove(remove)} removed"
         else:
             source = images or kept.root
-            embedder = kept.embedder(
-                trust_weights=trust_weights, batch_size=batch_size, num_workers=num_workers, device=device
-            )
+            embedder = cluster.with_its_machines(access.embedder_of(kept))
             mine = source if shard == "0/1" else shard_of(list_images(source, kept.root), shard)
-            report = str(kept.sync(mine, embedder, verbose=True))
+            done = kept.sync(
+                mine,
+                embedder,
+                verbose=True,
+                part_size=save_every,
+                after_part=lambda: save(kept, index, finish=False),
+            )
+            report = str(done)
         save(kept, index)
         print(f"{report}\n{described(kept, index)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -73,7 +73,7 @@ def _train(cfg: DictConfig, compare: bool | None) -> None:
     from oml_vit_ext.commands.hydra_runs import is_first_process
     from oml_vit_ext.commands.launching import as_typed
     from oml_vit_ext.commands.screen import quieten, say, without_config_dump
-    from oml_vit_ext.commands.trained_run import best_checkpoint, with_weights
+    from oml_vit_ext.runs import best_checkpoint, with_weights
 
     quieten()
     cfg = _with_quiet_metrics(cfg)
@@ -85,17 +85,20 @@ def _train(cfg: DictConfig, compare: bool | None) -> None:
         train_extractor(cfg)
         return
     start = None
+    extractor: Any = OmegaConf.to_container(paths.extractor, resolve=True)
     if compare and not cfg.get("resume"):
         say("Before training")
-        start = figures_of(paths, OmegaConf.to_container(paths.extractor, resolve=True))  # type: ignore[arg-type]
+        start = figures_of(paths, extractor)
     say("Training")
     with without_config_dump():
         train_extractor(cfg)
     best = best_checkpoint(Path.cwd())
+    if best is None:
+        raise FileNotFoundError("The training has left no best.ckpt, expected it to validate at least once.")
     rows = {}
     if compare:
         say("After training")
-        result = figures_of(paths, with_weights(paths.extractor, best))
+        result = figures_of(paths, with_weights(extractor, best))
         rows = {"before training": start, "after": result} if start else {"after training": result}
         print(f"\n{facts.validation_photos:,} validation photos")
         print(table(rows, n_to_find=facts.gallery_photos - 1))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from oml_vit_ext.commands.options import Multirun, Overrides, RunFolder
+from oml_vit_ext.common.messages import counted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -29,7 +30,7 @@ def validate(
 
       oml-vit-ext validate irt/validate_sop dataset_root=DIR checkpoint=FILE
     """
-    from oml_vit_ext.commands.trained_run import is_run
+    from oml_vit_ext.runs.run_folder import is_run
 
     if is_run(config):
         _validate_run(config, overrides or [])
@@ -51,12 +52,14 @@ def validate_extractor(cfg: DictConfig) -> None:
 
 
 def _validate_run(run: str, overrides: list[str]) -> None:
-    from oml_vit_ext.commands.absolute_paths import with_absolute_paths
+    from omegaconf import OmegaConf
+
     from oml_vit_ext.commands.figures import figures_of, table
     from oml_vit_ext.commands.frame_facts import FrameFacts, read_frame
-    from oml_vit_ext.commands.trained_run import config_of, model_of
+    from oml_vit_ext.runs import model_config, read_run
 
-    cfg = with_absolute_paths(config_of(run, overrides))
+    trained = read_run(run, overrides=overrides)
+    cfg = OmegaConf.create(trained.config)
     facts = FrameFacts.of(read_frame(cfg.dataset_root, cfg.dataframe_name))
-    extractor, _ = model_of(run, overrides)
-    print(table({f"{facts.validation_photos:,} photos": figures_of(cfg, extractor)}, facts.gallery_photos - 1))
+    extractor, _ = model_config(trained)
+    print(table({counted(facts.validation_photos, "photo"): figures_of(cfg, extractor)}, facts.gallery_photos - 1))

@@ -9,14 +9,15 @@ from typing import Any
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
-from oml.const import LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
+from oml.const import BBOXES_COLUMNS, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 
 from oml_vit_ext.commands.frame_facts import FrameFacts, read_frame
 from oml_vit_ext.commands.launching import to_absolute
 from oml_vit_ext.commands.mistakes import Mistake
-from oml_vit_ext.common.messages import some
+from oml_vit_ext.common.messages import counted, some
 from oml_vit_ext.common.queries import lonely_queries
 from oml_vit_ext.datasets.cleaning import shared_labels
+from oml_vit_ext.datasets.frame import frame_mistakes
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION
 from oml_vit_ext.images.formats import why_not_read
 from oml_vit_ext.transforms.size_groups import GROUP_SIZES
@@ -36,6 +37,8 @@ def wrong_data(cfg: DictConfig) -> Iterator[Mistake]:
         return
     facts = FrameFacts.of(frame)
     training = "optimizer" in cfg
+    for sentence in frame_mistakes(frame):
+        yield Mistake("dataset_root", f"in {cfg.dataframe_name}, {sentence}")
     yield from _splits(facts, training)
     yield from _photos(root, frame)
     yield from _labels(frame, facts, training, _name(cfg, "sampler"))
@@ -61,16 +64,30 @@ def _splits(facts: FrameFacts, training: bool) -> Iterator[Mistake]:
 
 
 def _photos(root: Path, frame: pd.DataFrame) -> Iterator[Mistake]:
+    frame = frame[frame[PATHS_COLUMN].notna()]
     paths = frame[PATHS_COLUMN].astype(str)
     looked_at = [str(path) for path in paths.sample(min(len(paths), _MOST_LOOKED_AT), random_state=0).sort_index()]
     missing = [path for path in looked_at if not (root / path).is_file()]
     if missing:
+        windows = all("\\" in path for path in missing)
+        hint = " They are written as on Windows: put / in the place of each \\." if windows else ""
         of = f"of {len(looked_at):,} looked at" if len(looked_at) < len(paths) else f"of {len(paths):,}"
-        yield Mistake("dataset_root", f"{len(missing):,} photos {of} are not below {str(root)!r}: {some(missing)}.")
+        are = "is" if len(missing) == 1 else "are"
+        yield Mistake(
+            "dataset_root",
+            f"{counted(len(missing), 'photo')} {of} {are} not below {str(root)!r}: {some(missing)}.{hint}",
+        )
+    columns = [PATHS_COLUMN, SPLIT_COLUMN, *(column for column in BBOXES_COLUMNS if column in frame)]
+    again = [str(path) for path in paths[frame.duplicated(columns)]]
+    if again:
+        told = f"{len(again):,} rows name a photo again in the same part: {some(again)}."
+        yield Mistake("dataset_root", f"{told} In validation each finds its copy, so the figures are too high.", False)
     reasons = {path: why for path in looked_at if (why := why_not_read(path))}
     if reasons:
         first = next(iter(reasons))
-        yield Mistake("dataset_root", f"{len(reasons):,} photos cannot be read, the first: {first} ({reasons[first]}).")
+        yield Mistake(
+            "dataset_root", f"{counted(len(reasons), 'photo')} cannot be read, the first: {first} ({reasons[first]})."
+        )
 
 
 def _labels(frame: pd.DataFrame, facts: FrameFacts, training: bool, sampler: str | None) -> Iterator[Mistake]:
@@ -81,7 +98,7 @@ def _labels(frame: pd.DataFrame, facts: FrameFacts, training: bool, sampler: str
         refused = sampler in ("balance", "category_balance", "distinct_category_balance")
         yield Mistake(
             "sampler" if refused else "dataset_root",
-            f"{len(single)} training labels have one photo{', which the sampler ' + repr(sampler) + ' refuses' if refused else ''}: "  # noqa: E501
+            f"{counted(len(single), 'training label has', 'training labels have')} one photo{', which the sampler ' + repr(sampler) + ' refuses' if refused else ''}: "  # noqa: E501
             f"{told}. Drop them with oml-vit-ext convert ... --drop-single --overwrite.",
             is_error=refused,
         )
@@ -90,13 +107,16 @@ def _labels(frame: pd.DataFrame, facts: FrameFacts, training: bool, sampler: str
     if len(lonely):
         told = some([f"{_called(row)} ({row[PATHS_COLUMN]})" for _, row in lonely.iterrows()])
         yield Mistake(
-            "dataset_root", f"{len(lonely)} queries have nothing to be found: {told}. They count as misses.", False
+            "dataset_root",
+            f"{counted(len(lonely), 'query has', 'queries have')} nothing to be found: {told}. They count as misses.",
+            False,
         )
     shared = shared_labels(frame)
     if shared:
         yield Mistake(
             "dataset_root",
-            f"{len(shared)} labels are in the training and in the validation part, so validation does not measure "
+            f"{counted(len(shared), 'label is', 'labels are')} in the training and in the validation part, so "
+            f"validation does not measure "
             f"retrieval of what was never seen.",
             is_error=False,
         )
@@ -108,7 +128,8 @@ def _batches(cfg: DictConfig, frame: pd.DataFrame, facts: FrameFacts) -> Iterato
     if n_labels is not None and n_labels > facts.train_labels > 0:
         yield Mistake(
             "sampler.args.n_labels",
-            f"sampler.args.n_labels is {n_labels}, but the training part has {facts.train_labels} labels: say "
+            f"sampler.args.n_labels is {n_labels}, but the training part has {counted(facts.train_labels, 'label')}: "
+            f"say "
             f"sampler.args.n_labels={facts.train_labels} or less.",
         )
     if n_instances is not None and n_instances > facts.fewest_per_label > 0:
@@ -150,10 +171,11 @@ def _memory(cfg: DictConfig, facts: FrameFacts) -> Iterator[Mistake]:
 
 def _classes(cfg: DictConfig, facts: FrameFacts) -> Iterator[Mistake]:
     classes = _number(_args(cfg, "criterion"), "num_classes")
-    if classes is not None and classes < facts.train_labels:
+    if classes is not None and classes < facts.classes:
         yield Mistake(
             "criterion.args.num_classes",
-            f"criterion.args.num_classes is {classes}, but the training part has {facts.train_labels} labels.",
+            f"criterion.args.num_classes is {classes}, but the largest training label is {facts.classes - 1}: say "
+            f"num_classes={facts.classes}.",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import os
 import re
 import threading
@@ -13,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 # The temporary name of a file whose name begins as {}, as a regular expression.
-UNFINISHED = r"\.{}\.\d+-\d+\.partial(?:\.\w+)?"
+UNFINISHED = r"\.{}\.(?:[0-9a-f]{{16}}-)?\d+-\d+\.partial(?:\.\w+)?"
+_CUT = 40  # characters of a file's name in it: all in all it may have 255 bytes
 
 
 @contextlib.contextmanager
@@ -22,15 +24,17 @@ def replaced(file: str | Path) -> Iterator[Path]:
 
     The content reaches the disk before the name does, so that not even a power cut leaves half a file. If the block
     fails, the temporary file goes and ``file`` stays as it was. Every process and thread has a temporary name of its
-    own; its ending is that of ``file``, for writers that go by it. Missing folders are made.
+    own; its ending is that of ``file``, for writers that go by it. Missing folders are made. What processes left here
+    that were killed while they wrote ``file`` goes, if it is certain that they are gone.
 
     Raises:
         OSError: The folder cannot be written, or the disk is full.
     """
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Cut: a name has at most 255 bytes.
-    unfinished = file.with_name(f".{file.stem[:50]}.{os.getpid()}-{threading.get_ident()}.partial{file.suffix}")
+    here = _here()
+    _remove_of_gone_processes(file, here)
+    unfinished = file.with_name(f".{file.stem[:_CUT]}.{here}{os.getpid()}-{threading.get_ident()}.partial{file.suffix}")
     try:
         yield unfinished
         flush(unfinished)
@@ -41,12 +45,47 @@ def replaced(file: str | Path) -> Iterator[Path]:
 
 def remove_leftovers(file: Path) -> None:
     """Remove what killed processes left of :func:`replaced`; only where nobody can be writing ``file`` now."""
-    if len(file.stem) > 50:
+    if len(file.stem) > _CUT:
         return  # the temporary name is cut: it may be another file's
     unfinished = re.compile(UNFINISHED.format(re.escape(file.stem)) + "$")
     for path in file.parent.glob(f".{glob.escape(file.stem)}.*.partial*"):
         if unfinished.match(path.name) and path.name.endswith(f".partial{file.suffix}"):
             path.unlink(missing_ok=True)
+
+
+def _here() -> str:
+    """Where the number of a process belongs to it alone: this start of this machine and, in it, of this container.
+
+    Empty where the system does not tell. Other machines may write into the same folder, with the same numbers.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        numbers = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+    return hashlib.blake2b(f"{boot}{numbers}".encode(), digest_size=8).hexdigest() + "-"
+
+
+def _remove_of_gone_processes(file: Path, here: str) -> None:
+    """Remove temporary files of ``file`` (or, where its name is cut, of one like it) whose process ran here."""
+    if not here:
+        return
+    ours = re.compile(rf"{re.escape(f'.{file.stem[:_CUT]}.{here}')}(\d+)-\d+\.partial{re.escape(file.suffix)}")
+    with contextlib.suppress(OSError):  # the folder cannot be listed, or not changed: nothing depends on it
+        for name in os.listdir(file.parent):
+            found = ours.fullmatch(name)
+            if found and _is_gone(int(found[1])):
+                file.with_name(name).unlink(missing_ok=True)
+
+
+def _is_gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's
+        return False
+    return False
 
 
 def flush(path: Path) -> None:

@@ -27,6 +27,15 @@ def unknown_name(kind: str, value: object, valid: Iterable[str], max_listed: int
     return sentence
 
 
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """A number with its noun.
+
+    >>> counted(1, "error"), counted(2_000, "photo"), counted(2, "query", "queries")
+    ('1 error', '2,000 photos', '2 queries')
+    """
+    return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
+
+
 def some(items: Sequence[str]) -> str:
     """The first three of the items, and how many more there are.
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from oml.const import BBOXES_COLUMNS, IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 
-from oml_vit_ext.common.messages import by_reason, some
+from oml_vit_ext.common.messages import by_reason, counted, some
 from oml_vit_ext.common.queries import lonely_queries
 from oml_vit_ext.datasets.boxes import out_of_square, with_whole_boxes
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION, Listing
@@ -19,6 +19,8 @@ from oml_vit_ext.images.reading import MISSING
 from oml_vit_ext.images.sizes import Size
 
 Sizes = Sequence[Size | str]  # of each row's image: its size, or why it has none
+
+_ONLY = ("validation image is the only one of its label", "validation images are the only ones of their labels")
 
 
 def check_listing(name: str, listing: Listing, *, with_counts: bool) -> None:
@@ -37,7 +39,8 @@ def check_listing(name: str, listing: Listing, *, with_counts: bool) -> None:
     twice = listing.frame.duplicated([PATHS_COLUMN, SPLIT_COLUMN])
     if twice.any():
         raise ValueError(
-            f"{listing.source} lists {int(twice.sum())} images more than once, the first: {paths[int(twice.argmax())]}."
+            f"{listing.source} lists {counted(int(twice.sum()), 'image')} more than once, the first: "
+            f"{paths[int(twice.argmax())]}."
         )
     differences = listing.counts.differences(listing.frame) if with_counts else []
     if differences:
@@ -57,7 +60,8 @@ def check_files(name: str, listing: Listing, sizes: Sizes) -> None:
     unlisted = _unlisted(listing)
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} of the {len(sizes)} images that {listing.source} lists are missing below {listing.root}: "
+            f"{len(missing):,} of the {counted(len(sizes), 'image')} that {listing.source} lists are missing below "
+            f"{listing.root}: "
             f"{some(missing)}. check=False (--no-check) takes those that are there.{unlisted}"
         )
     if unlisted:
@@ -79,18 +83,21 @@ def cleaned(name: str, listing: Listing, sizes: Sizes, *, drop_single: bool) -> 
     frame, not_asked = without_single_questions(frame)
     if frame.empty:
         raise ValueError(
-            f"None of the {len(sizes)} images of {name} below {listing.root} can be read: {some(left_out)}."
+            f"None of the {counted(len(sizes), 'image')} of {name} below {listing.root} can be read: {some(left_out)}."
         )
     if left_out:
-        warnings.warn(f"{name}: {len(left_out)} images are left out: {by_reason(left_out)}.", stacklevel=3)
+        warnings.warn(
+            f"{name}: {counted(len(left_out), 'image is', 'images are')} left out: {by_reason(left_out)}.", stacklevel=3
+        )
     if n_lonely:
         warnings.warn(
-            f"{name}: {n_lonely} queries are left out: the gallery has no image of their labels.", stacklevel=3
+            f"{name}: {counted(n_lonely, 'query is', 'queries are')} left out: the gallery has no image of the same "
+            f"label.",
+            stacklevel=3,
         )
     if not_asked:
         warnings.warn(
-            f"{name}: {len(not_asked)} validation images are the only ones of their labels, so they are no queries but "
-            f"stay in the gallery: {some(not_asked)}.",
+            f"{name}: {counted(len(not_asked), *_ONLY)}, hence no query, but in the gallery: {some(not_asked)}.",
             stacklevel=3,
         )
     validation = frame[frame[SPLIT_COLUMN] == VALIDATION]
@@ -99,7 +106,8 @@ def cleaned(name: str, listing: Listing, sizes: Sizes, *, drop_single: bool) -> 
     shared = shared_labels(frame)
     if shared:
         warnings.warn(
-            f"{name}: {len(shared)} labels are in the training and in the validation set (the first: {shared[0]}), "
+            f"{name}: {counted(len(shared), 'label is', 'labels are')} in the training and in the validation set (the "
+            f"first: {shared[0]}), "
             f"so validation does not measure retrieval of unseen classes.",
             stacklevel=3,
         )

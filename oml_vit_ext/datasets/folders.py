@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from oml_vit_ext.common.checks import check_number
-from oml_vit_ext.common.messages import some
+from oml_vit_ext.common.messages import counted, some
 from oml_vit_ext.datasets.listing import Counts, Listing, make_frame
 from oml_vit_ext.datasets.splits import looks_like_split, side_of, split_level
 from oml_vit_ext.images.folders import image_files
@@ -48,12 +49,13 @@ def folders(root: Path, train_labels: int | None = None, validation_share: float
         )
     files = _with_names_of_text(root, [path.relative_to(root) for path in image_files(root)])
     if not files:
-        raise ValueError(f"{root} holds no images: expected a folder for each class.")
+        raise ValueError(f"{root} holds no images{_what_else(root)}: expected a folder for each class.")
     level = split_level([path.parent.parts for path in files])
     if level is not None:
         files = _inside_splits(root, files, level)
     _tell_what_is_no_split(root, files, level)
-    classes = [_without(path.parent.parts, level) for path in files]
+    depth = 0 if level is None else _depth_of_splits(files, level)
+    classes = [path.parent.parts[: level or 0] + path.parent.parts[(level or 0) + depth :] for path in files]
     astray = [path for path, parts in zip(files, classes, strict=True) if not parts]
     if astray:
         raise ValueError(f"{root / astray[0]} lies in no class: expected images in a folder for each class only.")
@@ -68,9 +70,12 @@ def folders(root: Path, train_labels: int | None = None, validation_share: float
     else:
         n_train = len(of_label) if train_labels == -1 else train_labels or 0
         if not 0 <= n_train <= len(of_label):
-            raise ValueError(f"train_labels is {train_labels}, but {root} has {len(of_label)} classes.")
+            raise ValueError(
+                f"train_labels is {train_labels}, but {root} has {counted(len(of_label), 'class', 'classes')}."
+            )
         is_train = labels < n_train
     _tell_single_images(root, names)
+    _tell_other_cases(root, of_label)
     columns = {LABEL_NAME: names}
     if all(len(parts) > 1 for parts in classes):
         columns["category"] = np.array([_readable(parts[0]) for parts in classes], dtype=object)
@@ -121,19 +126,37 @@ def _is_text(path: Path) -> bool:
 
 
 def _readable(name: str) -> str:
-    """The name, with a stroke behind it where pandas would read it as a missing value."""
+    """The name, with a stroke behind it where pandas would read it as a missing value.
+
+    Letters with accents are one character each: archives made on a Mac write them as two.
+    """
+    name = unicodedata.normalize("NFC", name)
     return f"{name}_" if name.lower() in _MISSING else name
 
 
-def _without(parts: tuple[str, ...], level: int | None) -> tuple[str, ...]:
-    return parts if level is None else (*parts[:level], *parts[level + 1 :])
+def _depth_of_splits(files: list[Path], level: int) -> int:
+    """How many folders below each other are splits: archives often hold ``train/train``."""
+
+    def repeated(depth: int) -> bool:
+        pairs = ((path.parent.parts[level], path.parent.parts[depth : depth + 1]) for path in files)
+        return all(inner and side_of(inner[0]) == side_of(outer) for outer, inner in pairs)
+
+    end = level + 1
+    while repeated(end):
+        end += 1
+    return end - level
+
+
+def _what_else(root: Path) -> str:
+    others = [path.relative_to(root).as_posix() for path in image_files(root, any_ending=True)]
+    return f", but other files ({len(others)}): {some(others)}" if others else ""
 
 
 def _inside_splits(root: Path, files: list[Path], level: int) -> list[Path]:
     inside = [path for path in files if len(path.parts) > level + 1 and side_of(path.parts[level])]
     beside = sorted(Counter("/".join(path.parts[: level + 1]) for path in set(files) - set(inside)).items())
     if beside:
-        told = some([f"{name} ({count} images)" for name, count in beside])
+        told = some([f"{name} ({counted(count, 'image')})" for name, count in beside])
         warnings.warn(f"{root}: left out, because it lies beside the folders of the splits: {told}.", stacklevel=4)
     return inside
 
@@ -158,4 +181,19 @@ def _tell_what_is_no_split(root: Path, files: list[Path], level: int | None) -> 
 def _tell_single_images(root: Path, names: NDArray[np.object_]) -> None:
     single = [str(name) for name, count in sorted(Counter(names).items()) if count == 1]
     if single:
-        warnings.warn(f"{root}: {len(single)} classes have one image: {some(single)}.", stacklevel=4)
+        warnings.warn(
+            f"{root}: {counted(len(single), 'class has', 'classes have')} one image: {some(single)}.", stacklevel=4
+        )
+
+
+def _tell_other_cases(root: Path, names: NDArray[np.object_]) -> None:
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(name.casefold(), []).append(name)
+    several = [name for found in spellings.values() if len(found) > 1 for name in found]
+    if several:
+        warnings.warn(
+            f"{root}: {len(several)} classes differ in upper and lower case alone, and are labels of their own: "
+            f"{some(several)}.",
+            stacklevel=4,
+        )

@@ -9,6 +9,7 @@ from oml.const import IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS_COLUMN, SPLIT_C
 
 from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.files import write_frame
+from oml_vit_ext.datasets.frame import read_frame
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION
 
 
@@ -24,10 +25,11 @@ def hold_out(dataframe: str | Path, output: str | Path, every: int = 3) -> pd.Da
         every: One of so many training labels is held out, at least 2.
 
     Raises:
-        ValueError: ``every`` is too small, or there are fewer training labels than that.
+        ValueError: The file is no dataframe of OML, ``every`` is too small, or there are fewer training labels than
+            that.
     """
     check_whole("every", every, 2, why="some labels are left for training")
-    df = pd.read_csv(dataframe, index_col=False)
+    df = read_frame(Path(dataframe))
     df = df[df[SPLIT_COLUMN] == TRAIN].reset_index(drop=True)
     labels = sorted(df[LABELS_COLUMN].unique())
     if len(labels) < every:

@@ -8,8 +8,10 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 from oml.const import BBOXES_COLUMNS, IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 
+from oml_vit_ext.common.arrays import whole_numbers
 from oml_vit_ext.common.files import write_frame
 from oml_vit_ext.datasets.boxes import with_whole_boxes
+from oml_vit_ext.datasets.frame import read_frame
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION
 from oml_vit_ext.images.sizes import read_image_sizes
 
@@ -25,16 +27,17 @@ def join(train: str | Path, validation: str | Path, output: str | Path) -> pd.Da
     those that both have are kept.
 
     Raises:
-        ValueError: One has no such rows, an image does not lie below the folder of ``output``, or an image whose size
-            is needed cannot be read.
+        ValueError: One is no dataframe of OML or has no such rows, an image does not lie below the folder of
+            ``output``, or an image whose size is needed cannot be read.
     """
     output = Path(output)
     parts = []
     for file, split in ((Path(train), TRAIN), (Path(validation), VALIDATION)):
-        df = pd.read_csv(file, index_col=False)
+        df = read_frame(file)
         rows = df[df[SPLIT_COLUMN] == split]
         if rows.empty:
             raise ValueError(f"{file} has no rows of the split {split!r}.")
+        rows = rows.assign(**{LABELS_COLUMN: whole_numbers(rows[LABELS_COLUMN], f"The labels of {file}")})
         parts.append(rows.assign(**{PATHS_COLUMN: _moved(rows[PATHS_COLUMN], file.parent, output.parent)}))
     parts[1] = parts[1].assign(
         **{LABELS_COLUMN: parts[1][LABELS_COLUMN] - parts[1][LABELS_COLUMN].min() + parts[0][LABELS_COLUMN].max() + 1}

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from oml.const import LABELS_COLUMN
 
-from oml_vit_ext.common.messages import some
+from oml_vit_ext.common.messages import counted, some
 from oml_vit_ext.common.safe_pickle import read_pickle
 from oml_vit_ext.datasets.listing import (
     TRAIN,
@@ -180,7 +180,9 @@ def _without_landmarks(table: pd.DataFrame, counts: Counts, file: Path, source: 
             f"{file} lists {len(excluded)} landmarks, none of which is in {source}: is it the list of another data set?"
         )
     left_out = table["landmark_id"].isin(excluded)
-    told = f"gldv2_clean: {int(known.sum())} landmarks of {file} are left out, with {int(left_out.sum())} images."
+    are = "is" if known.sum() == 1 else "are"
+    told = f"gldv2_clean: {counted(int(known.sum()), 'landmark')} of {file} {are} left out, with "
+    told += f"{counted(int(left_out.sum()), 'image')}."
     if not known.all():
         unknown = [str(number) for number in excluded[~known]]
         told += f" {len(unknown)} of its landmarks are not in {source.name}: {some(unknown)}."

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pandas as pd
 
-from oml_vit_ext.common.messages import some
+from oml_vit_ext.common.messages import counted, some
 from oml_vit_ext.datasets.folders import LABEL_NAME, folders
 from oml_vit_ext.datasets.listing import Counts, Listing, make_frame, read_text
 from oml_vit_ext.datasets.whereabouts import find_root
@@ -102,7 +102,8 @@ def _photos(root: Path, lines: Sequence[_Line], source: Path) -> list[str | None
         warnings.warn(f"{source}: {len(absent)} of {len(lines)} photos are not there: {some(absent)}.", stacklevel=4)
     if doubtful:
         warnings.warn(
-            f"{source}: {len(doubtful)} photos are left out, because several have the same name: "
+            f"{source}: {counted(len(doubtful), 'photo is', 'photos are')} left out, because several have the same "
+            f"name: "
             f"{some(sorted(doubtful))}. Name them by the MD5 sums of their URLs.",
             stacklevel=4,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import pathlib
 import pickle
@@ -20,8 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from oml_vit_ext.extractors.file_kinds import is_by_torch, is_safetensors, what_else
 from oml_vit_ext.extractors.matching import some
 from oml_vit_ext.extractors.names import plain_name
+from oml_vit_ext.extractors.stand_ins import Value, stand_ins
 
 logger = logging.getLogger(__name__)
 
@@ -71,17 +74,23 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
     Where a file holds several state dicts, the one that timm takes is taken, a moving average first, and the log says
     which. ``torch.save`` files are read with ``weights_only=True``. OML's checkpoints hold one path object (the folder
     of the checkpoint callback), those of timm, DeiT and DINO their parsed arguments, so exactly the path classes and
-    ``argparse.Namespace`` are allowed besides.
+    ``argparse.Namespace`` are allowed besides; numbers of numpy and configs of the usual libraries are not read, see
+    ``stand_ins.py``.
 
     Args:
-        path: ``.safetensors``, or anything that ``torch.save`` wrote.
+        path: ``.safetensors``, the ``.safetensors.index.json`` of a model in several parts, or anything that
+            ``torch.save`` wrote. The content counts, not the ending.
         allow_pickle: Read files that hold more than tensors. Such a file can run any code.
 
     Raises:
         RuntimeError: The file is truncated, is no checkpoint, or holds more than tensors.
     """
-    if path.suffix == ".safetensors":
+    if is_safetensors(path) or (path.suffix == ".safetensors" and not is_by_torch(path) and not what_else(path)):
         return read_safetensors(path)
+    if path.name.endswith(".safetensors.index.json"):
+        return _read_parts(path)
+    if kind := what_else(path):
+        raise RuntimeError(f"weights {str(path)!r} is not a checkpoint of torch but {kind}.")
     if _torch_version() < _MEMORY_SAFE:
         warnings.warn(
             f"weights {str(path)!r}: torch {torch.__version__} reads files of torch.save, but only from 2.10 on a file "
@@ -90,10 +99,11 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
         )
     try:
         check_unpacked_size(path)
-        with reading_paths(argparse.Namespace):
-            content = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
+        # By its path, torch would go by the ending.
+        with reading_paths(argparse.Namespace, *stand_ins()), path.open("rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=not allow_pickle)
     except pickle.UnpicklingError as error:
-        if "weights_only" not in str(error).lower():
+        if "weights_only" not in str(error).lower() or not is_by_torch(path):
             raise RuntimeError(f"weights {str(path)!r} is not a checkpoint of torch ({error}).") from error
         raise RuntimeError(
             f"weights {str(path)!r} hold more than tensors, so reading them could run any code. If you trust the "
@@ -104,6 +114,23 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
             f"weights {str(path)!r} cannot be read, is it truncated or damaged? ({type(error).__name__}: {error})"
         ) from error
     return _plain_names(_as_large_as_stored(_find_tensors(content, path), path), path)
+
+
+def _read_parts(index: Path) -> StateDict:
+    """The tensors of all files that an index of safetensors names, which lie beside it."""
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        if any(Path(name).name != name for name in names):
+            raise ValueError(f"a part is {some(names)}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RuntimeError(
+            f"weights {str(index)!r} is no index of safetensors ({type(error).__name__}: {error}), expected weight_map "
+            f"with the names of files beside it."
+        ) from error
+    state: StateDict = {}
+    for name in names:
+        state |= read_safetensors(existing_file(index.with_name(name)))
+    return state
 
 
 def check_unpacked_size(path: Path) -> None:
@@ -166,14 +193,30 @@ def _find_tensors(content: Any, path: Path) -> StateDict:
             if also:
                 logger.info("weights %s: %r is used; beside it the file holds %s", path, holding[0], some(also))
             return _find_tensors(content[holding[0]], path)
+        others = [key for key, value in content.items() if _holds_weights(key, value)]
+        if len(others) == 1:
+            logger.info("weights %s: %r is used", path, str(others[0]))
+            return _find_tensors(content[others[0]], path)
         tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
         if tensors:
             return tensors
     found = some(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+    left_out = isinstance(content, Mapping) and any(isinstance(value, Value) for value in content.values())
+    hint = " Arrays of numpy are not read: save them as tensors." if left_out else ""
     raise RuntimeError(
         f"weights {str(path)!r} hold no state dict: expected tensors by name, or a dict with one of "
-        f"{', '.join(map(repr, _NESTED_IN))}; found {found}."
+        f"{', '.join(map(repr, _NESTED_IN))}; found {found}.{hint}"
     )
+
+
+def _holds_weights(key: object, value: Any) -> bool:
+    """Whether this part of a checkpoint is a state dict, perhaps deeper inside, under whatever name."""
+    if re.search("optim|sched|scaler|callback|loop|hyper|center", str(key).lower()):
+        return False
+    if not isinstance(value, Mapping):
+        return isinstance(value, nn.Module)
+    holds_layers = any(isinstance(inner, Tensor) and "." in str(name) for name, inner in value.items())
+    return holds_layers or any(_holds_weights(name, inner) for name, inner in value.items())
 
 
 def _holds_tensors(value: Any) -> bool:

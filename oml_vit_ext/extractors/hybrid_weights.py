@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 from torch import Tensor, nn
 
 from oml_vit_ext.extractors.checkpoints import StateDict, read_state_dict
-from oml_vit_ext.extractors.matching import check_match, some, under_prefix
+from oml_vit_ext.extractors.matching import check_match, check_values, some, under_prefix
 from oml_vit_ext.extractors.momentum_weights import without_average
 from oml_vit_ext.extractors.weights import fit_weights, load_backbone
 
@@ -49,6 +49,7 @@ def load_hybrid_weights(extractor: nn.Module, path: Path, *, arch: str, allow_pi
     kinds = f"the file holds {_in_words(found)}, expected {_in_words(expected)}"
     hint = "To start from its transformer only, save that part on its own."
     check_match(found, expected, path, "this hybrid_vit", kinds=kinds, hint=hint)
+    check_values(found, expected, path)
     fit_weights(backbone, {k: v for k, v in state.items() if k.startswith(_BACKBONE)}, path, arch=arch)
     extractor.load_state_dict(found, strict=False)
 

@@ -84,7 +84,9 @@ class IRTExtractor(FreezableParts, IExtractor):
             keep_attn_pool=pooling == "map",
         )
         if pooling == "cls" and not has_cls_token(self.backbone):
-            raise ValueError(f"arch {arch!r} has no CLS token, so pooling 'cls' is not possible: use avg, max or gem.")
+            raise ValueError(
+                f"arch {arch!r} has no CLS token, so pooling 'cls' is not possible: use avg, max, gem or map."
+            )
         self.pooling = Pooling(pooling, cast(Backbone, self.backbone).num_prefix_tokens, gem_p)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -46,6 +46,29 @@ def check_match(
         )
 
 
+def check_values(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    """Raise unless the tensors of a file are numbers that a model can compute with.
+
+    Args:
+        found, expected, path: As for ``check_match``, which they pass.
+
+    Raises:
+        RuntimeError: There are whole numbers (weights that were quantized) in the place of floating-point ones, or NaN
+            or infinity (a training that diverged); the sentence names the tensors.
+    """
+    whole = [name for name in expected if expected[name].is_floating_point() and not found[name].is_floating_point()]
+    if whole:
+        raise RuntimeError(
+            f"weights {str(path)!r} hold {found[whole[0]].dtype} numbers, expected floating-point ones: {some(whole)}."
+        )
+    bad = [name for name in expected if not found[name].float().isfinite().all()]
+    if bad:
+        raise RuntimeError(
+            f"weights {str(path)!r} hold NaN or infinity, as after a training that diverged, expected finite numbers: "
+            f"{some(bad)}."
+        )
+
+
 def load_all(module: nn.Module, found: Mapping[str, Tensor], path: Path, model: str, *, hint: str = "") -> None:
     """Copy the tensors of a file into a module, all of them into all of it.
 
@@ -57,11 +80,12 @@ def load_all(module: nn.Module, found: Mapping[str, Tensor], path: Path, model: 
         hint: One more sentence for the user.
 
     Raises:
-        RuntimeError: See ``check_match``.
+        RuntimeError: See ``check_match`` and ``check_values``.
     """
     own = module.state_dict()
     names = {plain_name(name): name for name in own}
     check_match(found, {plain: own[name] for plain, name in names.items()}, path, model, hint=hint)
+    check_values(found, {plain: own[name] for plain, name in names.items()}, path)
     module.load_state_dict({names[plain]: tensor for plain, tensor in found.items()})
 
 

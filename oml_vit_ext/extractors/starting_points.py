@@ -26,7 +26,7 @@ class StartingPoint:
         family: Who trained it, or how.
         arch: timm's name of the architecture.
         extractor: Under which name in OML's registry it is used.
-        pooling: ``cls``, or ``avg`` where there is no CLS token; counts for ``irt`` alone.
+        pooling: ``cls``, or ``map`` where there is no CLS token but an attention pooling; counts for ``irt`` alone.
         size: Side of the images that it was trained with, px; the extractors take any.
         resize: Short side before the centre crop of ``size``, px.
         mean, std: Of the channels, for values in [0, 1].
@@ -103,7 +103,7 @@ STARTING_POINTS: dict[str, StartingPoint] = {
             "vit_base_patch32_siglip_256.v2_webli vit_base_patch16_siglip_224.v2_webli "
             "vit_base_patch16_siglip_384.v2_webli vit_large_patch16_siglip_256.v2_webli "
             "vit_so400m_patch14_siglip_224.v2_webli",
-            pooling="avg",
+            pooling="map",
             mean=_HALF,
             std=_HALF,
         ),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.extractors.checkpoints import StateDict, existing_file, read_state_dict
-from oml_vit_ext.extractors.matching import check_match, some
+from oml_vit_ext.extractors.matching import check_match, check_values, some
 from oml_vit_ext.extractors.packaged_weights import ARCH, NAME, packaged_weights
 from oml_vit_ext.extractors.published import image_tower, to_timm_names
 
@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 HF_HUB, LOCAL_DIR = "hf-hub:", "local-dir:"  # timm's prefixes of models in its own format: config.json and weights
 
 # Parts of published checkpoints that an extractor has no use for: classifiers, CLIP's projection, the attention pooling
-# of SigLIP, the projections of DINO, the decoder of MAE, mask tokens.
+# of SigLIP, the projections of DINO, the decoder of MAE, mask tokens, the counter of torch's AveragedModel.
 _NOT_NEEDED = re.compile(
     r"^(head|head_dist|lm_head|pre_logits|fc|classifier|projectors?|predictor|attn_pool)\.|"
-    r"^decoder_(blocks|embed|norm|pred)\.|^(mask_token|decoder_pos_embed)$"
+    r"^decoder_(blocks|embed|norm|pred)\.|^(mask_token|decoder_pos_embed|n_averaged)$"
 )
 
 
@@ -58,6 +58,8 @@ def resolve_weights(weights: str | Path | None, arch: str) -> WeightsSource:
         if arch != ARCH:
             raise ValueError(f"weights {NAME!r} belong to arch {ARCH!r}, but arch is {arch!r}: change one of the two.")
         return WeightsSource(path=packaged_weights())
+    if "://" in str(weights):
+        raise ValueError(f"weights {str(weights)!r} is a URL, expected a file: download it first.")
     if str(weights).startswith((HF_HUB, LOCAL_DIR)):
         return WeightsSource(tag=str(weights))
     path = Path(weights).expanduser()
@@ -133,7 +135,9 @@ def load_backbone(
 
 def fit_weights(backbone: nn.Module, state: Mapping[str, Tensor], path: Path, *, arch: str) -> None:
     """Copy the one transformer among the tensors of a file into ``backbone``, see ``fitting``."""
-    backbone.load_state_dict(fitting(backbone, state, path, arch=arch), strict=True)
+    fitted = fitting(backbone, state, path, arch=arch)
+    check_values(fitted, backbone.state_dict(), path)
+    backbone.load_state_dict(fitted, strict=True)
 
 
 def fitting(backbone: nn.Module, state: Mapping[str, Tensor], path: Path, *, arch: str) -> StateDict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from oml_vit_ext.common.messages import unknown_name
-from oml_vit_ext.extractors.backbone import Backbone, build_backbone, check_arch, total_stride
+from oml_vit_ext.common.messages import counted, unknown_name
+from oml_vit_ext.extractors.backbone import Backbone, build_backbone, check_arch, has_cls_token, total_stride
 from oml_vit_ext.extractors.checkpoints import StateDict, existing_file, read_safetensors, read_state_dict
 from oml_vit_ext.extractors.hybrid_weights import parts_in, without_branches
 from oml_vit_ext.extractors.momentum_weights import without_average
@@ -107,7 +107,7 @@ def record(weights: str) -> dict[str, Any]:
     point = STARTING_POINTS.get(weights)
     arch = point.arch if point else weights.split(".")[0]
     shape = _shape(arch)
-    pooling = point.pooling if point else ("cls" if shape.has_cls else "avg")
+    pooling = point.pooling if point else shape.pooling
     extractor = point.extractor if point else ("hybrid_vit" if shape.has_stem and shape.has_cls else "irt")
     cfg: Any = None if weights == NAME else get_pretrained_cfg(weights)
     pool = f", pooling: {pooling}" if pooling != "cls" else ""
@@ -140,14 +140,23 @@ class _Shape:
     patch: int
     has_stem: bool
     has_cls: bool
+    has_attn_pool: bool
     registers: int
+
+    @property
+    def pooling(self) -> str:
+        """That it was trained with, as far as ``irt`` has it."""
+        return "cls" if self.has_cls else "map" if self.has_attn_pool else "avg"
 
 
 @cache
 def _shape(arch: str) -> _Shape:
     backbone = _empty(arch)
+    has_cls = has_cls_token(backbone)
+    if not has_cls:
+        with suppress(ValueError):  # it has no attention pooling
+            backbone = _empty(arch, keep_attn_pool=True)
     vit = cast(Backbone, backbone)
-    has_cls = getattr(backbone, "cls_token", None) is not None
     return _Shape(
         parameters=sum(p.numel() for p in backbone.parameters()),
         width=vit.embed_dim,
@@ -155,21 +164,22 @@ def _shape(arch: str) -> _Shape:
         patch=total_stride(backbone)[0],
         has_stem=hasattr(vit.patch_embed, "backbone"),
         has_cls=has_cls,
+        has_attn_pool=getattr(backbone, "attn_pool", None) is not None,
         registers=getattr(backbone, "num_reg_tokens", 0) or 0,
     )
 
 
-def _empty(arch: str) -> nn.Module:
+def _empty(arch: str, *, keep_attn_pool: bool = False) -> nn.Module:
     """The model without memory for its weights."""
     with torch.device("meta"):
-        return build_backbone(arch)
+        return build_backbone(arch, keep_attn_pool=keep_attn_pool)
 
 
 def _in_numbers(arch: str) -> dict[str, str]:
     shape = _shape(arch)
-    tokens = ("a CLS token" if shape.has_cls else "no CLS token") + (
-        f", {shape.registers} registers" if shape.registers else ""
-    )
+    tokens = "a CLS token" if shape.has_cls else "no CLS token"
+    tokens += f", {counted(shape.registers, 'register')}" if shape.registers else ""
+    tokens += ", an attention pooling" if shape.has_attn_pool else ""
     return {
         "arch": f"{arch}: {shape.parameters / 1e6:.1f} million parameters, {shape.blocks} blocks of width "
         f"{shape.width}, {tokens}",
@@ -240,7 +250,8 @@ def _config_of_file(state: StateDict, is_hybrid: bool, arch: str, path: Path) ->
         inner = f"{{name: irt, args: {{arch: {arch}, weights: null}}}}"
         return f"pairwise_model: {{name: stir, args: {{weights: {path}, extractor: {inner}}}}}"
     has_cls = any(name.endswith(("cls_token", "class_embedding")) for name in state)
-    pool = "" if has_cls or is_hybrid else ", pooling: avg"
+    has_attn_pool = any("attn_pool." in name for name in state)
+    pool = "" if has_cls or is_hybrid else f", pooling: {'map' if has_attn_pool else 'avg'}"
     return f"extractor: {{name: {'hybrid_vit' if is_hybrid else 'irt'}, args: {{arch: {arch}, weights: {path}{pool}}}}}"
 
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from oml_vit_ext.common.messages import some
-from oml_vit_ext.images.formats import has_image_extension, is_litter, why_not_read
+from oml_vit_ext.images.formats import goes_on, has_image_extension, is_litter, why_not_read
+
+_NOWHERE = "the link leads nowhere"
 
 
 def image_files(folder: Path, *, any_ending: bool = False) -> Iterator[Path]:
@@ -18,8 +20,8 @@ def image_files(folder: Path, *, any_ending: bool = False) -> Iterator[Path]:
     that begins with a dot) and what systems leave behind are left out.
 
     Warns:
-        Of photos in formats that are not read, of links that lead nowhere, and of folders that cannot be opened: how
-        many, why, and the first of them.
+        Of photos in formats that are not read, of links that lead nowhere, of pipes and the like, and of folders that
+        cannot be opened: how many, why, and the first of them.
     """
     skipped: dict[str, list[str]] = {}
 
@@ -43,10 +45,16 @@ def image_files(folder: Path, *, any_ending: bool = False) -> Iterator[Path]:
             if not any_ending and (reason := why_not_read(name)):
                 skip(reason, path)
             elif any_ending or has_image_extension(name):
-                if os.path.exists(path):
+                if os.path.isfile(path):
                     yield Path(parent) / name
+                elif os.path.exists(path):
+                    skip("it is a pipe, a socket or a device", path)
                 else:
-                    skip("the link leads nowhere", path)
+                    skip(_NOWHERE, path)
+            elif goes_on(name):
+                skip("the name goes on behind the ending of an image: rename them, if they are whole", path)
+            elif not os.path.splitext(name)[1] and os.path.islink(path) and not os.path.exists(path):
+                skip(_NOWHERE, path)  # of a folder, perhaps
     if skipped:
         told = ". ".join(f"{reason} ({len(paths)}): {some(paths)}" for reason, paths in skipped.items())
         warnings.warn(f"{folder}: left out. {told}.", stacklevel=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +14,9 @@ _UNREADABLE = {
     (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"): "raw photos are not read: convert them to JPEG",
     (".jp2", ".jxl", ".psd", ".svg"): "this format is not read: convert them to PNG",
 }
+_GOES_ON = re.compile(
+    r"\.(avif|bmp|gif|jpe?g|png|tiff?|webp|heic)(\?.*|\.\d+|~|[:!_]\w+|\.(part|crdownload|download|tmp))$"
+)
 _SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini"}
 _SYSTEM_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 
@@ -47,6 +51,15 @@ def why_not_read(name: str) -> str | None:
     if ending == ".avif" and not _reads_avif():
         return "AVIF is not read by this Pillow: install Pillow 11.3 or later, or convert them to JPEG"
     return next((reason for endings, reason in _UNREADABLE.items() if ending in endings), None)
+
+
+def goes_on(name: str) -> bool:
+    """Whether the name of a file has the ending of an image, but not at its end: copies and downloads have.
+
+    >>> goes_on("a.jpg?w=600"), goes_on("a.jpg.1"), goes_on("a.jpg.part"), goes_on("a.jpg.txt"), goes_on("a.jpg")
+    (True, True, True, False, False)
+    """
+    return _GOES_ON.search(name.lower()) is not None
 
 
 def reads_heic() -> bool:

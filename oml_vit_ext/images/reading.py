@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from oml_vit_ext.images.formats import reads_heic
 
@@ -17,8 +17,10 @@ MAX_PIXELS = 178_956_970  # where Pillow, too, takes a file for a decompression 
 MAX_RATIO = 200  # of the longer side to the shorter one: lines and rulers of web pages, not panoramas
 
 MISSING = "missing"
+_RUN_PROGRAMS = ("EPS",)  # Ghostscript, and what the file tells it to do
 FULL_SIZE = "full_size"  # key in ``info`` of what ``read_image`` returns: width and height, which a crop remembers
 
+_PHOTOMETRIC = 262  # tag of TIFF: 0 where white is zero
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -90,14 +92,41 @@ def _damage_told() -> Iterator[None]:
 
 def _open(source: str | Path | bytes) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        image = _opened(source)
     except UnidentifiedImageError:
         if "HEIF" in Image.OPEN or not reads_heic():
             raise
-    from pillow_heif import register_heif_opener
+        from pillow_heif import register_heif_opener
 
-    register_heif_opener()  # here, because processes that load images are started afresh
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        register_heif_opener()  # here, because processes that load images are started afresh
+        image = _opened(source)
+    if image.format in _RUN_PROGRAMS:
+        image.close()
+        raise UnidentifiedImageError(f"{image.format} is not read, as another program would run to draw it")
+    if isinstance(image, ImageFile.ImageFile) and image.format == "TIFF":
+        image.filename = ""  # else Pillow maps turned grey ones into memory by their upright size: stripes
+    return image
+
+
+def _opened(source: str | Path | bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except ValueError as error:
+        if "MAX_TEXT_" not in str(error):
+            raise
+    # What a program has noted in a PNG, e.g. how it was generated, is more than Pillow takes; the picture is there.
+    return Image.open(io.BytesIO(_without_texts(source if isinstance(source, bytes) else Path(source).read_bytes())))
+
+
+def _without_texts(png: bytes) -> bytes:
+    """The file without its chunks of text, which say nothing of the pixels."""
+    kept, start = [png[:8]], 8
+    while start < len(png):
+        end = start + 12 + int.from_bytes(png[start : start + 4], "big")
+        if png[start + 4 : start + 8] not in (b"tEXt", b"zTXt", b"iTXt"):
+            kept.append(png[start:end])
+        start = end
+    return b"".join(kept)
 
 
 def orientation(image: Image.Image) -> int:
@@ -142,13 +171,25 @@ def grey_to_8_bits(image: Image.Image) -> Image.Image:
         usual = (1.0, 255.0) if image.mode == "F" else (255.0, 65_535.0)
         white = next((w for w in usual if highest <= w), highest)
     scaled = (values - lowest) / max(white - lowest, 1e-12)
+    if _white_is_zero(image):
+        scaled = 1 - scaled
     return Image.fromarray(np.rint(scaled * 255).clip(0, 255).astype(np.uint8))
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    """Whether a TIFF counts from white to black, as scans do; Pillow minds it in 1 and 8 bits alone."""
+    tags = getattr(image, "tag_v2", {})
+    return image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC, 1) == 0
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """The image in RGB: transparent parts white, grey of 16 or 32 bits scaled to 8."""
     if image.mode.startswith("I") or image.mode == "F":
-        return grey_to_8_bits(image).convert("RGB")
+        grey = grey_to_8_bits(image)
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):  # a grey value of PNG
+            grey.paste(255, mask=Image.fromarray(np.asarray(image) == clear))
+        return grey.convert("RGB")
     if image.has_transparency_data:
         with_alpha = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", with_alpha.size, "white"), with_alpha).convert("RGB")

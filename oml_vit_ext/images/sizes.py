@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from oml_vit_ext.common.files import replaced, stamp
+from oml_vit_ext.common.messages import counted
+from oml_vit_ext.common.progress import progress
 from oml_vit_ext.images.reading import open_image, orientation, why_unreadable
 
 logger = logging.getLogger(__name__)
@@ -70,9 +71,9 @@ def look_at_image(file: Path, *, decode: bool = False) -> Size | str:
     """
     try:
         with open_image(file) as image:
-            turned = orientation(image) in (5, 6, 7, 8)
             if decode:
-                image.load()
+                image.load()  # first: of a PNG, the search for EXIF data loads as well, and errors there are no errors
+            turned = orientation(image) in (5, 6, 7, 8)
         return Size(*image.size, turned)
     except Exception as error:  # decoders fail in many ways
         return why_unreadable(error)
@@ -94,7 +95,7 @@ def look_at_images(
     found: list[Size | str] = []
     with (
         ThreadPoolExecutor(n_threads) as threads,
-        tqdm(total=len(paths), desc="Reading images" if decode else "Reading sizes", disable=not verbose) as bar,
+        progress(total=len(paths), desc="Reading images" if decode else "Reading sizes", verbose=verbose) as bar,
     ):
         for part in threads.map(lambda task: [look_at_image(root / path, decode=decode) for path in task], tasks):
             found.extend(part)
@@ -144,7 +145,7 @@ def _broken(broken: dict[str, str], root: Path) -> str:
     named = "; ".join(f"{path} ({reason})" for path, reason in list(broken.items())[:_NAMED])
     more = f"; and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
     return (
-        f"{len(broken)} images below {str(root)!r} cannot be read: {named}{more}. "
+        f"{counted(len(broken), 'image')} below {str(root)!r} cannot be read: {named}{more}. "
         f"Mend these files, or take their rows out of the dataframe."
     )
 

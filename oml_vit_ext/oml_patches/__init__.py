@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.oml_patches.dead_workers import name_dead_workers
 from oml_vit_ext.oml_patches.embedding_loader import validate_on_embeddings
 from oml_vit_ext.oml_patches.freezing import freeze_in_training
 from oml_vit_ext.oml_patches.image_reader import read_all_upright, read_upright_where_asked
@@ -51,6 +52,7 @@ def apply(
         "embedding_loader": lambda: validate_on_embeddings(our_postprocessors),
         "postprocessor_embeddings": hand_over_embeddings,
         "search_from_config": search_as_configured,
+        "dead_workers": name_dead_workers,
     }
     unwanted = {name.strip() for name in os.environ.get(WITHOUT, "").split(",")} - {""}
     for name in unwanted - {"all", *changes}:

@@ -9,7 +9,7 @@ from typing import Any
 from oml.const import PATHS_COLUMN
 from oml.datasets.dataframe import DFQueryGalleryLabeledDataset
 
-from oml_vit_ext.common.messages import some
+from oml_vit_ext.common.messages import counted, some
 from oml_vit_ext.common.queries import lonely_queries
 from oml_vit_ext.oml_patches.replacing import replace
 
@@ -25,7 +25,8 @@ def warn_of_lonely_queries() -> None:
                 column = self.df[PATHS_COLUMN] if PATHS_COLUMN in self.df else self.df.index.to_series()
                 names = [str(name) for name in column[lonely]]
                 warnings.warn(
-                    f"{len(names)} queries have no other gallery image of their label: {some(names)}. OML counts 0 or "
+                    f"{counted(len(names), 'query has', 'queries have')} no other gallery image of their label: "
+                    f"{some(names)}. OML counts 0 or "
                     f"NaN for each: set is_query to False for them.",
                     stacklevel=3,
                 )

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
-from tqdm.auto import tqdm
 from wrapt import register_post_import_hook
 
 from oml_vit_ext.common.distributed import gather_rows, gather_sizes, rank_and_world
 from oml_vit_ext.common.evaluating import evaluating
+from oml_vit_ext.common.progress import progress
 from oml_vit_ext.oml_patches.replacing import replace
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def embed(module: Any, loader: DataLoader[Any], rows: NDArray[np.int64]) -> Tens
     with evaluating(module.model), torch.no_grad(), module.trainer.precision_plugin.forward_context():
         found = [
             module.model(batch[module.input_tensors_key].to(module.device)).float()
-            for batch in tqdm(part, desc="Mining hard negatives", disable=rank > 0, leave=False)
+            for batch in progress(part, desc="Mining hard negatives", verbose=rank == 0, leave=False)
         ]
     local = torch.nn.functional.normalize(torch.cat(found), dim=-1)[: len(share)] if found else torch.empty(0)
     if world == 1:

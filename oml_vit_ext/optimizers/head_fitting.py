@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
-from tqdm.auto import tqdm
 
 from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.common.messages import counted
+from oml_vit_ext.common.progress import progress
 from oml_vit_ext.extractors.head import make_head
 from oml_vit_ext.extractors.pca import fit_pca
 from oml_vit_ext.optimizers.adamw_groups import AdamWGroups
@@ -87,7 +88,7 @@ def fit_head(
         y = torch.from_numpy(numbers.astype(np.int64))
         head.train()
         criterion.train()
-        for _ in tqdm(range(steps), desc="Fitting the head", unit=" batches", disable=not verbose):
+        for _ in progress(range(steps), desc="Fitting the head", unit=" batches", verbose=verbose):
             rows = next(batches)
             loss = criterion(nn.functional.normalize(head(x[rows]), dim=-1), y[rows])
             optimizer.zero_grad()
@@ -111,7 +112,8 @@ def _batches(labels: NDArray[np.int64], n_labels: int, n_instances: int, seed: i
     rows_of = [rows for rows in np.split(np.argsort(labels, kind="stable"), ends[:-1]) if len(rows) > 1]
     if len(rows_of) < 2:
         raise ValueError(
-            f"{len(rows_of)} labels have two embeddings or more, expected at least 2: there is nothing to compare."
+            f"{counted(len(rows_of), 'label has', 'labels have')} two embeddings or more, expected at least 2: there "
+            f"is nothing to compare."
         )
     random = np.random.default_rng(seed)
 

@@ -50,6 +50,10 @@ class PostprocessorChain(EmbeddingPostprocessor):
         return all(getattr(link, "independent", True) for link in self.postprocessors)
 
     @property
+    def whole_gallery(self) -> bool:  # type: ignore[override]
+        return any(getattr(link, "whole_gallery", False) for link in self.postprocessors)
+
+    @property
     def model(self) -> nn.Module:
         models = [link.model for link in self.postprocessors if hasattr(link, "model")]
         if not models:

@@ -30,9 +30,11 @@ class EmbeddingPostprocessor(IRetrievalPostprocessor, ABC):
     Attributes:
         top_n: So many items have to be retrieved before; OML's metric asks for it.
         independent: Whether the results of a query do not depend on the other queries.
+        whole_gallery: Whether it needs the embeddings of the whole gallery, and not only of what is found.
     """
 
     independent: bool = True
+    whole_gallery: bool = True
 
     def __init__(self, memory_mb: float = 256.0, verbose: bool = False) -> None:
         if not memory_mb > 0:

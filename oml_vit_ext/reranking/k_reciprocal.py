@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from oml.retrieval.retrieval_results import RetrievalResults
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from oml_vit_ext.common.arrays import Floats, Ids
 from oml_vit_ext.common.checks import check_number, check_whole
+from oml_vit_ext.common.progress import progress
 from oml_vit_ext.reranking.embedding_postprocessor import EmbeddingPostprocessor
 from oml_vit_ext.reranking.reranker import merge_distances
 
@@ -62,6 +62,7 @@ class KReciprocalReranker(EmbeddingPostprocessor):
         self.lambda_value = check_number("lambda_value", lambda_value, 0, 1)
         self.n_compared = None if top_n is None else check_whole("top_n", top_n, 2, why="or None for the whole pool")
         self.independent = top_n is not None
+        self.whole_gallery = top_n is None
 
     @property
     def top_n(self) -> int:
@@ -88,7 +89,7 @@ class KReciprocalReranker(EmbeddingPostprocessor):
         encoded, largest = encode(pool, self.k1, self.k2, self.settings)
         in_gallery = encoded[:n_gallery].tocsc()
         distances, ids = [], []
-        bar = tqdm(total=len(of_queries), desc="k-reciprocal re-ranking", disable=not self.verbose)
+        bar = progress(total=len(of_queries), desc="k-reciprocal re-ranking", verbose=self.verbose)
         with bar:
             for start, shared in shared_weights(encoded[of_queries], in_gallery, self.memory_mb):
                 queries = np.arange(start, start + shared.shape[0])
@@ -149,7 +150,7 @@ class KReciprocalReranker(EmbeddingPostprocessor):
 
         distances: list[Tensor] = []
         ids: list[Tensor] = []
-        bar = tqdm(rr.distances, desc="k-reciprocal re-ranking", disable=not self.verbose)
+        bar = progress(rr.distances, desc="k-reciprocal re-ranking", verbose=self.verbose)
         for q, (of_first_stage, found) in enumerate(zip(bar, rr.retrieved_ids, strict=True)):
             old, retrieved = of_first_stage.float().cpu(), found.cpu()
             first = retrieved[:n_compared]

@@ -50,7 +50,7 @@ class QueryExpansion(EmbeddingPostprocessor):
         super().__init__(memory_mb, verbose)
         self.n = check_whole("n", n, 1, why="with none there is nothing to expand by")
         self.alpha = check_number("alpha", alpha, 0)
-        self.database_side = database_side
+        self.database_side = self.whole_gallery = database_side
 
     @property
     def top_n(self) -> int:

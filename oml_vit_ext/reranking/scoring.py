@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from oml.interfaces.models import IPairwiseModel
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from oml_vit_ext.common.evaluating import evaluating
+from oml_vit_ext.common.progress import progress
 from oml_vit_ext.images.loading import image_name, load_images
 from oml_vit_ext.reranking.pair_order import Pairs, Step, order_for_reuse, plan_steps
 from oml_vit_ext.reranking.precision import pays
@@ -108,7 +108,7 @@ def score_pairs(
         steps = plan_steps(pairs[order], capacity, batch_size, held={first})
         batches = [batch for step in steps for batch in _load_batches(step, cache.files)]
         loading = load_images(dataset, batches, num_workers) if batches else iter(())
-        for step in tqdm(steps, desc=f"Re-ranking on {cache.device}", unit="batch", disable=not verbose):
+        for step in progress(steps, desc=f"Re-ranking on {cache.device}", unit="batch", verbose=verbose):
             cache.drop(step.drop)
             for _ in _load_batches(step, cache.files):
                 cache.add(*next(loading))

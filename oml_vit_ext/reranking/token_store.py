@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 from oml.datasets.images import ImageBaseDataset
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from oml_vit_ext.common.array_files import write_array
 from oml_vit_ext.common.arrays import Box
@@ -24,6 +23,7 @@ from oml_vit_ext.common.evaluating import evaluating
 from oml_vit_ext.common.files import replaced, stamp
 from oml_vit_ext.common.hashing import hash_state
 from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.common.progress import progress
 from oml_vit_ext.images.loading import load_images
 from oml_vit_ext.reranking.scoring import device_of
 from oml_vit_ext.reranking.siamese import STIRSiamese
@@ -102,6 +102,11 @@ class TokenStore:
         self.folder = Path(folder).absolute()
         self._files = self.folder / _fingerprint(model, transform, precision)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether a sync has kept tokens of this model, transform and precision."""
+        return self._files.is_dir()
+
     def files(self, paths: Sequence[Path], boxes: Sequence[Box | None]) -> list[Path | None]:
         """For each image its file, ``None`` where there is none; for ``rerank_hits``."""
         places = (self._place(path, box) for path, box in zip(paths, boxes, strict=True))
@@ -131,7 +136,7 @@ class TokenStore:
         todo = [i for i, place in enumerate(places) if place.name not in there]
         limit, used, done, unreadable = self.max_mb * 1e6, sum(there.values()), 0, 0
         dataset = ImageBaseDataset(paths, bboxes=boxes, transform=self.transform, f_imread=reader_for(self.transform))
-        with tqdm(total=len(todo), desc="Encoding images", unit=" images", disable=not verbose) as bar:
+        with progress(total=len(todo), desc="Encoding images", unit=" images", verbose=verbose) as bar:
             for start in range(0, len(todo), _AT_ONCE):
                 part = todo[start : start + _AT_ONCE]
                 encoded = self._encode(dataset, part, num_workers)

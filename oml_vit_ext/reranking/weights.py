@@ -9,7 +9,7 @@ from torch import nn
 
 from oml_vit_ext.extractors.checkpoints import StateDict, existing_file, read_state_dict
 from oml_vit_ext.extractors.irt import IRTExtractor
-from oml_vit_ext.extractors.matching import check_match, load_all
+from oml_vit_ext.extractors.matching import check_match, check_values, load_all
 from oml_vit_ext.extractors.weights import fit_weights
 
 _HEAD, _EXTRACTOR, _TRAINED_K = "head.", "extractor.", "trained_join_layer"
@@ -63,6 +63,7 @@ def _load_head(head: nn.Module, state: StateDict, path: Path) -> None:
     kinds = f"their head is {_widths(given)}, expected {_widths(expected)}"
     hint = "Was it trained with another arch or other mlp_hidden_dims?"
     check_match(given, expected, path, "this pairwise model", kinds=kinds, hint=hint)
+    check_values(given, expected, path)
     head.load_state_dict({key[len(_HEAD) :]: value for key, value in given.items()})
 
 

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import faiss
 import numpy as np
-from tqdm.auto import tqdm
 
 from oml_vit_ext.common.arrays import Floats, Ids
 from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.common.progress import progress
 from oml_vit_ext.retrieval.forks import lock_across_forks, search_in_one_thread_after_forks
 from oml_vit_ext.retrieval.rows import Rows
 from oml_vit_ext.retrieval.search_params import search_parameters
@@ -195,7 +195,7 @@ def train_index(index: Any, gallery: Rows, name: str, *, verbose: bool) -> None:
         return
     n_rows = min(len(gallery), max(_LEAST_TRAINING_ROWS, _TRAINING_ROWS_PER_CENTROID * _n_lists(index)))
     chosen = np.sort(np.random.default_rng(_TRAINING_SEED).permutation(len(gallery))[:n_rows])
-    with tqdm(total=1, desc=f"Training {name} on {n_rows} rows", disable=not verbose) as bar:
+    with progress(total=1, desc=f"Training {name} on {n_rows} rows", verbose=verbose) as bar:
         try:
             index.train(gallery.take(chosen))
         except RuntimeError as error:
@@ -210,7 +210,7 @@ def add_rows(index: Any, rows: Rows, *, start: int = 0, memory_mb: float, verbos
     """Put the rows from ``start`` on into a trained index, in blocks of at most ``memory_mb``."""
     block = max(1024, int(memory_mb * 1e6 / (4 * rows.dim)))
     block = min(block, max(1024, len(rows) // 20))  # a bar that moves
-    with tqdm(total=len(rows) - start, desc="Filling the index", unit=" rows", disable=not verbose) as bar:
+    with progress(total=len(rows) - start, desc="Filling the index", unit=" rows", verbose=verbose) as bar:
         for first in range(start, len(rows), block):
             part = rows.block(first, min(first + block, len(rows)))
             index.add(part)

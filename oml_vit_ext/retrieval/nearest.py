@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import LongTensor, Tensor
-from tqdm.auto import tqdm
 
 from oml_vit_ext.common.arrays import Floats, Ids
+from oml_vit_ext.common.progress import progress
 from oml_vit_ext.retrieval.engines import Engine
 from oml_vit_ext.retrieval.rows import Rows
 from oml_vit_ext.retrieval.settings import Settings
@@ -55,8 +55,8 @@ def nearest(
     distances = np.empty((len(queries), n_items), dtype=np.float32)
     ids = np.empty((len(queries), n_items), dtype=np.int64)
     counts = np.empty(len(queries), dtype=np.int64)
-    with tqdm(
-        total=len(queries), desc="Finding nearest neighbours", unit=" queries", disable=not settings.verbose
+    with progress(
+        total=len(queries), desc="Finding nearest neighbours", unit=" queries", verbose=settings.verbose
     ) as bar:
         for chunk, k in _chunks(len(queries), len(gallery), queries.dim, n_items, ignored, settings.memory_mb / 2):
             q = queries.take(chunk)

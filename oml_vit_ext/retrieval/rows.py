@@ -92,9 +92,9 @@ class Rows:
 class StackedRows(Rows):
     """The rows of several matrices of one width, one below the other, without copying them together."""
 
-    def __init__(self, parts: Sequence[Floats]) -> None:
+    def __init__(self, parts: Sequence[Floats | Rows]) -> None:
         self.name = "embeddings"
-        self._parts = [Rows(part) for part in parts]
+        self._parts = [part if isinstance(part, Rows) else Rows(part) for part in parts]
         self._ends = np.cumsum([len(part) for part in parts])
 
     def __len__(self) -> int:

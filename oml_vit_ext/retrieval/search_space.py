@@ -15,7 +15,7 @@ from oml_vit_ext.retrieval.engines import Engine, make_engine
 from oml_vit_ext.retrieval.nearest import Grouping, nearest
 from oml_vit_ext.retrieval.retrieve import check_length, flat, grouping, sequences_of
 from oml_vit_ext.retrieval.rows import Embeddings, Rows
-from oml_vit_ext.retrieval.settings import Settings
+from oml_vit_ext.retrieval.settings import EXACT, Settings
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class SearchSpace:
 
     def with_gallery(self, gallery: Rows) -> SearchSpace:
         """The same for other embeddings of the gallery, which are searched exactly."""
-        return replace(self, gallery=gallery, engine=None, kept={})
+        exactly = replace(self.settings, index=EXACT, search_params="")
+        return replace(self, gallery=gallery, engine=None, kept={}, settings=exactly)
 
 
 class SearchesAgain(Protocol):
@@ -62,6 +63,10 @@ class SearchesAgain(Protocol):
     @property
     def independent(self) -> bool:
         """Whether what it gives for a query does not depend on the other queries."""
+
+    @property
+    def whole_gallery(self) -> bool:
+        """Whether it needs the embeddings of the whole gallery, and not only of what is found."""
 
     def process_in(self, space: SearchSpace, rr: RetrievalResults) -> tuple[RetrievalResults, SearchSpace]:
         """New results, and the space in which a next postprocessor goes on."""

@@ -1,6 +1,16 @@
 """A run's folder, read back: what was configured, and the models that it left."""
 
-from oml_vit_ext.runs.run_folder import RunFolder, read_run
-from oml_vit_ext.runs.run_models import run_extractor, run_reranker, validation_images
+from oml_vit_ext.runs.run_folder import RunFolder, best_checkpoint, is_run, read_run
+from oml_vit_ext.runs.run_models import model_config, run_extractor, run_reranker, validation_images, with_weights
 
-__all__ = ["RunFolder", "read_run", "run_extractor", "run_reranker", "validation_images"]
+__all__ = [
+    "RunFolder",
+    "best_checkpoint",
+    "is_run",
+    "model_config",
+    "read_run",
+    "run_extractor",
+    "run_reranker",
+    "validation_images",
+    "with_weights",
+]

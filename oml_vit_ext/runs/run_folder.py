@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,18 @@ class RunFolder:
         return bool(self.config.get("postprocessor"))
 
 
-def read_run(folder: Path | str, checkpoint: Path | str | None = None) -> RunFolder:
+def is_run(folder: Path | str) -> bool:
+    """Whether Hydra has written the config of a run there."""
+    return (Path(folder) / CONFIG).is_file()
+
+
+def read_run(folder: Path | str, checkpoint: Path | str | None = None, *, overrides: Sequence[str] = ()) -> RunFolder:
     """Read a run's folder.
 
     Args:
         folder: Where a training or validation ran under Hydra, e.g. ``logs/irt/train_photos/irt_r_2026-01-31``.
         checkpoint: Another one than ``checkpoints/best.ckpt`` of the folder.
+        overrides: Other values for keys of the config, ``key=value``. Their paths count from here.
 
     Raises:
         FileNotFoundError: It is no such folder, or a training has left no checkpoint there yet.
@@ -44,9 +50,10 @@ def read_run(folder: Path | str, checkpoint: Path | str | None = None) -> RunFol
     from omegaconf import OmegaConf
 
     path = Path(folder).absolute()
-    if not (path / CONFIG).is_file():
+    if not is_run(path):
         raise FileNotFoundError(_no_run(path, str(folder)))
-    config: Any = OmegaConf.to_container(OmegaConf.load(path / CONFIG), resolve=True, throw_on_missing=False)
+    told, changed = OmegaConf.load(path / CONFIG), OmegaConf.from_dotlist([*map(_from_here, overrides)])
+    config: Any = OmegaConf.to_container(OmegaConf.merge(told, changed), resolve=True, throw_on_missing=False)
     started_in = path
     if (path / ABOUT_HYDRA).is_file():
         about: Any = OmegaConf.load(path / ABOUT_HYDRA)
@@ -60,7 +67,7 @@ def read_run(folder: Path | str, checkpoint: Path | str | None = None) -> RunFol
         config["dataset_root"] = str(started_in / config["dataset_root"])
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise FileNotFoundError(f"checkpoint is {str(checkpoint)!r}, expected a file, e.g. {str(path / _BEST)!r}.")
-    found = _best(path) if checkpoint is None else Path(checkpoint).absolute()
+    found = best_checkpoint(path) if checkpoint is None else Path(checkpoint).absolute()
     if found is None and "optimizer" in config:
         raise FileNotFoundError(
             f"The run {str(folder)!r} has no {_BEST}: expected a training that has validated at least once."
@@ -80,10 +87,16 @@ def with_paths_from(folder: Path, config: Any) -> Any:
     return config
 
 
-def _best(path: Path) -> Path | None:
-    """The latest one: where ``best.ckpt`` was there before, Lightning alone writes ``best-v1.ckpt``."""
+def best_checkpoint(folder: Path) -> Path | None:
+    """That of the best validation. The latest one: where one was there before, Lightning writes ``best-v1.ckpt``."""
     pattern = _BEST.replace("best.", "best*.")
-    return max(path.glob(pattern), key=lambda file: file.stat().st_mtime, default=None)
+    return max(folder.glob(pattern), key=lambda file: file.stat().st_mtime, default=None)
+
+
+def _from_here(override: str) -> str:
+    key, equals, value = override.partition("=")
+    is_path = key != "dataframe_name" and value and Path(value).exists()
+    return f"{key}{equals}{Path(value).absolute()}" if is_path else override
 
 
 def _no_run(path: Path, given: str) -> str:

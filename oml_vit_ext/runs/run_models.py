@@ -41,6 +41,18 @@ def run_extractor(run: RunFolder) -> IExtractor:
     return extractor.eval()
 
 
+def model_config(run: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How to build the model that a training left: extractor and transforms, each ``{name, args}``.
+
+    Raises:
+        ValueError: The run is none of an extractor.
+    """
+    if run.has_reranker or run.config.get("transforms_extraction"):
+        raise ValueError(f"run is {str(run.path)!r}, that of a re-ranker, expected that of an extractor.")
+    extractor = _part(run, "extractor")
+    return extractor if run.checkpoint is None else with_weights(extractor, run.checkpoint), _transforms(run)
+
+
 def run_reranker(run: RunFolder, **settings: Any) -> tuple[IRetrievalPostprocessor, Any]:
     """The re-ranker of a run, in evaluation, and the transforms of its images.
 
@@ -55,9 +67,7 @@ def run_reranker(run: RunFolder, **settings: Any) -> tuple[IRetrievalPostprocess
     config = deepcopy(_part(run, "postprocessor"))
     config["args"].update(settings)
     if run.checkpoint is not None:
-        pairwise = without_weights(config["args"]["pairwise_model"])
-        pairwise["args"]["weights"] = str(run.checkpoint)
-        config["args"]["pairwise_model"] = pairwise
+        config["args"]["pairwise_model"] = with_weights(config["args"]["pairwise_model"], run.checkpoint)
     reranker = get_postprocessor_by_cfg(config)
     if hasattr(reranker, "model"):
         reranker.model.eval()
@@ -93,6 +103,12 @@ def without_weights(config: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, Mapping) and "name" in value:
             args[key] = without_weights(value)
     return {"name": config["name"], "args": args}
+
+
+def with_weights(config: Mapping[str, Any], file: Path | str) -> dict[str, Any]:
+    """The same ``{name, args}``, which takes all its weights from one file."""
+    bare = without_weights(config)
+    return {**bare, "args": {**bare["args"], "weights": str(file)}}
 
 
 def _transforms(run: RunFolder) -> dict[str, Any]:

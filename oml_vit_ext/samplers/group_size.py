@@ -13,6 +13,8 @@ from oml.const import BBOXES_COLUMNS, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 
 from oml_vit_ext.common.arrays import row_of_whole_numbers
 from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.common.messages import counted
+from oml_vit_ext.datasets.frame import read_frame
 from oml_vit_ext.images.sizes import ImageSizes, read_image_sizes
 from oml_vit_ext.samplers.epochs import EpochBatchSampler
 from oml_vit_ext.samplers.grouped_batches import (
@@ -115,6 +117,8 @@ class GroupSizeSampler(EpochBatchSampler):
         """The group of each row, -1 for those of groups that are left out."""
         counts = np.bincount(groups, minlength=len(self.sizes))
         small = (counts > 0) & (counts < self._batch_size / 2)
+        if not len(groups):
+            raise ValueError("The training set has no images, expected rows of the split 'train'.")
         if small.sum() == (counts > 0).sum():
             raise ValueError(
                 f"The training set has {len(groups)} images in groups of {_named(counts, self.sizes, counts > 0)}, all "
@@ -150,7 +154,7 @@ def _check_batch(batch_size: int, n_instances: int | None) -> None:
 
 def _training_rows(dataframe: Path, labels: NDArray[np.int64]) -> pd.DataFrame:
     """The rows that OML trains on, in its order."""
-    df = pd.read_csv(dataframe, index_col=False)
+    df = read_frame(dataframe, (LABELS_COLUMN, SPLIT_COLUMN, PATHS_COLUMN))
     rows = df[df[SPLIT_COLUMN] == "train"].reset_index(drop=True)
     same = len(rows) == len(labels) and np.array_equal(pd.factorize(rows[LABELS_COLUMN])[0], pd.factorize(labels)[0])
     if not same:
@@ -165,17 +169,25 @@ def _training_rows(dataframe: Path, labels: NDArray[np.int64]) -> pd.DataFrame:
 def _upright_sizes(
     rows: pd.DataFrame, root: Path, cache: Path, verbose: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Width and height ``(N,)`` of the images as the transform will see them."""
+    """Width and height ``(N,)`` of the images, or of their boxes, as the transform will see them."""
+    size = np.zeros((2, len(rows)), dtype=np.int64)
+    has_box = np.zeros(len(rows), dtype=bool)
     if set(BBOXES_COLUMNS) <= set(rows.columns):
-        x1, x2, y1, y2 = (rows[column].to_numpy(dtype=np.int64) for column in BBOXES_COLUMNS)
-        return x2 - x1, y2 - y1
-    if {"width", "height"} <= set(rows.columns):
+        has_box = rows[list(BBOXES_COLUMNS)].notna().all(axis=1).to_numpy()
+        x1, x2, y1, y2 = (rows[column][has_box].to_numpy(dtype=np.int64) for column in BBOXES_COLUMNS)
+        size[:, has_box] = x2 - x1, y2 - y1
+    if not has_box.all():
+        size[:, ~has_box] = _sizes_of_whole(rows[~has_box], root, cache, verbose).upright()
+    return size[0], size[1]
+
+
+def _sizes_of_whole(rows: pd.DataFrame, root: Path, cache: Path, verbose: bool) -> ImageSizes:
+    known = [column for column in ("width", "height", "turned") if column in rows]
+    if {"width", "height"} <= set(known) and rows[known].notna().all(axis=None):
         turned = rows["turned"].to_numpy(dtype=bool) if "turned" in rows else np.zeros(len(rows), dtype=bool)
-        return ImageSizes(rows["width"].to_numpy(np.int64), rows["height"].to_numpy(np.int64), turned).upright()
-    paths = [str(path) for path in rows[PATHS_COLUMN]]
-    stored = read_image_sizes(paths, root, cache=cache, verbose=verbose)
-    return stored.upright()
+        return ImageSizes(rows["width"].to_numpy(np.int64), rows["height"].to_numpy(np.int64), turned)
+    return read_image_sizes([str(path) for path in rows[PATHS_COLUMN]], root, cache=cache, verbose=verbose)
 
 
 def _named(counts: NDArray[np.int64], sizes: Sequence[tuple[int, int]], which: NDArray[np.bool_]) -> str:
-    return ", ".join(f"{w}x{h} ({counts[i]} images)" for i, (w, h) in enumerate(sizes) if which[i])
+    return ", ".join(f"{w}x{h} ({counted(int(counts[i]), 'image')})" for i, (w, h) in enumerate(sizes) if which[i])

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from oml_vit_ext.common.arrays import row_of_whole_numbers
 from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.common.messages import counted
+from oml_vit_ext.datasets.frame import read_frame
+from oml_vit_ext.datasets.listing import read_table
 from oml_vit_ext.samplers.epochs import EpochBatchSampler
 from oml_vit_ext.samplers.mining import Floats, Ids, arrange, hardest_negatives
 
@@ -183,11 +186,11 @@ def _rows_of_pairs(file: Path, labels: Ids, dataset_root: str | Path | None, dat
     if dataset_root is None:
         raise ValueError("pairs is given without dataset_root: expected the folder of the training set's dataframe.")
     dataframe = Path(dataset_root) / dataframe_name
-    df = pd.read_csv(dataframe, index_col=False)
+    df = read_frame(dataframe, (PATHS_COLUMN, SPLIT_COLUMN))
     paths = df[PATHS_COLUMN][df[SPLIT_COLUMN] == "train"].astype(str).tolist()
     if len(paths) != len(labels):
         raise ValueError(f"{dataframe} has {len(paths)} training rows, but the sampler was given {len(labels)} labels.")
-    table = pd.read_csv(file, index_col=False)
+    table = read_table(file, index_col=False)
     missing = {"anchor", "positive"} - set(table.columns)
     if missing:
         raise ValueError(f"{file} has no column {min(missing)!r}, expected anchor and positive.")
@@ -202,7 +205,8 @@ def _rows_of_pairs(file: Path, labels: Ids, dataset_root: str | Path | None, dat
     unlike = labels[found[:, 0]] != labels[found[:, 1]]
     if unlike.any():
         raise ValueError(
-            f"{file}: {int(unlike.sum())} pairs have two different {LABELS_COLUMN}s, the first is pair "
+            f"{file}: {counted(int(unlike.sum()), 'pair has', 'pairs have')} two different {LABELS_COLUMN}s, the "
+            f"first is pair "
             f"{int(unlike.argmax())}."
         )
     return found

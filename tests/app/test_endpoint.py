@@ -66,6 +66,15 @@ def test_mistakes_get_one_sentence(client: TestClient, files: dict, form: dict, 
     assert answer.status_code == status and sentence in answer.json()["detail"]
 
 
+def test_a_server_behind_it_that_went_away(client: TestClient, catalog: Catalog, monkeypatch: pytest.MonkeyPatch):
+    def search(*_: Any, **__: Any) -> None:
+        raise ConnectionError("Milvus at 'https://host' has not answered for 60 s.")
+
+    monkeypatch.setattr(catalog[""].index, "search", search)
+    answer = client.post("/query", data={"path": "05.jpg"})
+    assert answer.status_code == 503 and "has not answered for 60 s" in answer.json()["detail"]
+
+
 def test_numbers_out_of_range(client: TestClient):
     assert client.post("/query", data={"path": "05.jpg", "k": 0}).status_code == 422
     assert client.get("/some", params={"n": 1000}).status_code == 422

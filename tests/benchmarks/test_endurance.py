@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from types import ModuleType
+from typing import Any
 
 import pytest
+from torch import Tensor
 
 from helpers import ROOT
 
@@ -23,9 +26,35 @@ def test_losses_stay_finite(endurance: ModuleType):
     assert endurance.duplicates(20) == {"batches": 60, "not_finite": 0}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux tells it")
-def test_memory_and_files_stay_flat(endurance: ModuleType):
+linux = pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux tells it")
+
+
+@linux
+def test_memory_files_and_objects_stay_flat(endurance: ModuleType):
     for found in (endurance.memory(60), endurance.pairs(120)):
         assert len(found["resident_mb"]) == endurance.N_POINTS
-        assert found["grown_mb"] < 30 and found["grown_files"] == 0
+        assert found["grown_mb"] < 30 and found["grown_files"] == 0 and found["grown_objects"] < 10
     assert found["pairs"] >= 120
+
+
+@linux
+def test_what_leaks_is_seen_in_runs_of_that_length(endurance: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    """A tensor of each training step, a file of each call of the re-ranker: too little for the memory to show it."""
+    tensors, files = [], []
+
+    class Leaking(endurance.IRTLoss):
+        def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+            tensors.append(features.detach())
+            return super().forward(features, labels)
+
+    class KeepingFilesOpen(endurance.STIRReranker):
+        def process(self, *args: Any, **kwargs: Any) -> Any:
+            files.append(os.open(os.devnull, os.O_RDONLY))
+            return super().process(*args, **kwargs)
+
+    monkeypatch.setattr(endurance, "IRTLoss", Leaking)
+    monkeypatch.setattr(endurance, "STIRReranker", KeepingFilesOpen)
+    assert endurance.memory(60)["grown_objects"] > 20
+    assert endurance.pairs(120)["grown_files"] > 10
+    for file in files:
+        os.close(file)

@@ -51,5 +51,21 @@ def test_long_runs():
 def test_versions(name: str):
     row = results("versions")[name]
     counted = f"{row['passed']:,} passed, {row['failed']} failed, {row['skipped']} skipped"
-    assert f"| {name} | `{row['pytest']}` | {counted} |" in TEXT
+    libraries = ", ".join(f"{library} {row['libraries'][library]}" for library in ("torch", "timm", "numpy"))
+    assert f"| {name} | {libraries} | {row['selection']} | {counted} |" in TEXT
     assert row["pip_check"] == "No broken requirements found."
+
+
+def test_the_short_selection_takes_files_of_each_folder(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from versions import SHORT
+
+    folders = {path.name for path in (ROOT / "oml_vit_ext").iterdir() if (path / "__init__.py").is_file()}
+    assert SHORT.keys() == {*folders, "configs", "pipelines"}
+    missing = [
+        name
+        for folder, names in SHORT.items()
+        for name in names
+        if not (ROOT / "tests" / folder / f"{name}.py").is_file()
+    ]
+    assert not missing

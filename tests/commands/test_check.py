@@ -35,4 +35,4 @@ def test_a_file_of_ones_own_may_build_on_ours(tiny: list[str], tmp_path: Path):
         "defaults: [/irt/train_photos, _self_]\nmetric_for_checkpointing: OVERALL/cmc/7\n"
     )
     printed = fails("check", str(tmp_path / "mine.yaml"), *tiny)
-    assert "Unknown metric of metric_args 'OVERALL/cmc/7'" in printed and "1 errors" in printed
+    assert "Unknown metric of metric_args 'OVERALL/cmc/7'" in printed and "1 error, " in printed

@@ -9,8 +9,8 @@ from helpers.configs import composed
 from oml_vit_ext.commands.choices import Choice, Machine, choose, keys_of, table
 from oml_vit_ext.commands.frame_facts import FrameFacts
 
-SMALL = FrameFacts(106, 7, 2, 15, 75, 75)
-LARGE = FrameFacts(59_551, 11_318, 2, 5, 60_502, 60_502)
+SMALL = FrameFacts(106, 7, 12, 2, 15, 75, 75)
+LARGE = FrameFacts(59_551, 11_318, 11_318, 2, 5, 60_502, 60_502)
 
 
 def _values(facts: FrameFacts, machine: Machine, name: str = "irt/train_photos", given: tuple[str, ...] = ()) -> dict:

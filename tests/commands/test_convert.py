@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from helpers.command_line import fails, succeeds
 from oml_vit_ext.commands.convert import summary
@@ -27,14 +28,14 @@ def test_a_single_photo_is_something_to_be_found_but_no_question(photos: Path):
     printed = succeeds("convert", "folders", str(photos))
     alone = pd.read_csv(photos / "df.csv").set_index("label_name").loc["alone"]
     assert (alone.split, alone.is_query, alone.is_gallery) == ("validation", False, True)
-    assert "1 classes have one image: alone" in printed
+    assert "1 class has one image: alone" in printed
 
 
 def test_a_photo_cut_short_is_left_out_and_named(photos: Path):
     file = photos / "product 1" / "IMG 2.JPG"
     file.write_bytes(file.read_bytes()[:-200])
     printed = succeeds("convert", "folders", str(photos))
-    assert "1 images are left out" in printed and "IMG 2.JPG" in printed
+    assert "1 image is left out" in printed and "IMG 2.JPG" in printed
     assert "IMG 2.JPG" in (photos / "df.left_out.txt").read_text()
 
 
@@ -55,6 +56,21 @@ def test_an_edited_dataframe_is_kept(photos: Path):
 )
 def test_mistakes_are_one_sentence(arguments: list[str], said: str):
     assert said in fails("convert", *arguments)
+
+
+def test_landmarks_of_a_list_are_left_out(tmp_path: Path):
+    (tmp_path / "train_clean.csv").write_text("landmark_id,images\n7,0123 abcd\n9,00ff\n")
+    for name in ("0123", "abcd", "00ff"):
+        file = tmp_path / "train" / "/".join(name[:3]) / f"{name}.jpg"
+        file.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(file)
+    (tmp_path / "overlap.txt").write_text("9\n")
+    exclude = ["--exclude-labels", str(tmp_path / "overlap.txt")]
+    printed = succeeds("convert", "gldv2_clean", str(tmp_path), "--no-check", *exclude)
+    frame = pd.read_csv(tmp_path / "df.csv")
+    assert frame.landmark_id.tolist() == [7, 7] and frame.label.tolist() == [0, 0]
+    assert "1 landmarks of" in printed and "are left out, with 1 images" in printed
+    assert "Unknown option of folders: 'exclude_labels'" in fails("convert", "folders", str(tmp_path), *exclude)
 
 
 def test_an_empty_part_is_counted_as_well():

@@ -6,32 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from omegaconf import OmegaConf
 
 from helpers.configs import composed
+from helpers.small_reranker import small_reranker
 from oml_vit_ext.commands.fit_fusion import fit_fusion_of
-from oml_vit_ext.extractors import IRTExtractor
-from oml_vit_ext.reranking import Fusion, STIRSiamese
+from oml_vit_ext.reranking import Fusion
 from oml_vit_ext.reranking.fusion import fusion_of
-
-TIMM_ARGS = {"img_size": 48, "patch_size": 2, "depth": 2}
 
 
 def test_fit_fusion_writes_what_a_reranker_takes(demo_slice: Path, in_tmp_path: Path, capsys: pytest.CaptureFixture):
-    first = IRTExtractor(None, "vit_tiny_r_s16_p8_224", timm_args=TIMM_ARGS)
-    torch.save(first.state_dict(), "first.pth")
-    torch.save(STIRSiamese(first, (16,), join_layer=1).state_dict(), "stir.pth")
-    overrides = (
-        "first_stage_checkpoint=first.pth",
-        "checkpoint=stir.pth",
-        "extractor.args.timm_args.depth=2",
-        "postprocessor.args.pairwise_model.args.mlp_hidden_dims=[16]",
-        "postprocessor.args.verbose=False",
-        "join_layer=1",
-        "top_n=3",
-    )
-    cfg = composed("stir/validate_reranker_demo", f"dataset_root={demo_slice}", *overrides)
+    cfg = composed("stir/validate_reranker_demo", f"dataset_root={demo_slice}", *small_reranker())
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))  # as written by hand: no keys but those in use
     for name in ("budget", "fusion", "scores_file"):
         del cfg.postprocessor.args[name]

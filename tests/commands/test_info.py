@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from helpers import ROOT
 from helpers.command_line import fails, succeeds
 
 
@@ -14,5 +15,7 @@ def test_all_registries_are_listed_with_signatures():
 
 def test_weights_are_explained_or_refused():
     printed = succeeds("info", "--weights", "vit_small_patch16_224.dino")
-    assert "vit_small_patch16_224" in printed and "384 numbers" in printed
+    assert "vit_small_patch16_224" in printed and "width 384" in printed and "licence" in printed
+    file = ROOT / "examples/demo_weights/vit_tiny_emoji.safetensors"
+    assert "width 192" in succeeds("info", "--weights", str(file))
     assert "did you mean 'vit_small_patch16_224.dino'" in fails("info", "--weights", "vit_small_patch16_224.dyno")

@@ -15,7 +15,7 @@ def test_two_models_are_one_too_many():
 
 
 def test_a_folder_without_a_training_is_told(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="is not the folder of a training"):
+    with pytest.raises(FileNotFoundError, match="expected the folder of a run"):
         embedder_of(tmp_path, None, [])
 
 

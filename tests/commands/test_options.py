@@ -17,7 +17,7 @@ def test_arguments_of_one_name_are_one_option():
         function = getattr(module, str(command.name).replace("-", "_"))
         for name in shared.keys() & inspect.signature(function).parameters.keys():
             hints = inspect.get_annotations(function, eval_str=True, globals=vars(module))
-            if command.name not in ("app", "report", "fit-head"):
+            if command.name not in ("report", "fit-head"):
                 assert hints[name] == shared[name], f"{command.name}: {name}"
                 seen[name] += 1
     assert min(seen.values()) >= 2

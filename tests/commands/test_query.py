@@ -19,7 +19,7 @@ from helpers import ROOT
 from helpers.command_line import fails, succeeds
 from helpers.random_index import random_index
 from oml_vit_ext.extractors import IRTExtractor
-from oml_vit_ext.reranking import STIRSiamese
+from oml_vit_ext.reranking import QueryExpansion, STIRSiamese, TokenStore
 from oml_vit_ext.retrieval import Hit, SearchIndex, rerank_hits
 
 WEIGHTS = ROOT / "examples/demo_weights/vit_tiny_emoji.safetensors"
@@ -106,6 +106,37 @@ def test_hits_are_reranked_by_stir(
 
     assert sorted(paths(plain)) == sorted(paths(reranked)) and paths(plain)[5] == paths(reranked)[5]
     assert paths(plain) != paths(reranked)  # a random re-ranker
+    used: list[int] = []
+    files = TokenStore.files
+    monkeypatch.setattr(TokenStore, "files", lambda *args: used.append(sum(map(bool, found := files(*args)))) or found)
+    of_reranker = ["--reranker", "stir/validate_reranker_sop", *overrides]
+    indexed = _search("index", "photos", "--to", "shard_0", "--shard", "0/2", "--tokens", "half", *of_reranker)
+    assert f"{len(SearchIndex.load('shard_0'))} encoded, 0 unchanged" in indexed and "shard_0.tokens" in indexed
+    assert paths(_search(*arguments, "--rerank", "5", *of_reranker)) == paths(reranked)
+    assert used == [6], "no hit was decoded"
+    synced = _search("index", "photos", "--to", "shard_0", "--shard", "0/2", "--tokens", "half", *of_reranker)
+    assert "0 encoded" in synced
+    shutil.rmtree("shard_0.tokens")
+
+
+def test_an_index_is_searched_in_other_ways(
+    folder: Path, printed: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(folder)
+    query = sorted((folder / "photos" / "noto").iterdir())[0]
+    arguments = ["query", str(query), "-k", "4", "--json"]
+
+    def paths(*options: str) -> list[str]:
+        return [hit["path"] for hit in json.loads(_search(*arguments, *options))[0]["hits"]]
+
+    nearest = paths("--index", "shard_*")
+    assert paths("--index", "shard_*", "--first-dims", "9", "--shortlist", "40") == nearest
+    assert paths("--index", "shard_*", "--first-dims", "1", "--shortlist", "1") != nearest
+    index = SearchIndex.load("shard_0")
+    [expected] = index.search_images([query], index.embedder(), 4, postprocessor=QueryExpansion(3))
+    expansion = ["--postprocessor", "{name: query_expansion, args: {n: 3}}"]
+    assert paths("--index", "shard_0", *expansion) == [hit.path for hit in expected]
+    assert len(paths("--index", "shard_*", "--postprocessor", "k_reciprocal")) == 4
 
 
 def test_an_index_is_synced_and_images_removed(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -171,6 +202,16 @@ def test_an_index_of_somebody_else_is_used_and_its_faiss_file_where_trusted(
         (["query", "photos/broken.png", "--index", "photos"], "is not an index"),
         (["query", "photos/broken.png", "--index", "shard_0", "--rerank", "1"], "--rerank is 1"),
         (["query", "photos/broken.png", "--index", "shard_0", "--rerank", "9"], "--rerank needs --reranker"),
+        (["query", "photos/broken.png", "--index", "shard_0", "--postprocessor", "k_recip"], "mean 'k_reciprocal'"),
+        (
+            ["query", "photos/broken.png", "--index", "shard_0", "--postprocessor", "{name: stir_reranker}"],
+            "--postprocessor has the name 'stir_reranker', expected one that computes with embeddings alone",
+        ),
+        (["index", "photos", "--to", "x", "--tokens", "half", *SMALL], "--tokens and --reranker belong together"),
+        (
+            ["index", "photos", "--to", "x", "--tokens", "half", "--reranker", "stir/validate_reranker_sop", *SMALL],
+            "both take KEY=VALUE",
+        ),
         (
             ["index", "photos", "--to", "x", "--faiss", "IVF999,Flat", *SMALL],
             "cannot be trained on a gallery of 41 rows",

@@ -48,10 +48,21 @@ def test_a_lonely_label_is_named_with_its_photo_and_the_flag(tiny: list[str], fr
     assert is_error and "'product 0' (product 0/IMG 0.JPG)" in sentence and "--drop-single" in sentence
 
 
+def test_centres_for_fewer_labels_than_the_largest_are_told(tiny: list[str], frame: pd.DataFrame, photos: Path):
+    """OML does not renumber labels, and ends with an assertion at the first batch that holds the largest."""
+    frame.loc[frame.split == "train", "label"] *= 10
+    frame.to_csv(photos / "df.csv", index=False)
+    largest = frame[frame.split == "train"].label.max()
+    variant = "irt/variant=arcface"
+    sentence, is_error = _found(tiny, variant, "num_classes=6")["criterion.args.num_classes"]
+    assert is_error and f"is 6, but the largest training label is {largest}: say num_classes={largest + 1}" in sentence
+    assert "criterion.args.num_classes" not in _found(tiny, variant, f"num_classes={largest + 1}")
+
+
 def test_missing_photos_are_counted_and_named(tiny: list[str], photos: Path):
     (photos / "product 2" / "IMG 1.JPG").unlink()
     sentence, is_error = _found(tiny)["dataset_root"]
-    assert is_error and "1 photos of 40 are not below" in sentence and "product 2/IMG 1.JPG" in sentence
+    assert is_error and "1 photo of 40 is not below" in sentence and "product 2/IMG 1.JPG" in sentence
 
 
 @pytest.mark.parametrize(("split", "said"), [("train", "no photos for validation"), ("validation", "no photos for tr")])
@@ -91,3 +102,24 @@ def test_groups_of_sampler_and_transform_must_agree(
     assert bool(found) == told
     if told:
         assert "Give both the same sizes" in found[0].sentence and not found[0].is_error
+
+
+def test_values_that_oml_refuses_are_told_with_their_file(tiny: list[str], frame: pd.DataFrame, photos: Path):
+    frame.assign(split=frame.split.str.title()).to_csv(photos / "df.csv", index=False)
+    assert any("in df.csv, split is 'Train'" in sentence for sentence in _sentences(tiny))
+
+
+def test_paths_from_windows_are_told(tiny: list[str], frame: pd.DataFrame, photos: Path):
+    frame.assign(path=frame.path.str.replace("/", "\\")).to_csv(photos / "df.csv", index=False)
+    assert any("put / in the place of each \\" in sentence for sentence in _sentences(tiny))
+
+
+def test_photos_that_stand_twice_are_told(tiny: list[str], frame: pd.DataFrame, photos: Path):
+    validation = frame[frame.split == "validation"]
+    pd.concat([frame, validation[:2]]).to_csv(photos / "df.csv", index=False)
+    assert any("2 rows name a photo again" in sentence for sentence in _sentences(tiny))
+
+
+def _sentences(tiny: list[str]) -> list[str]:
+    fitting = ["sampler.args.n_labels=4", "memory_size=30", "metric_args.cmc_top_k=[1]"]
+    return [mistake.sentence for mistake in wrong_data(composed("irt/train_photos", *tiny, *fitting))]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -61,6 +63,58 @@ def test_names_of_the_greatest_length_can_be_replaced(tmp_path: Path):
     file = tmp_path / ("x" * 251 + ".csv")
     write_frame(pd.DataFrame({"a": [1, 2]}), file)
     assert file.read_text() == "a\n1\n2\n"
+
+
+WRITES = """
+import sys, time
+from oml_vit_ext.common.files import replaced
+with replaced(sys.argv[1]) as unfinished:
+    unfinished.write_text("half")
+    print(unfinished.name, flush=True)
+    time.sleep(300)
+"""
+
+
+@pytest.fixture()
+def left_by_a_killed_process(tmp_path: Path) -> Path:
+    """What a process that writes x.txt leaves when it is killed."""
+    with subprocess.Popen([sys.executable, "-c", WRITES, str(tmp_path / "x.txt")], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        left = tmp_path / process.stdout.readline().decode().strip()
+        write_lines(["while it writes"], tmp_path / "x.txt")
+        assert left.is_file()
+        process.kill()
+    return left
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which start of a machine it is")
+def test_what_a_killed_process_left_goes_with_the_next_write(left_by_a_killed_process: Path):
+    left = left_by_a_killed_process
+    here, numbers = re.fullmatch(r"\.x\.([0-9a-f]{16})-(\d+-\d+)\.partial\.txt", left.name).groups()
+    others = [
+        f".x.{here}-{os.getpid()}-1.partial.txt",  # a thread of this process
+        f".x.{here}-1-1.partial.txt",  # a process that is there
+        f".x.0123456789abcdef-{numbers}.partial.txt",  # of another machine
+        f".x.{numbers}.partial.txt",  # it does not tell of which
+        f".y.{here}-{numbers}.partial.txt",
+        f".x.{here}-{numbers}.partial.csv",
+        f".x.{here}-{numbers}.partial.txt.bak",
+        f"x.{here}-{numbers}.partial.txt",
+    ]
+    for name in others:
+        left.with_name(name).write_text("somebody's")
+    write_lines(["new"], left.with_name("x.txt"))
+    assert {path.name for path in left.parent.iterdir()} == {*others, "x.txt"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which start of a machine it is")
+def test_nothing_goes_where_a_process_cannot_be_told(left_by_a_killed_process: Path, monkeypatch: pytest.MonkeyPatch):
+    def not_told(_: str) -> str:
+        raise OSError
+
+    monkeypatch.setattr(files.os, "readlink", not_told)
+    write_lines(["new"], left_by_a_killed_process.with_name("x.txt"))
+    assert left_by_a_killed_process.is_file()
 
 
 def test_no_lines_are_no_file(tmp_path: Path):

@@ -129,7 +129,7 @@ def test_the_recipe(data: str, num_classes: int):
 def test_the_demo_counts_its_labels_and_takes_its_images():
     df = pd.read_csv(ROOT / "examples/demo_data/df.csv")
     cfg = composed("dtop/train_demo")
-    assert cfg.num_classes == df[df.split == "train"].label.nunique()
+    assert cfg.num_classes == df[df.split == "train"].label.max() + 1
     extractor = get_extractor_by_cfg(cfg.extractor).eval()
     assert extractor(torch.zeros(1, 3, 48, 48)).shape == (1, cfg.embed_dim)
 

@@ -71,7 +71,7 @@ def test_cub_boxes_are_cut_to_whole_pixels_inside_the_image(tmp_path: Path):
 
 def test_the_official_split_of_cub_shares_labels_and_says_so(tmp_path: Path):
     miniature.cub(tmp_path)
-    with pytest.warns(UserWarning, match="1 labels are in the training and in the validation set"):
+    with pytest.warns(UserWarning, match="1 label is in the training and in the validation set"):
         df = converted("cub", tmp_path, official_split=True)
     assert df.split.tolist() == ["train", "validation", "train", "validation", "train"]
 
@@ -231,7 +231,7 @@ def test_the_papers_counts_are_checked_and_files_named(tmp_path: Path):
 def test_missing_images_stop_it_unless_unchecked(tmp_path: Path):
     miniature.nc_clean(tmp_path / "in")
     (tmp_path / "in/eiffel/3.jpg").unlink()
-    with pytest.warns(UserWarning, match=r"1 images are left out: missing \(1\): eiffel/3.jpg"):
+    with pytest.warns(UserWarning, match=r"1 image is left out: missing \(1\): eiffel/3.jpg"):
         assert len(converted("nc_clean", tmp_path / "in")) == 2
     assert (tmp_path / "in/out.left_out.txt").read_text() == "eiffel/3.jpg: missing\n"
 
@@ -271,7 +271,7 @@ def test_queries_whose_gallery_is_broken_are_left_out(tmp_path: Path):
     miniature.inshop(tmp_path)
     for name in ("01_2_side", "01_3_back"):
         (tmp_path / f"img_highres/MEN/Denim/id_00000007/{name}.jpg").write_text("")
-    with pytest.warns(UserWarning, match="inshop: 1 queries are left out"):
+    with pytest.warns(UserWarning, match="inshop: 1 query is left out"):
         assert converted("inshop", tmp_path).label.tolist() == [2, 2]
 
 

@@ -57,6 +57,35 @@ def test_splits_are_seen_at_the_top_and_share_their_classes(tmp_path: Path, name
         folders(tmp_path, train_labels=1)
 
 
+def test_folders_of_splits_may_lie_in_each_other(tmp_path: Path):
+    """As archives of Kaggle unpack: a class is one label on both sides all the same."""
+    _tree(tmp_path, "training_set/training_set/cat/1.jpg", "test_set/test_set/cat/2.jpg", "test_set/test_set/dog/1.jpg")
+    assert [(label, split) for _, label, split in _rows(tmp_path)] == [
+        (0, "validation"),
+        (1, "validation"),
+        (0, "train"),
+    ]
+
+
+def test_a_name_written_as_on_a_mac_is_the_same_name(tmp_path: Path):
+    _tree(tmp_path, "train/caf\u00e9/1.jpg", "test/cafe\u0301/1.jpg")
+    frame = folders(tmp_path).frame
+    assert frame.label.tolist() == [0, 0] and set(frame.label_name) == {"caf\u00e9"}
+    assert all((tmp_path / path).is_file() for path in frame.path), "the files keep their names"
+
+
+def test_classes_that_differ_in_case_alone_are_named(tmp_path: Path):
+    _tree(tmp_path, "Apple/1.jpg", "Apple/2.jpg", "apple/1.jpg", "apple/2.jpg", "pear/1.jpg", "pear/2.jpg")
+    with pytest.warns(UserWarning, match=r"2 classes differ in upper and lower case alone.*: Apple; apple\."):
+        assert folders(tmp_path).frame.label.nunique() == 3
+
+
+def test_a_folder_without_images_says_what_it_holds(tmp_path: Path):
+    (tmp_path / "photos.zip").touch()
+    with pytest.raises(ValueError, match=r"holds no images, but other files \(1\): photos\.zip: expected a folder"):
+        folders(tmp_path)
+
+
 @pytest.mark.parametrize("others", [["more/a/1.jpg", "test/a/1.jpg"], []], ids=["another folder", "train alone"])
 def test_a_class_may_be_called_train(tmp_path: Path, others: list[str]):
     _tree(tmp_path, "train/1.jpg", *others)
@@ -114,7 +143,7 @@ def test_what_lies_beside_the_splits_is_left_out_and_named(tmp_path: Path):
     files = [f"{split}/{c}/{i}.jpg" for split in ("Training", "Test") for c in ("pear", "fig") for i in (1, 2)]
     df, told = _converted(tmp_path, *files, "test-multiple_fruits/1.jpg", "test-multiple_fruits/2.jpg", "cover.jpg")
     assert len(df) == 8 and df.label.nunique() == 2
-    assert "beside the folders of the splits: cover.jpg (1 images); test-multiple_fruits (2 images)" in told
+    assert "beside the folders of the splits: cover.jpg (1 image); test-multiple_fruits (2 images)" in told
 
 
 @pytest.mark.parametrize("name", ["train", "Test", "val_extra", "Query"])
@@ -130,7 +159,7 @@ def test_plain_classes_are_told_nothing(tmp_path: Path):
 def test_the_only_image_of_a_class_is_no_query_and_stays_in_the_gallery(tmp_path: Path):
     df, told = _converted(tmp_path, "cat/1.jpg", "cat/2.jpg", "lion/1.jpg")
     assert df.is_query.tolist() == [True, True, False] and df.is_gallery.all()
-    assert "1 classes have one image: lion" in told and "1 validation images are the only ones" in told
+    assert "1 class has one image: lion" in told and "1 validation image is the only one" in told
 
 
 def test_without_any_query_it_is_said_that_nothing_can_be_measured(tmp_path: Path):

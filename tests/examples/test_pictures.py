@@ -11,10 +11,8 @@ from PIL import Image
 
 from helpers import ROOT
 from helpers.configs import composed
+from helpers.small_reranker import TIMM_ARGS, small_reranker
 from oml_vit_ext.extractors import HybridViTExtractor, IRTExtractor
-from oml_vit_ext.reranking import STIRSiamese
-
-TIMM_ARGS = {"img_size": 48, "patch_size": 2, "depth": 2}
 
 
 def config(name: str, demo_slice: Path, *overrides: str):
@@ -50,20 +48,7 @@ def test_a_reranker_before_and_after(demo_slice: Path, in_tmp_path: Path, monkey
     monkeypatch.syspath_prepend(ROOT / "examples")
     from show_reranking import show
 
-    first = IRTExtractor(None, "vit_tiny_r_s16_p8_224", timm_args=TIMM_ARGS)
-    torch.save(first.state_dict(), "first.pth")
-    torch.save(STIRSiamese(first, (16,), join_layer=1).state_dict(), "stir.pth")
-    overrides = (
-        "first_stage_checkpoint=first.pth",
-        "checkpoint=stir.pth",
-        "extractor.args.timm_args.depth=2",
-        "postprocessor.args.pairwise_model.args.mlp_hidden_dims=[16]",
-        "postprocessor.args.verbose=False",
-        "join_layer=1",
-        "top_n=3",
-        "+n_queries=2",
-    )
-    show(config("stir/validate_reranker_demo", demo_slice, *overrides))
+    show(config("stir/validate_reranker_demo", demo_slice, *small_reranker(), "+n_queries=2"))
     printed = capsys.readouterr().out
     found = re.search(
         r"changed for (\d+) of (\d+) queries: (\d+) became right, (\d+) became wrong, (\d+) neit", printed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,9 @@ WRAPPINGS: dict[str, Callable[[Any], Any]] = {
     "ema": lambda s: {"state_dict_ema": s, "arch": "vit"},
     "two layers deep": lambda s: {"model_ema": {"state_dict": s}},
     "a loop of one's own": lambda s: {"extractor": s, "criterion": {"memory": torch.ones(1)}, "epoch": 3},
+    "as in torch's tutorial": lambda s: {"model_state_dict": s, "optimizer_state_dict": {"state": {0: {"m": s["b"]}}}},
+    "a name of one's own": lambda s: {"net": s, "epoch": 3, "loss": torch.tensor(0.5)},
+    "deep under names of one's own": lambda s: {"checkpoint": {"weights": s, "lr": 1}},
     "average before trained": lambda s: {"state_dict_ema": s, "state_dict": {"x": torch.ones(1)}},
 }
 
@@ -40,6 +44,27 @@ WRAPPINGS: dict[str, Callable[[Any], Any]] = {
 def test_tensors_are_found_wherever_they_are_kept(tmp_path: Path, wrapping: str):
     torch.save(WRAPPINGS[wrapping](STATE), tmp_path / "x.pth")
     _assert_same(read_state_dict(tmp_path / "x.pth"), STATE)
+
+
+def test_two_state_dicts_of_unknown_names_are_not_chosen_from(tmp_path: Path):
+    torch.save({"net_a": STATE, "net_b": STATE}, tmp_path / "x.pth")
+    with pytest.raises(RuntimeError, match=r"hold no state dict: .*; found net_a, net_b\."):
+        read_state_dict(tmp_path / "x.pth")
+
+
+def test_parts_of_safetensors_are_read_together(tmp_path: Path):
+    for part, name in enumerate(STATE):
+        save_file({name: STATE[name]}, tmp_path / f"model-{part}.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: f"model-{i}.safetensors" for i, name in enumerate(STATE)}}))
+    _assert_same(read_state_dict(index), STATE)
+    (tmp_path / "model-1.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model-1\.safetensors': there is no such file"):
+        read_state_dict(index)
+    for wrong in ('{"weight_map": {"a": "../x.safetensors"}}', "[]", '{"weight_map": 3}', "{"):
+        index.write_text(wrong)
+        with pytest.raises(RuntimeError, match=r"is no index of safetensors"):
+            read_state_dict(index)
 
 
 def test_safetensors_are_read_as_they_are(tmp_path: Path):

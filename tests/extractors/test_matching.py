@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from oml_vit_ext.extractors.matching import check_match, some, under_prefix
+from oml_vit_ext.extractors.matching import check_match, check_values, some, under_prefix
 
 EXPECTED = {"a": torch.zeros(2), "b": torch.zeros(3), "c": torch.zeros(1)}
 
@@ -26,6 +26,15 @@ def test_all_that_differs_is_listed():
         check_match(
             found, EXPECTED, Path("f.pth"), "this model", kinds="the file holds x, expected y", hint="Look again."
         )
+
+
+def test_values_are_numbers_of_the_kind_that_is_expected():
+    expected = {"a": torch.zeros(2), "count": torch.tensor(0)}
+    check_values({"a": torch.ones(2).half(), "count": torch.tensor(3), "d": torch.ones(1)}, expected, Path("f.pth"))
+    with pytest.raises(RuntimeError, match=r"'f\.pth' hold torch\.int64 numbers, expected floating-point ones: a\."):
+        check_values({"a": torch.arange(2), "count": torch.tensor(3)}, expected, Path("f.pth"))
+    with pytest.raises(RuntimeError, match=r"'f\.pth' hold NaN or infinity, .*: a\."):
+        check_values({"a": torch.tensor([0, torch.inf]), "count": torch.tensor(3)}, expected, Path("f.pth"))
 
 
 def test_long_lists_are_cut():

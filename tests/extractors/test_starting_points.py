@@ -46,7 +46,7 @@ def test_oml_knows_each_with_its_transform(name: str):
 
 
 def test_from_pretrained_chooses_the_pooling(monkeypatch: pytest.MonkeyPatch):
-    """SigLIP has no CLS token. Random numbers stand in for the download."""
+    """SigLIP has no CLS token, but an attention pooling. Random numbers stand in for the download."""
     from oml_vit_ext.extractors import backbone
 
     create = backbone._create
@@ -59,4 +59,4 @@ def test_from_pretrained_chooses_the_pooling(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(backbone, "_create", offline)
     extractor: Any = IRTExtractor.from_pretrained("vit_base_patch32_siglip_256.v2_webli")
     assert asked == [("vit_base_patch32_siglip_256.v2_webli", True)]
-    assert extractor.pooling.pooling == "avg" and extractor.feat_dim == 768
+    assert extractor.pooling.pooling == "map" and extractor.feat_dim == 768

@@ -48,6 +48,9 @@ CONTENTS: dict[str, Callable[[dict[str, torch.Tensor]], Any]] = {
 }
 
 
+CONTENTS["average.pth"] = lambda s: {"n_averaged": torch.tensor(3), **_prefixed(s, "module.")}  # torch's AveragedModel
+
+
 @pytest.mark.parametrize("name", sorted(CONTENTS))
 def test_torch_files(trained: IRTExtractor, tmp_path: Path, name: str):
     torch.save(CONTENTS[name](trained.backbone.state_dict()), tmp_path / name)
@@ -124,6 +127,26 @@ def test_a_distilled_file_for_a_plain_deit_is_refused(tmp_path: Path):
 def test_a_missing_file():
     with pytest.raises(FileNotFoundError, match=r"weights 'nowhere/best\.ckpt': there is no such file"):
         IRTExtractor("nowhere/best.ckpt", **TINY_PLAIN)
+
+
+@pytest.mark.parametrize("url", ["https://example.org/dino.pth", "file:///tmp/dino.pth"])
+def test_a_url_is_no_file(url: str):
+    with pytest.raises(ValueError, match=rf"weights '{url}' is a URL, expected a file: download it first\."):
+        IRTExtractor(url, **TINY_PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [
+        (lambda t: (t * 100).to(torch.int8), r"hold torch\.int8 numbers, expected floating-point ones: cls_token\."),
+        (lambda t: t * float("nan"), r"hold NaN or infinity, as after a training that diverged, .*: cls_token\."),
+    ],
+)
+def test_numbers_that_no_model_computes_with(trained: IRTExtractor, tmp_path: Path, spoilt: Any, said: str):
+    state = trained.backbone.state_dict()
+    torch.save({**state, "cls_token": spoilt(state["cls_token"])}, tmp_path / "x.pth")
+    with pytest.raises(RuntimeError, match=said):
+        IRTExtractor(tmp_path / "x.pth", **TINY_PLAIN)
 
 
 def test_a_folder(tmp_path: Path):

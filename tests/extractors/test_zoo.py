@@ -30,7 +30,8 @@ def test_a_tag_is_described_from_timms_own_config():
     for part in ("DeiT", "21.7 million", "12 blocks of width 384", "16 px", "224 px", "(0.485, ", "apache-2.0"):
         assert part in text
     args = _config(describe("vit_base_patch16_siglip_224.v2_webli").config)["extractor"]["args"]
-    assert args["pooling"] == "avg" and "no CLS token" in str(describe("vit_base_patch16_siglip_224.v2_webli"))
+    assert args["pooling"] == "map"
+    assert "no CLS token, an attention pooling" in str(describe("vit_base_patch16_siglip_224.v2_webli"))
 
 
 def test_a_tag_that_is_no_starting_point():

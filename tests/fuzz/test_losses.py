@@ -50,9 +50,11 @@ def batches(draw: Any, dim: int | None = None) -> tuple[Tensor, Tensor]:
 
 def plainly(rows: Tensor) -> Tensor:
     """Unit vectors in float64; rows without direction are zero."""
-    rows = rows.double()
-    rows = rows * (rows.abs().amax(dim=1, keepdim=True) >= SHORTEST)
-    return torch.nn.functional.normalize(rows / rows.abs().amax(dim=1, keepdim=True).clamp(min=SHORTEST))
+    # A length of just SHORTEST is not below it in float32, though its value in float64 is: as the losses see it.
+    seen = rows if rows.dtype == torch.float64 else rows.float()
+    rows = (seen * (seen.abs().amax(dim=1, keepdim=True) >= SHORTEST)).double()
+    longest = rows.abs().amax(dim=1, keepdim=True)
+    return torch.nn.functional.normalize(rows / longest.masked_fill(longest == 0, 1.0))
 
 
 def has_a_close_call(z: Tensor, past: Tensor, margin: float) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers import TINY_PLAIN
 from helpers.scripts import _SERVER
 
 TINY = {
@@ -48,6 +49,18 @@ def extractor_config(dataset_root: Path, **changes: Any) -> dict[str, Any]:
         "metric_args": {"cmc_top_k": [1], "map_top_k": [5], "precision_top_k": [], "pcf_variance": []},
         "show_dataset_warnings": False,
         "resume": None,
+        **changes,
+    }
+
+
+def validation_config(dataset_root: Path, **changes: Any) -> dict[str, Any]:
+    """For OML's validation pipeline: an untrained model on the demo slice."""
+    return {
+        **{"accelerator": "cpu", "devices": 1, "num_workers": 0, "bs_val": 32},
+        **{"dataset_root": str(dataset_root), "dataframe_name": "df.csv"},
+        "transforms_val": {"name": "norm_resize_irt", "args": {"im_size": 32, "crop_size": 32}},
+        "extractor": {"name": "irt", "args": {"weights": None, **TINY_PLAIN}},
+        "metric_args": {"cmc_top_k": [1, 5], "precision_top_k": [1], "map_top_k": [5]},
         **changes,
     }
 

@@ -59,6 +59,9 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(formats, "reads_heic", lambda: False)
     _touch(*(tmp_path / f"a/IMG_{i}.HEIC" for i in range(5)), tmp_path / "a/1.jpg", tmp_path / "b/photo.dng")
     (tmp_path / "b/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "other_disk").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere.txt")
+    _touch(*(tmp_path / "web" / name for name in ("a.jpg?w=600", "a.JPG.1", "a.png.part", "a.jpg.json", "a.jpg.txt")))
     with pytest.warns(UserWarning) as caught:
         assert _names(tmp_path) == ["a/1.jpg"]
     (told,) = (str(warning.message) for warning in caught)
@@ -66,7 +69,16 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path, monkeypatch: pyte
         "oml-vit-ext[heic]', or convert them to JPEG (5): a/IMG_0.HEIC; a/IMG_1.HEIC; a/IMG_2.HEIC; and 2 more." in told
     )
     assert "raw photos are not read: convert them to JPEG (1): b/photo.dng" in told
-    assert "the link leads nowhere (1): b/gone.jpg" in told
+    assert "the link leads nowhere (2): other_disk; b/gone.jpg" in told
+    assert "(3): web/a.JPG.1; web/a.jpg?w=600; web/a.png.part." in told and "json" not in told
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_nobody_waits_for_a_pipe(tmp_path: Path):
+    _touch(tmp_path / "1.jpg")
+    os.mkfifo(tmp_path / "camera.jpg")
+    with pytest.warns(UserWarning, match=r"it is a pipe, a socket or a device \(1\): camera\.jpg"):
+        assert _names(tmp_path) == ["1.jpg"]
 
 
 def test_folders_that_cannot_be_opened_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

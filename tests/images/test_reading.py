@@ -44,6 +44,25 @@ def test_photos_stand_upright_in_every_format(tmp_path: Path, suffix: str, orien
         assert ImageOps.exif_transpose(image).size == image.size, "nobody turns it again"
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["1", "L", "I;16", "F", "P", "RGBA", "CMYK"])
+def test_tiff_files_of_every_mode_stand_upright(tmp_path: Path, mode: str, orientation: int):
+    """Pillow maps uncompressed ones of some modes into memory by the turned size: stripes."""
+    of_grey = {"I;16": np.uint16(257), "F": np.float32(1)}
+    grey = np.asarray(_gradient().convert("L"))
+    stored = Image.fromarray(grey * of_grey[mode]) if mode in of_grey else _gradient().convert(mode)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored.save(tmp_path / "as_it_is.tif")
+    stored.save(tmp_path / "x.tif", exif=exif)
+    marked = read_image(tmp_path / "as_it_is.tif")
+    marked.getexif()[ExifTags.Base.Orientation] = orientation
+    expected = ImageOps.exif_transpose(marked)
+    assert _close(read_image(tmp_path / "x.tif"), expected, tolerance=1)
+    width, height = read_image_sizes(["x.tif"], tmp_path, verbose=False).upright()
+    assert (width[0], height[0]) == expected.size
+
+
 NEEDS_AVIF = pytest.mark.skipif(not has_image_extension("x.avif"), reason="this Pillow does not read AVIF")
 NEEDS_HEIC = pytest.mark.skipif(not reads_heic(), reason="pillow-heif is not installed")
 
@@ -97,6 +116,25 @@ def test_grey_of_16_bits_is_scaled(tmp_path: Path, suffix: str):
     assert np.array_equal(np.asarray(read_image(tmp_path / f"x.{suffix}"))[..., 1], grey)
     Image.fromarray(np.full((4, 4), 256, dtype=np.uint16)).save(tmp_path / f"x.{suffix}")
     assert np.asarray(read_image(tmp_path / f"x.{suffix}")).max() == 1, "a dark picture stays dark"
+
+
+@pytest.mark.parametrize(("photometric", "expected"), [(0, [255, 204, 0]), (1, [0, 51, 255])])
+def test_scans_of_16_bits_that_count_from_white(photometric: int, expected: list[int]):
+    values = (np.array([0, 51, 255], dtype="<u2") * 257).tobytes()
+    tags = {256: 3, 257: 1, 258: 16, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 1, 279: len(values)}
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags.items())
+    head = b"II*\0" + struct.pack("<I", 8 + len(values)) + values
+    image = read_image(head + struct.pack("<H", len(tags)) + entries + bytes(4))
+    assert np.asarray(image)[0, :, 0].tolist() == expected
+
+
+def test_a_transparent_grey_of_16_bits_is_white():
+    stream = BytesIO()
+    Image.fromarray(np.array([[0, 257 * 51, 65_535]], dtype=np.uint16)).save(stream, "PNG")
+    content = stream.getvalue()
+    at = content.index(b"IDAT") - 4
+    keyed = content[:at] + _chunk(b"tRNS", struct.pack(">H", 257 * 51)) + content[at:]
+    assert np.asarray(read_image(keyed))[0, :, 0].tolist() == [0, 255, 255]
 
 
 @pytest.mark.parametrize(
@@ -166,14 +204,16 @@ def test_half_an_image_is_none(tmp_path: Path, suffix: str):
     assert why_unreadable(caught.value) not in (MISSING, "")
 
 
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
 def _png_header(width: int, height: int) -> bytes:
     """A PNG file that announces a size and holds next to nothing."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+    parts = [_chunk(b"IHDR", header), _chunk(b"IDAT", zlib.compress(b"\0")), _chunk(b"IEND", b"")]
+    return b"".join([b"\x89PNG\r\n\x1a\n", *parts])
 
 
 @pytest.mark.parametrize("limit", [Image.MAX_IMAGE_PIXELS, None])
@@ -207,6 +247,27 @@ def test_reasons(tmp_path: Path):
         with pytest.raises(OSError) as caught:
             read_image(tmp_path / name)
         assert why_unreadable(caught.value) == reason
+
+
+def test_long_notes_in_a_png_do_not_cost_the_picture(tmp_path: Path):
+    """Generators of images write megabytes of text into them, which Pillow refuses to unpack."""
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("workflow", "x" * 2_000_000, zip=True)
+    notes.add_itxt("prompt", "y" * 2_000_000, zip=True)
+    _gradient().save(tmp_path / "x.png", pnginfo=notes)
+    for source in (tmp_path / "x.png", (tmp_path / "x.png").read_bytes()):
+        assert _close(read_image(source), _gradient(), tolerance=1)
+
+
+def test_no_other_program_is_started_for_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Pillow has EPS drawn by Ghostscript, whatever the file's name says."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("was started"))
+    head = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    (tmp_path / "x.jpg").write_bytes(head)
+    for source in (tmp_path / "x.jpg", head):
+        with pytest.raises(OSError) as caught:
+            read_image(source)
+        assert why_unreadable(caught.value) == "not an image"
 
 
 def test_the_limit_of_pixels_is_that_of_pillow():

@@ -13,7 +13,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from oml_vit_ext.common import files
-from oml_vit_ext.images.sizes import read_image_sizes
+from oml_vit_ext.images.sizes import Size, look_at_image, read_image_sizes
 
 
 def _save(path: Path, width: int, height: int, orientation: int | None = None, mode: str = "RGB") -> None:
@@ -177,3 +177,15 @@ def test_two_processes_may_write_at_once(folder: Path):
 def test_nothing_to_read(tmp_path: Path):
     sizes = _read(tmp_path, tmp_path / "sizes.csv", [])
     assert len(sizes.width) == 0 and not (tmp_path / "sizes.csv").exists()
+
+
+def test_a_png_with_a_broken_stream_is_found_by_decoding(tmp_path: Path):
+    """The search for EXIF data at the end of a PNG decodes it, and swallows what is wrong with it."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "x.png")
+    content = bytearray((tmp_path / "x.png").read_bytes())
+    at = content.index(b"IDAT") + 100
+    content[at] ^= 0xFF
+    (tmp_path / "x.png").write_bytes(content)
+    assert isinstance(look_at_image(tmp_path / "x.png"), Size)
+    assert "OSError" in str(look_at_image(tmp_path / "x.png", decode=True))

@@ -10,7 +10,7 @@ from helpers import ROOT
 from oml_vit_ext import oml_patches
 
 NAMES = ["strict_arguments", "freezing", "sampler_epochs", "image_reader", "lonely_queries", "new_transforms"]
-NAMES += ["resume", "embedding_loader", "postprocessor_embeddings", "search_from_config"]
+NAMES += ["resume", "embedding_loader", "postprocessor_embeddings", "search_from_config", "dead_workers"]
 
 
 @pytest.fixture()
@@ -29,6 +29,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "validate_on_embeddings": "embedding_loader",
         "hand_over_embeddings": "postprocessor_embeddings",
         "search_as_configured": "search_from_config",
+        "name_dead_workers": "dead_workers",
     }
     for function, name in functions.items():
         monkeypatch.setattr(oml_patches, function, lambda *_, name=name: names.append(name) if name else None)

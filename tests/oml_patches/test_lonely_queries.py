@@ -19,7 +19,7 @@ def _frame(labels: list[int], **columns: list[str]) -> pd.DataFrame:
 
 def test_a_data_set_warns_of_them():
     df = _frame([1, 1, 2], path=["0.jpg", "1.jpg", "2.jpg"])
-    with pytest.warns(UserWarning, match=r"1 queries have no other gallery image of their label: 2.jpg. OML counts 0"):
+    with pytest.warns(UserWarning, match=r"1 query has no other gallery image of their label: 2.jpg. OML counts 0"):
         labelled(df)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -13,8 +13,8 @@ from oml.interfaces.retrieval import IRetrievalPostprocessor
 from oml.lightning.pipelines.validate import extractor_validation_pipeline
 from oml.metrics.embeddings import EmbeddingMetrics
 
-from helpers import TINY_PLAIN
 from helpers.toy_retrieval import N, embeddings_of, frame, labelled, sequences
+from helpers.trainings import validation_config
 from oml_vit_ext.oml_patches.postprocessor_embeddings import hand_over_in
 from oml_vit_ext.reranking import KReciprocalReranker, QueryExpansion
 from oml_vit_ext.retrieval import retrieve
@@ -86,18 +86,7 @@ def test_it_is_done_once():
 def test_the_validation_pipeline_from_yaml(demo_slice: Path, in_tmp_path: Path):
     def validate(postprocessor: Any) -> dict[str, float]:
         torch.manual_seed(0)
-        cfg = {
-            "accelerator": "cpu",
-            "devices": 1,
-            "dataset_root": str(demo_slice),
-            "dataframe_name": "df.csv",
-            "transforms_val": {"name": "norm_resize_irt", "args": {"im_size": 32, "crop_size": 32}},
-            "bs_val": 32,
-            "num_workers": 0,
-            "extractor": {"name": "irt", "args": {"weights": None, **TINY_PLAIN}},
-            "metric_args": {"cmc_top_k": [1], "precision_top_k": [1], "map_top_k": [5]},
-            "postprocessor": postprocessor,
-        }
+        cfg = validation_config(demo_slice, postprocessor=postprocessor)
         return extractor_validation_pipeline(cfg)[1][0]
 
     assert (pd.read_csv(demo_slice / "df.csv").split == "validation").sum() > 10

@@ -15,8 +15,8 @@ import torch
 from oml.lightning.pipelines.validate import extractor_validation_pipeline
 from oml.metrics.embeddings import EmbeddingMetrics
 
-from helpers import TINY_PLAIN
 from helpers.toy_retrieval import N, embeddings_of, frame, labelled
+from helpers.trainings import validation_config
 from oml_vit_ext.oml_patches import search_from_config
 from oml_vit_ext.oml_patches.search_from_config import LEAST_PAIRS, read_key_in, search_of
 from oml_vit_ext.retrieval import faiss_search
@@ -133,18 +133,7 @@ def test_the_validation_pipeline_from_yaml(
 ):
     def validate(**more: Any) -> dict[str, float]:
         torch.manual_seed(0)
-        cfg = {
-            "accelerator": "cpu",
-            "devices": 1,
-            "dataset_root": str(demo_slice),
-            "dataframe_name": "df.csv",
-            "transforms_val": {"name": "norm_resize_irt", "args": {"im_size": 32, "crop_size": 32}},
-            "bs_val": 32,
-            "num_workers": 0,
-            "extractor": {"name": "irt", "args": {"weights": None, **TINY_PLAIN}},
-            "metric_args": {"cmc_top_k": [1, 5], "precision_top_k": [1], "map_top_k": [5]},
-            **more,
-        }
+        cfg = validation_config(demo_slice, **more)
         return extractor_validation_pipeline(cfg)[1][0]
 
     expected = validate(faiss_search=False)

@@ -86,7 +86,7 @@ def test_what_cannot_be_fitted():
     x, labels = clusters()
     with pytest.raises(ValueError, match=r"shape \(160, 16\) and 3 labels"):
         fit_head(x, [0, 1, 2], ContrastiveXBMLoss())
-    with pytest.raises(ValueError, match="1 labels have two embeddings or more, expected at least 2"):
+    with pytest.raises(ValueError, match="1 label has two embeddings or more, expected at least 2"):
         fit_head(x[:4], [0, 0, 1, 2], ContrastiveXBMLoss(), [2])
     with pytest.raises(ValueError, match="1 of 160 embeddings hold NaN or infinity"):
         fit_head(x.index_fill(0, torch.tensor([3]), torch.nan), labels, ContrastiveXBMLoss())

@@ -90,8 +90,14 @@ def test_any_logger_named_in_the_yaml_gets_the_same(demo_slice: Path, tmp_path: 
         ("wandb", {"project": "p", "save_dir": "."}, "wandb/offline-*/*.wandb", "wandb/offline-*/files/media/**/*.png"),
         ("mlflow", {"tracking_uri": "file:./mlruns"}, "mlruns/*/*/metrics/*", "mlruns/*/*/artifacts/image_logs/*.png"),
         ("neptune", {"project": "w/p", "mode": "offline"}, ".neptune/offline/*", ".neptune/offline/**/*"),
+        (
+            "clearml",
+            {"project_name": "p", "task_name": "t", "offline_mode": True},
+            "clearml/offline/*/metrics.jsonl",
+            "clearml/offline/*/data/**/*.png",
+        ),
     ],
-    ids=["wandb", "mlflow", "neptune"],
+    ids=["wandb", "mlflow", "neptune", "clearml"],
 )
 def test_services_that_have_a_mode_without_their_server(
     name: str,
@@ -106,6 +112,7 @@ def test_services_that_have_a_mode_without_their_server(
     monkeypatch.setenv("WANDB_MODE", "offline")
     for key in ("WANDB_API_KEY", "NEPTUNE_API_TOKEN"):
         monkeypatch.setenv(key, "0" * 40)
+    monkeypatch.setenv("CLEARML_CACHE_DIR", str(tmp_path / "run/clearml"))
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     folder = train(_config(demo_slice, logger={"name": name, "args": args}), tmp_path / "run").parents[1]
     assert list(folder.glob(figures)) and list(folder.glob(pictures))

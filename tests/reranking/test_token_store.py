@@ -65,6 +65,19 @@ def test_candidates_are_not_decoded_and_come_in_the_same_order(
         assert [(hit.path, hit.box) for hit in stored] == [(hit.path, hit.box) for hit in plain]
 
 
+def test_a_part_of_a_grid_is_decoded_since_the_store_holds_the_whole(index: SimpleNamespace, tmp_path: Path):
+    model = small_model(join_layer=1)
+    store = TokenStore(tmp_path / "tokens", model, TO_TENSOR)
+    store.sync(index)
+    hits = [hit._replace(crop="0,0,20,20") if hit.path == "3.png" else hit for hit in hits_of(index)]
+    reranker = reranker_of(model)
+    query = index.root / "0.png"
+    plain = rerank_hits(query, hits, index.root, reranker, TO_TENSOR)
+    stored = rerank_hits(query, hits, index.root, reranker, TO_TENSOR, tokens=store)
+    assert reranker.last_stats.decodes == 2  # the query and the part
+    assert [hit.path for hit in stored] == [hit.path for hit in plain]
+
+
 def test_it_keeps_step_with_the_index(index: SimpleNamespace, tmp_path: Path):
     model = small_model(join_layer=1)
     store = TokenStore(tmp_path / "tokens", model, TO_TENSOR)

@@ -13,8 +13,8 @@ from oml.lightning.pipelines.validate import extractor_validation_pipeline
 from oml.metrics.embeddings import EmbeddingMetrics
 from oml.retrieval.retrieval_results import RetrievalResults
 
-from helpers import TINY_PLAIN
 from helpers.toy_retrieval import embeddings_of, frame, labelled, labels_only
+from helpers.trainings import validation_config
 from oml_vit_ext.retrieval import faiss_search
 
 OML_FUNCTIONS = (oml_results.batched_knn, oml_results.batched_knn_qg)
@@ -137,17 +137,7 @@ def test_metrics_are_the_same() -> None:
 def test_the_validation_pipeline_runs_through_it(
     demo_slice: Path, in_tmp_path: Path, n_searches: list[int], capsys: pytest.CaptureFixture
 ) -> None:
-    cfg = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "dataset_root": str(demo_slice),
-        "dataframe_name": "df.csv",
-        "transforms_val": {"name": "norm_resize_irt", "args": {"im_size": 32, "crop_size": 32}},
-        "bs_val": 32,
-        "num_workers": 0,
-        "extractor": {"name": "irt", "args": {"weights": None, **TINY_PLAIN}},
-        "metric_args": {"cmc_top_k": [1, 5], "precision_top_k": [1], "map_top_k": [5]},
-    }
+    cfg = validation_config(demo_slice)
 
     def validate() -> dict:
         torch.manual_seed(0)

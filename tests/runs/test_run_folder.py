@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers.runs import written_down
-from oml_vit_ext.runs import read_run
+from oml_vit_ext.runs import is_run, read_run
 
 
 @pytest.fixture()
@@ -52,6 +52,13 @@ def test_a_training_has_a_checkpoint_and_a_validation_none(run: Path):
     assert read_run(run, run.parent / "here/fusion.json").checkpoint == run.parent / "here/fusion.json"
     with pytest.raises(FileNotFoundError, match=r"checkpoint is 'no.ckpt', expected a file"):
         read_run(run, "no.ckpt")
+
+
+def test_values_given_now_count_and_their_paths_from_here(run: Path, in_tmp_path: Path):
+    (in_tmp_path / "other").mkdir()
+    config = read_run(run, overrides=["dataset_root=other", "arch=new"]).config
+    assert config["dataset_root"] == str(in_tmp_path / "other") and config["extractor"]["args"]["arch"] == "new"
+    assert is_run(run) and not is_run(in_tmp_path)
 
 
 def test_a_training_that_has_not_validated_yet(tmp_path: Path):

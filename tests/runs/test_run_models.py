@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from oml.registry.models import get_extractor_by_cfg
 
 from helpers.runs import written_down
-from oml_vit_ext.runs import read_run, run_extractor, run_reranker, validation_images
+from oml_vit_ext.runs import model_config, read_run, run_extractor, run_reranker, validation_images
 from oml_vit_ext.runs.run_models import without_weights
 
 
@@ -44,6 +45,16 @@ def test_a_dataframe_where_the_run_was_started_is_not_that_of_the_run(reranker_r
         assert len(validation_images(read_run(reranker_run))) > 0
     finally:
         other.unlink()
+
+
+def test_how_to_build_the_trained_model_again(extractor_run: Path, reranker_run: Path):
+    run = read_run(extractor_run)
+    config, transforms = model_config(run)
+    built, trained = get_extractor_by_cfg(config).state_dict(), run_extractor(run).state_dict()
+    assert config["args"]["weights"] == str(run.checkpoint) and transforms == run.config["transforms_val"]
+    assert all(torch.equal(built[key], trained[key]) for key in trained)
+    with pytest.raises(ValueError, match="that of a re-ranker, expected that of an extractor"):
+        model_config(read_run(reranker_run))
 
 
 def test_a_run_without_reranker(extractor_run: Path):

@@ -143,6 +143,17 @@ def test_with_the_oml_data_set_and_the_transform_all_batches_collate(tmp_path: P
     assert set(shapes) == {(8, 3, h, w) for w, h in SIZES}
 
 
+def test_rows_without_a_box_or_a_size_are_looked_at(tmp_path: Path):
+    root = _data_set(tmp_path, [[0, 0, 2, 2]])
+    df = pd.read_csv(root / "df.csv")
+    in_training = df.split == "train"
+    for column, side in (("x_1", 0), ("y_1", 0), ("x_2", 20), ("y_2", 10)):
+        df[column] = [side if path in ("0_0.jpg", "0_3.jpg") else np.nan for path in df.path]
+    df.assign(width=np.where(in_training, np.nan, 20), height=20).to_csv(root / "df.csv", index=False)
+    sampler = GroupSizeSampler([0] * 4, root, 2, None, sizes=SIZES, verbose=False)
+    assert sampler.groups.tolist() == [0, 0, 2, 0]
+
+
 def test_bounding_boxes_decide_the_group(root: Path):
     df = pd.read_csv(root / "df.csv")
     df = df.assign(x_1=0, y_1=0, x_2=10, y_2=15)

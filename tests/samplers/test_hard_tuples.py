@@ -87,7 +87,7 @@ def test_pairs_of_a_file(tmp_path: Path):
     assert len(tuples) == 1
 
     (tmp_path / "pairs.csv").write_text("anchor,positive\n0.jpg,7.jpg\n0.jpg,1.jpg\n")
-    with pytest.raises(ValueError, match="1 pairs have two different labels"):
+    with pytest.raises(ValueError, match="1 pair has two different labels"):
         sampler(pairs=tmp_path / "pairs.csv", dataset_root=tmp_path)
     (tmp_path / "pairs.csv").write_text("anchor,positive\n0.jpg,lost.jpg\n")
     with pytest.raises(ValueError, match=r"lists 0.jpg for training, which is not|lists .* training rows"):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.checks import check_whole
-from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.common.messages import counted, unknown_name
 from oml_vit_ext.pictures.report import terms
 from oml_vit_ext.pictures.report.charts import Chart, histogram, line_chart
 from oml_vit_ext.pictures.report.chosen_queries import chosen_queries
@@ -113,8 +113,9 @@ def gather(
     return Report(
         title=about.title,
         facts=list(about.facts),
-        summary=f"{len(query_ids)} queries of {n_labels} labels were each searched among {len(gallery_ids)} images of "
-        f"the gallery; no image finds itself. A hit is right if it has the label of the query.",
+        summary=f"{counted(len(query_ids), 'query', 'queries')} of {counted(n_labels, 'label')} searched among "
+        f"{counted(len(gallery_ids), 'image')} of the gallery; "
+        f"no image finds itself. A hit is right if it has the label of the query.",
         metrics=_metrics(stages, top_k, spectra, about.columns),
         terms={**terms.of_metrics(top_k, with_spectrum=bool(spectra)), **about.terms},
         stages=list(stages),

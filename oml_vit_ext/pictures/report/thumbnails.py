@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from PIL import Image
-from tqdm.auto import tqdm
 
+from oml_vit_ext.common.progress import progress
 from oml_vit_ext.images.reading import read_image
 
 SIDE = 144  # px at most: sharp at 112 px on most screens
@@ -28,7 +28,7 @@ def thumbnails(dataset: Any, image_ids: Iterable[int], side: int = SIDE, *, verb
     images = getattr(dataset, "_dataset", dataset)
     boxes = images._bboxes
     found = {}
-    for i in tqdm(sorted(set(image_ids)), desc="Thumbnails", unit=" images", disable=not verbose):
+    for i in progress(sorted(set(image_ids)), desc="Thumbnails", unit=" images", verbose=verbose):
         try:
             picture = read_image(images._paths[i])
         except (OSError, ValueError):

@@ -15,9 +15,9 @@ from oml.registry.models import get_extractor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
 
 from oml_vit_ext.common.arrays import Box, Floats
+from oml_vit_ext.common.progress import progress
 from oml_vit_ext.images.reading import why_unreadable
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.model_config import plain, with_absolute_files
@@ -99,7 +99,7 @@ class Embedder(OldEmbedderNames):
         loader: DataLoader[Any] = DataLoader(
             _Readable(images), batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=_pack
         )
-        with tqdm(total=len(paths), desc="Embedding images", unit=" images", disable=not verbose) as bar:
+        with progress(total=len(paths), desc="Embedding images", unit=" images", verbose=verbose) as bar:
             for packed in loader:
                 batch = _unpack(packed)
                 yield self._embed_batch(batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,19 +15,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oml_vit_ext.common.arrays import Box, Floats
+from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.files import stamp
-from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.common.messages import counted, unknown_name
 from oml_vit_ext.images.sizes import look_at_images
+from oml_vit_ext.retrieval.engines import Engine
 from oml_vit_ext.retrieval.index.content import digests, is_gone
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.grid import grid_boxes, rows_per_image
-from oml_vit_ext.retrieval.index.image_list import list_images, parse_box, relative_to_root
+from oml_vit_ext.retrieval.index.image_list import key_of, list_images, parse_box, relative_to_root
 from oml_vit_ext.retrieval.index.model_config import check_runs_no_code, plain
 from oml_vit_ext.retrieval.old_names import OldIndexNames, takes_descriptors
 from oml_vit_ext.retrieval.rows import Embeddings, Rows
+from oml_vit_ext.retrieval.settings import Settings
 
-_EMBEDDED_AT_ONCE = 16_384  # images between two writes to the store
+PART_SIZE = 16_384  # images between two writes to the store
 _COMPARED_NAMES = 10_000  # in order to name the nearest one
 
 
@@ -42,6 +45,14 @@ class Hit(NamedTuple):
     label: str
     box: str
     crop: str = ""
+
+
+class Searchable(NamedTuple):
+    """The embeddings of an index, what finds rows of them, and what a row that was found shows of its image."""
+
+    rows: Rows
+    engine: Engine
+    hit: Callable[[int, float], Hit]  # of a row and its distance
 
 
 @dataclass
@@ -71,6 +82,14 @@ class AddReport:
         return "\n".join([counts, *(f"  broken: {path}: {reason}" for path, reason in self.broken)])
 
 
+class _Parts:
+    """How a long update is cut: images between two writes, and what is done after each but the last."""
+
+    def __init__(self, size: int, after: Callable[[], None] | None) -> None:
+        self.size = check_whole("part_size", size, 1)
+        self.after = after or (lambda: None)
+
+
 class ImageIndex(OldIndexNames, ABC):
     """Images of one root folder, embedded by one model.
 
@@ -81,13 +100,27 @@ class ImageIndex(OldIndexNames, ABC):
     """
 
     grid: int = 0  # n: beside each image, its n x n parts are embedded
+    has_gallery: bool = True  # whether all embeddings are at hand, for postprocessors that need them
+
+    @property
+    def parts(self) -> Sequence[ImageIndex]:
+        """The indexes that hold its images: itself, unless it is made of others."""
+        return [self]
 
     def __init__(self, root: Path | str, fingerprint: Fingerprint, config: Mapping[str, Any] | None) -> None:
         self.root = Path(root).absolute()
         self.fingerprint = fingerprint
         self.config = None if config is None else plain(config)
 
-    def add(self, source: Path | str | pd.DataFrame, embedder: Embedder, *, verbose: bool = False) -> AddReport:
+    def add(
+        self,
+        source: Path | str | pd.DataFrame,
+        embedder: Embedder,
+        *,
+        verbose: bool = False,
+        part_size: int = PART_SIZE,
+        after_part: Callable[[], None] | None = None,
+    ) -> AddReport:
         """Embed and add the images that are new or have changed since (by size and time of the file, then content).
 
         With a folder, images of the index below it whose files are gone leave; a file that was renamed keeps its
@@ -97,6 +130,8 @@ class ImageIndex(OldIndexNames, ABC):
             source: A folder below the root, a dataframe of OML, or a part of what ``list_images`` returns.
             embedder: The model of the index.
             verbose: Show progress.
+            part_size: Images between two writes to the store: what is lost at most when a long run is interrupted.
+            after_part: Called after each of these writes but the last, e.g. to save an index in a folder.
 
         Returns:
             How many images were added, and which could not be read; these are left out.
@@ -104,15 +139,23 @@ class ImageIndex(OldIndexNames, ABC):
         Raises:
             ValueError: Another model than the index's; no image could be read; or as ``list_images``.
         """
-        return self._update(source, embedder, verbose, exactly=False)
+        return self._update(source, embedder, verbose, exactly=False, parts=_Parts(part_size, after_part))
 
-    def sync(self, source: Path | str | pd.DataFrame, embedder: Embedder, *, verbose: bool = False) -> AddReport:
+    def sync(
+        self,
+        source: Path | str | pd.DataFrame,
+        embedder: Embedder,
+        *,
+        verbose: bool = False,
+        part_size: int = PART_SIZE,
+        after_part: Callable[[], None] | None = None,
+    ) -> AddReport:
         """Make the index hold exactly what ``source`` lists and can be read: as :meth:`add`, and all others leave.
 
         With a folder below the root, only what the index holds of that folder changes; with a dataframe, everything.
         Arguments, returns and errors as for :meth:`add`; after an error, nothing has left.
         """
-        return self._update(source, embedder, verbose, exactly=True)
+        return self._update(source, embedder, verbose, exactly=True, parts=_Parts(part_size, after_part))
 
     def remove(self, paths: Path | str | Iterable[Path | str]) -> int:
         """Take images out by their paths, absolute or below the root, with all their boxes; the files stay.
@@ -157,7 +200,9 @@ class ImageIndex(OldIndexNames, ABC):
         images = list_images(source, self.root)
         rows = self._checked(embeddings)
         if len(rows) != len(images):
-            raise ValueError(f"There are {len(rows)} embeddings for {len(images)} images: expected one each.")
+            raise ValueError(
+                f"There are {counted(len(rows), 'embedding')} for {counted(len(images), 'image')}: expected one each."
+            )
         known = self._stamps(images.key.tolist())
         self._store(images.assign(digest=""), rows.block(0, len(rows)))
         return AddReport(added=len(images) - len(known), changed=len(known))
@@ -175,6 +220,11 @@ class ImageIndex(OldIndexNames, ABC):
         """
         self.check_model(embedder.fingerprint, "the query")
         return self.search(embedder.embed_all([Path(p) for p in paths]), k, search_params=search_params, **more)
+
+    def holds(self, path: str, box: str = "") -> bool:
+        """Whether an image is in the index, by its path below the root, and its box."""
+        key = key_of(path, box)
+        return key in self._stamps([key])
 
     def check_model(self, fingerprint: Fingerprint, what: str) -> None:
         """Raise a ``ValueError`` if ``what`` comes from another model than the index."""
@@ -199,6 +249,9 @@ class ImageIndex(OldIndexNames, ABC):
         self.check_model(built.fingerprint, "what its stored config builds today")
         return built
 
+    def close(self) -> None:
+        """Leave the server, if there is one; the index cannot be used afterwards."""
+
     @abstractmethod
     def __len__(self) -> int:
         """Number of images."""
@@ -206,6 +259,14 @@ class ImageIndex(OldIndexNames, ABC):
     @abstractmethod
     def search(self, embeddings: Embeddings, k: int = 10, *, search_params: str = "") -> list[list[Hit]]:
         """The ``k`` nearest images for each embedding ``(n, dim)``, nearest first; fewer if the index is smaller."""
+
+    @abstractmethod
+    def _searchable(self, settings: Settings, n_rows: int) -> Searchable:
+        """What postprocessors search; of each query at most ``n_rows`` rows.
+
+        Raises:
+            ValueError: The index is empty, ``settings`` do not go with it, or it cannot find so many rows.
+        """
 
     @property
     @abstractmethod
@@ -229,7 +290,7 @@ class ImageIndex(OldIndexNames, ABC):
         """Add rows, or replace those whose key is there already."""
 
     def _update(
-        self, source: Path | str | pd.DataFrame, embedder: Embedder, verbose: bool, *, exactly: bool
+        self, source: Path | str | pd.DataFrame, embedder: Embedder, verbose: bool, *, exactly: bool, parts: _Parts
     ) -> AddReport:
         self.check_model(embedder.fingerprint, "the images")
         images = list_images(source, self.root)
@@ -244,15 +305,14 @@ class ImageIndex(OldIndexNames, ABC):
         todo = images[~same].reset_index(drop=True)
         taken_over = self._take_over(todo, known, left, report)
         todo = todo[~taken_over].reset_index(drop=True)
-        at_once = max(1, _EMBEDDED_AT_ONCE // rows_per_image(self.grid))
-        for start in range(0, len(todo), at_once):
-            report += self._add_part(todo[start : start + at_once].reset_index(drop=True), embedder, verbose)
+        if len(todo):
+            report += self._embed_and_store(todo, embedder, verbose, parts)
         no_longer_read = [key for key, _ in report.broken if key in known]
         report.changed = sum(key in known for key in todo.key) - len(no_longer_read)
         report.added -= report.changed
         if len(report.broken) == len(images):
             path, reason = report.broken[0]
-            raise ValueError(f"None of the {len(images)} images can be used; the first, {path!r}: {reason}.")
+            raise ValueError(f"None of the {counted(len(images), 'image')} can be used; the first, {path!r}: {reason}.")
         leaving = [*left.key, *(no_longer_read if exactly else [])]
         if leaving:
             self._drop(leaving)
@@ -303,30 +363,43 @@ class ImageIndex(OldIndexNames, ABC):
         report.renamed = len(donors) - n_same
         return np.isin(np.arange(len(todo)), list(donors))
 
-    def _add_part(self, images: pd.DataFrame, embedder: Embedder, verbose: bool) -> AddReport:
-        report = AddReport()
+    def _embed_and_store(self, images: pd.DataFrame, embedder: Embedder, verbose: bool, parts: _Parts) -> AddReport:
+        """In whatever order embeddings come (on a cluster: as blocks are finished), part by part."""
         images = self._with_regions(images)
         per_image = rows_per_image(self.grid)
         paths = [self.root / path for path in images.path for _ in range(per_image)]
         boxes = [box for row in images.itertuples() for box in self._boxes(row)]
-        positions: list[int] = []
-        parts: list[Floats] = []
+        rows: dict[int, dict[int, Floats]] = {}  # of an image, by its parts
+        whole: list[int] = []  # images of which all rows are there
         broken: dict[int, str] = {}  # by the image, with the first reason
+        report = AddReport()
         for batch in embedder.embed(paths, boxes, verbose=verbose):
-            positions.extend(batch.positions)
-            parts.append(batch.embeddings)
             for position, reason in batch.broken:
                 broken.setdefault(position // per_image, reason)
+                rows.pop(position // per_image, None)
+            for position, row in zip(batch.positions, batch.embeddings, strict=True):
+                image, part = divmod(position, per_image)
+                if image not in broken:
+                    rows.setdefault(image, {})[part] = row
+                    whole += [image] if len(rows[image]) == per_image else []
+            if len(whole) >= parts.size:
+                report.added += self._store_rows(images, whole, rows)
+                parts.after()
+        report.added += self._store_rows(images, whole, rows)
         report.broken = [(str(images.key[i]), reason) for i, reason in sorted(broken.items())]
-        whole = np.setdiff1d(np.arange(len(images)), list(broken))
-        if len(whole):
-            order = np.argsort(positions)  # on a cluster, blocks come as they are finished
-            kept = order[~np.isin(np.array(positions)[order] // per_image, list(broken))]
-            embedded = images.iloc[whole].reset_index(drop=True)
-            rows = np.concatenate(parts)[kept].reshape(len(whole), -1)
-            self._store(embedded.assign(digest=self._digests(embedded)), rows)
-        report.added = len(whole)
         return report
+
+    def _store_rows(self, images: pd.DataFrame, whole: list[int], rows: dict[int, dict[int, Floats]]) -> int:
+        """Store these images, whose number it returns, and forget their rows."""
+        whole.sort()
+        if whole:
+            embedded = images.iloc[whole].reset_index(drop=True)
+            of_each = [rows.pop(image) for image in whole]
+            embeddings = np.stack([np.concatenate([of_one[part] for part in sorted(of_one)]) for of_one in of_each])
+            self._store(embedded.assign(digest=self._digests(embedded)), embeddings)
+        n_stored = len(whole)
+        whole.clear()
+        return n_stored
 
     def _with_regions(self, images: pd.DataFrame) -> pd.DataFrame:
         """With a grid: whose parts are taken, the image or its box, as a box; empty if the file cannot be read."""

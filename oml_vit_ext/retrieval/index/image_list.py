@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from oml.const import LABELS_COLUMN, PATHS_COLUMN, X1_COLUMN, X2_COLUMN, Y1_COLUMN, Y2_COLUMN
 
 from oml_vit_ext.common.arrays import Box
 from oml_vit_ext.common.files import stamp
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.images.folders import image_files
 from oml_vit_ext.images.formats import EXTENSIONS
 
@@ -60,12 +62,22 @@ def relative_to_root(path: Path | str, root: Path | str) -> str:
     return Path(os.path.relpath(full, base)).as_posix()
 
 
+def key_of(path: str, box: str) -> str:
+    """What an index knows an image by."""
+    return f"{path}#{box}" if box else path
+
+
 def parse_box(box: str) -> Box | None:
     """``"1,2,3,4"`` -> ``(1, 2, 3, 4)``; empty -> ``None``."""
     if not box:
         return None
     x_1, y_1, x_2, y_2 = map(int, box.split(","))
     return x_1, y_1, x_2, y_2
+
+
+def box_text(box: Box | None) -> str:
+    """``(1, 2, 3, 4)`` -> ``"1,2,3,4"``; ``None`` -> empty."""
+    return "" if box is None else ",".join(map(str, box))
 
 
 def _from_frame(df: pd.DataFrame, root: Path) -> pd.DataFrame:
@@ -84,13 +96,24 @@ def _from_frame(df: pd.DataFrame, root: Path) -> pd.DataFrame:
             "" if any(pd.isna(v) for v in row) else ",".join(str(int(v)) for v in row)
             for row in df[_BOX_COLUMNS].itertuples(index=False)
         ]
-    labels = [""] * len(df) if LABELS_COLUMN not in df else ["" if pd.isna(v) else str(v) for v in df[LABELS_COLUMN]]
+    if df[PATHS_COLUMN].isna().any():
+        raise ValueError(
+            f"Row {int(df[PATHS_COLUMN].isna().argmax())} of the dataframe has no path, expected one in each."
+        )
+    labels = [""] * len(df) if LABELS_COLUMN not in df else [_label(value) for value in df[LABELS_COLUMN]]
     return _table([relative_to_root(str(path), root) for path in df[PATHS_COLUMN]], boxes, labels, root)
+
+
+def _label(value: Any) -> str:
+    """A column with empty cells holds whole numbers as floating-point ones."""
+    if pd.isna(value):
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _table(paths: list[str], boxes: list[str], labels: list[str], root: Path) -> pd.DataFrame:
     stamps = {path: stamp(root / path) for path in paths}
-    keys = [f"{path}#{box}" if box else path for path, box in zip(paths, boxes, strict=True)]
+    keys = [key_of(path, box) for path, box in zip(paths, boxes, strict=True)]
     # As objects: pandas' own strings cannot hold names of files that are no UTF-8.
     texts = pd.DataFrame({"key": keys, "path": paths, "box": boxes, "label": labels}, dtype=object)
     table = texts.assign(
@@ -99,5 +122,7 @@ def _table(paths: list[str], boxes: list[str], labels: list[str], root: Path) ->
     )
     twice = table.key[table.key.duplicated()]
     if len(twice):
-        raise ValueError(f"{len(twice)} images are listed more than once, the first: {twice.iloc[0]!r}.")
+        raise ValueError(
+            f"{counted(len(twice), 'image is', 'images are')} listed more than once, the first: {twice.iloc[0]!r}."
+        )
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ class PatientClient:
 
     Args:
         uri: A file name ending in ``.db``, or a URL.
-        token: ``user:password`` or an API key.
+        token: ``user:password`` or an API key; ``None``: what ``MILVUS_TOKEN`` in the environment says.
         patience: In seconds; for a URL only.
 
     Raises:
@@ -37,13 +38,14 @@ class PatientClient:
         ConnectionError: No server answered in that time. All methods raise it.
     """
 
-    def __init__(self, uri: str, token: str = "", patience: float = 60.0) -> None:
+    def __init__(self, uri: str, token: str | None = None, patience: float = 60.0) -> None:
         self._milvus = import_pymilvus()
         if not is_url(uri) and not uri.endswith(".db"):
             raise ValueError(
                 f"uri is {uri!r}, expected a file name ending in '.db' or a URL such as 'http://host:19530'."
             )
         self.uri = uri
+        token = os.environ.get("MILVUS_TOKEN", "") if token is None else token
         self.patience = patience if is_url(uri) else 0.0
         try:
             self._client = self.patiently(lambda: self._milvus.MilvusClient(uri=uri, token=token))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,20 @@ import numpy as np
 import pandas as pd
 
 from oml_vit_ext.common.arrays import Floats
-from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.common.messages import counted, unknown_name
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex
+from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex, Searchable
+from oml_vit_ext.retrieval.index.image_list import key_of
+from oml_vit_ext.retrieval.index.milvus_candidates import MilvusCandidates
 from oml_vit_ext.retrieval.index.milvus_client import PatientClient, import_pymilvus, is_url
 from oml_vit_ext.retrieval.index.model_config import plain
+from oml_vit_ext.retrieval.index.postprocessing import postprocessed_hits
 from oml_vit_ext.retrieval.index.table import STORED
 from oml_vit_ext.retrieval.old_names import takes_descriptors
 from oml_vit_ext.retrieval.rows import Embeddings
 from oml_vit_ext.retrieval.search_params import parse_search_params
+from oml_vit_ext.retrieval.search_space import SearchesAgain
+from oml_vit_ext.retrieval.settings import MEMORY_MB, Settings
 
 _MESSAGE_BYTES = 4_000_000  # a message to the server may have 64 MB
 _LONGEST_TEXT = 65_535  # bytes; Milvus' own limit for VARCHAR
@@ -42,6 +47,8 @@ class MilvusIndex(ImageIndex):
 
     Use :meth:`create` or :meth:`open`.
     """
+
+    has_gallery = False
 
     def __init__(
         self,
@@ -73,7 +80,7 @@ class MilvusIndex(ImageIndex):
         config: Mapping[str, Any] | None = None,
         index: str = "AUTOINDEX",
         index_params: Mapping[str, Any] | None = None,
-        token: str = "",
+        token: str | None = None,
         patience: float = 60.0,
     ) -> MilvusIndex:
         """A new, empty collection.
@@ -86,7 +93,7 @@ class MilvusIndex(ImageIndex):
             index: ``FLAT`` (exact), ``HNSW``, ``IVF_FLAT``, ``IVF_PQ``, ... as Milvus names them. milvus-lite
                 chooses for itself.
             index_params: Of the index, e.g. ``{"M": 32, "efConstruction": 200}`` for HNSW.
-            token: ``user:password`` or an API key of a cluster.
+            token: ``user:password`` or an API key of a cluster; ``None``: ``MILVUS_TOKEN`` in the environment.
             patience: Seconds for which a cluster that does not answer is asked again, here and in all methods.
 
         Raises:
@@ -133,7 +140,7 @@ class MilvusIndex(ImageIndex):
         *,
         collection: str = "images",
         root: Path | str | None = None,
-        token: str = "",
+        token: str | None = None,
         patience: float = 60.0,
     ) -> MilvusIndex:
         """A collection that :meth:`create` made; ``root`` says where the images are now, if they have moved.
@@ -157,7 +164,7 @@ class MilvusIndex(ImageIndex):
         if not info.get("finished", True):
             warnings.warn(
                 f"The index {collection!r} is half-finished: the run that fills it was interrupted, or is going on. "
-                f"It holds {len(index)} images so far; add the same images again.",
+                f"It holds {counted(len(index), 'image')} so far; add the same images again.",
                 stacklevel=2,
             )
         return index
@@ -170,26 +177,68 @@ class MilvusIndex(ImageIndex):
         return int(self._client.query(self.collection, filter="", output_fields=["count(*)"])[0]["count(*)"])
 
     @takes_descriptors
-    def search(self, embeddings: Embeddings, k: int = 10, *, search_params: str = "") -> list[list[Hit]]:
+    def search(
+        self,
+        embeddings: Embeddings,
+        k: int = 10,
+        *,
+        search_params: str = "",
+        memory_mb: float = MEMORY_MB,
+        postprocessor: SearchesAgain | None = None,
+    ) -> list[list[Hit]]:
         """As in :class:`ImageIndex`; ``search_params`` as Milvus names them: ``nprobe=16``, ``ef=64``.
 
+        Args:
+            embeddings: ``(n, dim)``, of the queries.
+            k: Images per query.
+            search_params: Of the collection's index.
+            memory_mb: Bound for the embeddings of a postprocessor's candidates, in MB (1e6 bytes).
+            postprocessor: One that needs the embeddings of what was found alone, which come with the hits:
+                ``QueryExpansion`` without ``database_side``, ``KReciprocalReranker`` with ``top_n``, or a chain of
+                these.
+
         Raises:
-            ValueError: Embeddings of another dimension, not finite or all zeros; ``k`` below 1 or above 16 384.
+            ValueError: Embeddings of another dimension, not finite or all zeros; ``k`` below 1; more than 16 384 hits
+                for one query; an empty index; a postprocessor that needs images, or the whole gallery.
         """
         queries = self._checked(embeddings, k)
+        if postprocessor is not None:
+            settings = Settings(search_params=search_params, memory_mb=memory_mb)
+            return postprocessed_hits([self], queries, k, settings, postprocessor)
+        hits = [
+            # Milvus' L2 is the squared distance.
+            [Hit(distance=max(0.0, f["distance"]) ** 0.5, **_texts(f["entity"])) for f in found]
+            for _, rows in queries.blocks(self._rows_per_message())
+            for found in self._ask(rows, k, search_params, _TEXTS)
+        ]
+        if not any(hits):
+            self._raise_if_empty()
+        return hits
+
+    def _ask(self, rows: Floats, k: int, search_params: str, fields: Sequence[str]) -> Any:
         if k > _MOST_HITS:
             raise ValueError(f"k is {k}, expected at most {_MOST_HITS}: Milvus returns no more for one query.")
         params = {"metric_type": "L2", "params": parse_search_params(search_params)}
-        hits = []
-        for _, rows in queries.blocks(self._rows_per_message()):
-            for found in self._client.search(
-                self.collection, data=rows.tolist(), limit=k, output_fields=list(_TEXTS), search_params=params
-            ):
-                # Milvus' L2 is the squared distance.
-                hits.append([Hit(distance=max(0.0, f["distance"]) ** 0.5, **_texts(f["entity"])) for f in found])
-        if not any(hits) and not len(self):
+        return self._client.search(
+            self.collection, data=rows.tolist(), limit=k, output_fields=list(fields), search_params=params
+        )
+
+    def _searchable(self, settings: Settings, n_rows: int) -> Searchable:
+        self._raise_if_empty()
+        fields = (*_TEXTS, "key", "descriptor")
+
+        def ask(queries: Floats, k: int) -> Iterator[list[Mapping[str, Any]]]:
+            at_once = max(1, self._rows_per_message() // k)
+            for start in range(0, len(queries), at_once):
+                for hits in self._ask(queries[start : start + at_once], k, settings.search_params, fields):
+                    yield [{**hit["entity"], "distance": hit["distance"]} for hit in hits]
+
+        rows = MilvusCandidates(ask, len(self), self.fingerprint.width)
+        return Searchable(rows, rows, lambda row, distance: Hit(distance=distance, **_texts(rows.found[row])))
+
+    def _raise_if_empty(self) -> None:
+        if not len(self):
             raise ValueError("The index is empty: add images before searching.")
-        return hits
 
     @property
     def images(self) -> pd.DataFrame:
@@ -254,14 +303,15 @@ class MilvusIndex(ImageIndex):
                 self._client.upsert(self.collection, rows)
             except ConnectionError as error:
                 raise ConnectionError(
-                    f"{error} {self._n_stored} images that were added are in; the same call goes on from there."
+                    f"{error} {counted(self._n_stored, 'image that was added is', 'images that were added are')} in; "
+                    f"the same call goes on from there."
                 ) from error
             self._n_stored += len(rows)
 
     def _row(self, entity: Mapping[str, Any]) -> dict[str, Any]:
         """What was stored, in the columns of ``list_images``."""
         texts = _texts(entity)
-        key = f"{texts['path']}#{texts['box']}" if texts["box"] else texts["path"]
+        key = key_of(texts["path"], texts["box"])
         stamp = {"size": int(entity["size"]), "mtime_ns": int(entity["mtime_ns"])}
         return {"key": key, **texts, **stamp, "digest": entity.get("digest", "")}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,13 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
-from tqdm.auto import tqdm
 
 from oml_vit_ext.common.arrays import Box
+from oml_vit_ext.common.progress import progress
 from oml_vit_ext.retrieval.index.embedder import Embedded, Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-
-_NO_BOX = (-1, -1, -1, -1)
+from oml_vit_ext.retrieval.index.image_list import box_text, parse_box
 
 
 class RayEmbedder(Embedder):
@@ -32,13 +30,14 @@ class RayEmbedder(Embedder):
     embedding of a fixed picture is compared on each of them before its first block, as an index does with its queries.
 
     Args:
-        extractor, transform, config, batch_size, num_workers: As for :class:`Embedder`; ``config`` is needed, it is
-            how the machines build the model. The model given here answers queries, on the CPU.
+        extractor, transform: As for :class:`Embedder`. The model given here answers queries, on the CPU.
         address: Of the cluster, e.g. ``ray://head:10001`` or ``auto`` for the one that this machine belongs to;
             ``None`` starts one on this machine alone, unless the process is connected already.
         workers: How many models at once.
         cpus_per_worker, gpus_per_worker: What Ray reserves for each.
         block_size: Images in a block: what is computed again when a machine is lost.
+        settings: ``config``, ``batch_size`` and ``num_workers``, as for :class:`Embedder`. ``config`` is needed: it is
+            how the machines build the model.
 
     Raises:
         ImportError: The extra ``ray`` is not installed.
@@ -50,18 +49,14 @@ class RayEmbedder(Embedder):
         extractor: nn.Module,
         transform: Any,
         *,
-        config: Mapping[str, Any] | None = None,
-        batch_size: int = 32,
-        num_workers: int = 0,
         address: str | None = None,
         workers: int = 1,
         cpus_per_worker: float = 1,
         gpus_per_worker: float = 0,
         block_size: int = 256,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            extractor, transform, config=config, batch_size=batch_size, num_workers=num_workers, device="cpu"
-        )
+        super().__init__(extractor, transform, device="cpu", **settings)
         if self.config is None:
             raise ValueError("config is None, expected {'extractor': ..., 'transforms': ...}: Ray's workers need it.")
         for name, value in (("workers", workers), ("block_size", block_size)):
@@ -84,15 +79,23 @@ class RayEmbedder(Embedder):
         if not paths:
             return
         self._connect()
-        ray, data = self._ray, importlib.import_module("ray.data")
+        ray, data, pa = self._ray, importlib.import_module("ray.data"), importlib.import_module("pyarrow")
         context = data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False  # there is ours
         context.execution_options.preserve_order = False
-        rows = [
-            {"position": i, "path": os.fsencode(path), "box": list(_NO_BOX if box is None else box)}
-            for i, (path, box) in enumerate(zip(paths, boxes or [None] * len(paths), strict=True))
-        ]
-        blocks = data.from_items(rows, override_num_blocks=math.ceil(len(rows) / self.block_size))
+        texts = [box_text(box) for box in boxes] if boxes else [""] * len(paths)
+        blocks = data.from_arrow(
+            [
+                pa.table(
+                    {
+                        "position": pa.array(range(start, min(start + self.block_size, len(paths))), pa.int64()),
+                        "path": pa.array([*map(os.fsencode, paths[start : start + self.block_size])], pa.binary()),
+                        "box": pa.array(texts[start : start + self.block_size], pa.string()),
+                    }
+                )
+                for start in range(0, len(paths), self.block_size)
+            ]
+        )
         embedded = blocks.map_batches(
             _BlockEmbedder,
             fn_constructor_kwargs={
@@ -104,7 +107,7 @@ class RayEmbedder(Embedder):
             compute=data.ActorPoolStrategy(size=self.workers),
             **self.reserved,
         )
-        with tqdm(total=len(paths), desc="Embedding images", unit=" images", disable=not verbose) as bar:
+        with progress(total=len(paths), desc="Embedding images", unit=" images", verbose=verbose) as bar:
             try:
                 for block in embedded.iter_batches(batch_size=None, batch_format="numpy"):
                     yield _embedded(block)
@@ -134,7 +137,7 @@ class _BlockEmbedder:
 
     def __call__(self, block: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         paths = [Path(os.fsdecode(path)) for path in block["path"]]
-        boxes: list[Box | None] = [None if box[0] < 0 else tuple(map(int, box)) for box in block["box"]]  # type: ignore[misc]
+        boxes = [parse_box(box) for box in block["box"]]
         embeddings = np.zeros((len(paths), self._embedder.fingerprint.width), dtype=np.float32)
         reasons = np.full(len(paths), "", dtype=object)
         for batch in self._embedder.embed(paths, boxes):

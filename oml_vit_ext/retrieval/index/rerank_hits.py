@@ -22,8 +22,11 @@ from oml_vit_ext.transforms.upright import reader_for
 class Tokens(Protocol):
     """Of ``reranking.TokenStore``, what is needed here."""
 
-    model: Any
-    transform: Any
+    @property
+    def model(self) -> Any: ...
+
+    @property
+    def transform(self) -> Any: ...
 
     def files(self, paths: Sequence[Path], boxes: Sequence[Box | None]) -> list[Path | None]: ...
 
@@ -45,7 +48,8 @@ def rerank_hits(
         root: Folder of the hits' paths: ``index.root``.
         reranker: E.g. ``STIRReranker(top_n=20, ...)``; its ``top_n`` says how many of the first hits it looks at.
         transform: Of the re-ranker's images.
-        tokens: A ``TokenStore`` of the re-ranker's model: hits that it holds are not decoded.
+        tokens: A ``TokenStore`` of the re-ranker's model: hits that it holds are not decoded. It holds whole images and
+            boxes, not the parts of a grid.
 
     Raises:
         ValueError: ``tokens`` are of another model than the re-ranker's, or of other transforms.
@@ -61,7 +65,8 @@ def rerank_hits(
     dataset = _OneQuery(Path(query), hits, Path(root), transform)
     if tokens is not None:
         paths, boxes = [Path(root) / hit.path for hit in hits], [parse_box(hit.box) for hit in hits]
-        dataset.token_files = [None, *tokens.files(paths, boxes)]
+        files = tokens.files(paths, boxes)
+        dataset.token_files = [None, *(None if hit.crop else file for hit, file in zip(hits, files, strict=True))]
     found = RetrievalResults(
         distances=[torch.tensor([hit.distance for hit in hits])],  # type: ignore[list-item]
         retrieved_ids=[torch.arange(len(hits))],  # type: ignore[list-item]

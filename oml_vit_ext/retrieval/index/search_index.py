@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
-from oml_vit_ext.common.arrays import Floats, Ids
+from oml_vit_ext.common.arrays import Floats
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.retrieval.engines import Engine, FaissEngine, check_fillable, exact_engine
 from oml_vit_ext.retrieval.first_dims import FirstDimsEngine, Shortlist
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.grid import check_grid, grid_boxes, nearest_part, rows_per_image
-from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex
-from oml_vit_ext.retrieval.index.image_list import list_images, parse_box
+from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex, Searchable
+from oml_vit_ext.retrieval.index.image_list import box_text, list_images, parse_box
 from oml_vit_ext.retrieval.index.kept_faiss import KeptFaiss
 from oml_vit_ext.retrieval.index.makers_mark import is_own, mark
+from oml_vit_ext.retrieval.index.postprocessing import postprocessed
 from oml_vit_ext.retrieval.index.storage import (
     MANIFEST,
     check_target,
@@ -35,8 +37,7 @@ from oml_vit_ext.retrieval.index.storage import (
 )
 from oml_vit_ext.retrieval.index.table import EmbeddingTable
 from oml_vit_ext.retrieval.old_names import takes_descriptors
-from oml_vit_ext.retrieval.retrieve import oml_results
-from oml_vit_ext.retrieval.rows import Embeddings, Rows
+from oml_vit_ext.retrieval.rows import Embeddings
 from oml_vit_ext.retrieval.search_space import SearchesAgain, SearchSpace
 from oml_vit_ext.retrieval.settings import EXACT, MEMORY_MB, Settings
 
@@ -241,8 +242,7 @@ class SearchIndex(ImageIndex):
         """
         settings = Settings(self.index, search_params, memory_mb)
         queries = self._checked(embeddings, k)
-        if not len(self):
-            raise ValueError("The index is empty: add images before searching.")
+        self._raise_if_empty()
         engine = self._engine(settings) if first_dims is None else self._short_engine(settings, first_dims, shortlist)
         if first_dims is not None and postprocessor is not None:
             raise ValueError(
@@ -250,17 +250,30 @@ class SearchIndex(ImageIndex):
             )
         space = SearchSpace(queries, self._table.rows(), [], settings, engine, self._kept)
         n_rows = k * self._table.per_image  # those hold the nearest part of k images
-        found = space.search(n_rows) if postprocessor is None else _postprocessed(space, n_rows, postprocessor)
-        return [self._hits(rows.numpy(), distances.numpy(), k) for distances, rows in zip(*found, strict=True)]
+        found = space.search(n_rows) if postprocessor is None else postprocessed(space, n_rows, postprocessor)
+        hit = self._hit_maker()
+        hits = []
+        for distances, rows in zip(*found, strict=True):
+            first = nearest_part(rows.numpy(), self.grid, k)
+            hits.append([hit(row, d) for row, d in zip(rows[first].tolist(), distances[first].tolist(), strict=True)])
+        return hits
 
-    def _hits(self, rows: Ids, distances: Floats, k: int) -> list[Hit]:
-        first = nearest_part(rows, self.grid, k)
-        numbers, parts = np.divmod(rows[first], self._table.per_image)
+    def _searchable(self, settings: Settings, n_rows: int) -> Searchable:
+        self._raise_if_empty()
+        return Searchable(self._table.rows(), self._engine(replace(settings, index=self.index)), self._hit_maker())
+
+    def _hit_maker(self) -> Callable[[int, float], Hit]:
         path, label, box, region = (self.images[column].to_numpy() for column in ("path", "label", "box", "region"))
-        return [
-            Hit(path[i], distance, label[i], box[i], _crop(region[i], self.grid, part))
-            for i, part, distance in zip(numbers.tolist(), parts.tolist(), distances[first].tolist(), strict=True)
-        ]
+
+        def hit(row: int, distance: float) -> Hit:
+            i, part = divmod(row, self._table.per_image)
+            return Hit(path[i], distance, label[i], box[i], _crop(region[i], self.grid, part))
+
+        return hit
+
+    def _raise_if_empty(self) -> None:
+        if not len(self):
+            raise ValueError("The index is empty: add images before searching.")
 
     def _stamps(self, keys: list[str]) -> dict[str, tuple[int, int, str]]:
         return self._table.stamps(keys)
@@ -298,7 +311,7 @@ class SearchIndex(ImageIndex):
         if not manifest.get("finished", True):
             warnings.warn(
                 f"The index {str(folder)!r} is half-finished: the run that makes it was interrupted, or is going on. "
-                f"It holds {manifest['n_images']} images so far; add the same images again, and save.",
+                f"It holds {counted(manifest['n_images'], 'image')} so far; add the same images again, and save.",
                 stacklevel=5,
             )
         loaded._folder, loaded._manifest, loaded._mapped = folder, manifest, mmap
@@ -307,7 +320,8 @@ class SearchIndex(ImageIndex):
         loaded._table = EmbeddingTable.read(folder, parts, dim=dim, mmap=mmap, per_image=per_image)
         if len(loaded) != manifest["n_images"]:
             raise ValueError(
-                f"{str(folder / MANIFEST)!r} speaks of {manifest['n_images']} images, expected {len(loaded)} as in its "
+                f"{str(folder / MANIFEST)!r} speaks of {counted(manifest['n_images'], 'image')}, expected "
+                f"{len(loaded)} as in its "
                 f"tables. Make the index again."
             )
         if _is_to_be_read(folder, manifest, mmap) if trust_faiss_file is None else trust_faiss_file:
@@ -412,31 +426,7 @@ def _mark(checksum: str) -> str:
         return ""
 
 
-def _postprocessed(
-    space: SearchSpace, n_items: int, postprocessor: SearchesAgain
-) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """Distances and rows of each query, which counts alone: also where other queries would change its result."""
-    if not postprocessor.independent and len(space.queries) > 1:
-        alone = [space.with_queries(Rows(space.queries.block(q, q + 1))) for q in range(len(space.queries))]
-        found = [_postprocessed(of_one, n_items, postprocessor) for of_one in alone]
-        return [d for distances, _ in found for d in distances], [r for _, rows in found for r in rows]
-    n_first = max(n_items, getattr(postprocessor, "top_n", 0))
-    results, _ = postprocessor.process_in(space, oml_results(*space.search(n_first), None))
-    return results.distances, results.retrieved_ids
-
-
 def _crop(region: str, grid: int, part: int) -> str:
     """The box of a part, of 0: the whole, to n²; empty for the whole."""
     box = parse_box(region) if part else None
-    return "" if box is None else ",".join(map(str, grid_boxes(box, grid)[part - 1]))
-
-
-@takes_descriptors
-def search_shards(
-    shards: Sequence[ImageIndex], embeddings: Embeddings, k: int = 10, *, search_params: str = ""
-) -> list[list[Hit]]:
-    """The ``k`` nearest images over several indexes of one model; arguments and errors as for ``search``."""
-    for shard in shards[1:]:
-        shards[0].check_model(shard.fingerprint, "another shard")
-    found = [shard.search(embeddings, k, search_params=search_params) for shard in shards]
-    return [sorted(chain(*hits), key=lambda hit: hit.distance)[:k] for hits in zip(*found, strict=True)]
+    return box_text(None if box is None else grid_boxes(box, grid)[part - 1])

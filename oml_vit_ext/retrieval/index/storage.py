@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from oml_vit_ext.common.files import UNFINISHED, flush, replaced
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.retrieval.index.manifest_checks import FILE_NAME, check_manifest
 
 MANIFEST, LOCK = "manifest.json", ".lock"
@@ -138,7 +139,8 @@ def check_target(target: Path, folder: Path | None, manifest: Mapping[str, Any] 
         return
     if target != folder:
         raise FileExistsError(
-            f"The folder {str(target)!r} holds an index of {present['n_images']} images: load it and add to it, or "
+            f"The folder {str(target)!r} holds an index of {counted(present['n_images'], 'image')}: load it and add "
+            f"to it, or "
             f"choose another folder."
         )
     if present != manifest:

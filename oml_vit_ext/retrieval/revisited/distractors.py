@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from oml_vit_ext.common.arrays import Floats, Ids
+from oml_vit_ext.common.progress import progress
 from oml_vit_ext.retrieval.revisited.protocol import KINDS, GroundTruth, labelled_images, scores_of_ranks
 
 
@@ -79,7 +79,7 @@ def _add_distractors(
     orders = [np.argsort(of_query, kind="stable") for of_query in similarities]
     ascending = [of_query[order] for of_query, order in zip(similarities, orders, strict=True)]
     above = [np.zeros(len(of_query) + 1, dtype=np.int64) for of_query in similarities]
-    with tqdm(total=n_distractors, desc="Distractors", unit=" images", disable=not verbose) as bar:
+    with progress(total=n_distractors, desc="Distractors", unit=" images", verbose=verbose) as bar:
         for chunk in distractors:
             rows = _checked(chunk, "distractors", queries.shape[1], allow_empty=True)
             for query, of_chunk in enumerate(queries @ rows.T):

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from oml_vit_ext.common.array_files import read_array, write_array
 from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.files import replaced
+from oml_vit_ext.common.progress import progress
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 
@@ -37,7 +37,7 @@ def embed_into(
     folder = Path(folder)
     _claim(folder, embedder.fingerprint, paths, per_file)
     n_broken = 0
-    with tqdm(total=len(paths), desc="Embedding distractors", unit=" images", disable=not verbose) as bar:
+    with progress(total=len(paths), desc="Embedding distractors", unit=" images", verbose=verbose) as bar:
         for start in range(0, len(paths), per_file):
             part = paths[start : start + per_file]
             file = folder / f"{start:09}.npy"

@@ -104,7 +104,7 @@ def test_embeddings_of_elsewhere_are_taken_in_the_order_of_the_list(root: Path):
     assert index.add_embeddings(frame, x, embedder.fingerprint) == AddReport(added=2)
     assert index.rows["3.png"][1].tolist() == [1, 2, 3] and index.rows["0.png"][0].label == "8"
     assert index.add_embeddings(frame, x + 1, embedder.fingerprint) == AddReport(changed=2)
-    with pytest.raises(ValueError, match="There are 1 embeddings for 2 images: expected one each"):
+    with pytest.raises(ValueError, match="There are 1 embedding for 2 images: expected one each"):
         index.add_embeddings(frame, x[:1], embedder.fingerprint)
 
 

@@ -29,6 +29,16 @@ def test_a_folder_is_listed_with_its_subfolders_below_the_root(root: Path):
         assert (size, time) == ((root / path).stat().st_size, (root / path).stat().st_mtime_ns)
 
 
+def test_labels_beside_empty_cells_stay_whole_numbers(root: Path):
+    df = pd.DataFrame({"path": ["b.png", "a.png"], "label": [7, np.nan]})
+    assert list_images(df, root).label.tolist() == ["7", ""]
+
+
+def test_a_row_without_a_path_is_named(root: Path):
+    with pytest.raises(ValueError, match=r"Row 1 of the dataframe has no path"):
+        list_images(pd.DataFrame({"path": ["a.png", None]}), root)
+
+
 def test_rows_of_a_dataframe_keep_their_order_labels_and_boxes(root: Path):
     df = pd.DataFrame({"path": ["b/2.png", str(root / "a/1.jpg"), "./b/2.png", "gone.png"]})
     boxes = {"x_1": [1.0, np.nan, 0, 2], "y_1": [2, 0, 0, 2], "x_2": [5, 9, 8, 4], "y_2": [6, 9, 8, 4]}
@@ -60,7 +70,7 @@ def test_paths_are_below_the_root_or_refused(root: Path, monkeypatch: pytest.Mon
 
 
 def test_one_file_is_listed_once(root: Path):
-    with pytest.raises(ValueError, match=r"1 images are listed more than once, the first: 'b/2\.png'"):
+    with pytest.raises(ValueError, match=r"1 image is listed more than once, the first: 'b/2\.png'"):
         list_images(pd.DataFrame({"path": ["b/2.png", "a/1.jpg", "./b/2.png"]}), root)
     with pytest.raises(FileNotFoundError, match=r"image folder '.*' does not exist, or is not a folder"):
         list_images(root / "b/2.png", root)

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from oml.retrieval import ConstantThresholding
 from PIL import Image
 
 from helpers.embedders import make_embedder, paths_of
 from helpers.milvus_server import PROGRAM, MilvusServer
-from oml_vit_ext.retrieval import Embedder, MilvusIndex, SearchIndex, list_images
-from oml_vit_ext.retrieval.index import image_index
+from helpers.random_index import add_numbers, random_index, random_rows
+from oml_vit_ext.reranking import KReciprocalReranker, PostprocessorChain, QueryExpansion
+from oml_vit_ext.retrieval import Embedder, MilvusIndex, SearchIndex, list_images, search_shards
 
 
 def _has_milvus() -> bool:
@@ -76,6 +78,60 @@ def test_it_answers_like_the_index_on_disk_and_survives_the_process(
     milvus.close()
 
 
+CANDIDATES_ALONE = [
+    QueryExpansion(3),
+    KReciprocalReranker(4, 2, top_n=15),
+    PostprocessorChain([QueryExpansion(3), KReciprocalReranker(4, 2, top_n=10)]),
+]
+
+
+@pytest.fixture()
+def random_milvus(tmp_path: Path) -> Iterator[MilvusIndex]:
+    """The sixty images of ``random_index``."""
+    exact = random_index(tmp_path, n=60)
+    milvus = MilvusIndex.create(str(tmp_path / "index.db"), tmp_path, exact.fingerprint, index="FLAT")
+    add_numbers(milvus, np.random.default_rng(0).permutation(60))
+    yield milvus
+    milvus.close()
+
+
+@needs_milvus
+def test_postprocessors_of_candidates_give_what_they_give_on_disk(random_milvus: MilvusIndex) -> None:
+    queries = random_rows(np.arange(500, 520))
+    exact = random_index(random_milvus.root, n=60)
+    shards = [random_milvus, random_index(random_milvus.root, n=0)]
+    add_numbers(shards[1], np.arange(60, 90))
+    both = random_index(random_milvus.root, n=90)
+    for postprocessor in CANDIDATES_ALONE:
+        for memory_mb in (256.0, 0.003):  # that is two queries at once
+            found = random_milvus.search(queries, 8, postprocessor=postprocessor, memory_mb=memory_mb)
+            expected = exact.search(queries, 8, postprocessor=postprocessor)
+            assert paths_of(found) == paths_of(expected) != paths_of(exact.search(queries, 8))
+            for ours, theirs in zip(found, expected, strict=True):
+                np.testing.assert_allclose([h.distance for h in ours], [h.distance for h in theirs], atol=1e-4)
+        together = search_shards(shards, queries, 8, postprocessor=postprocessor)
+        assert paths_of(together) == paths_of(both.search(queries, 8, postprocessor=postprocessor))
+
+
+@needs_milvus
+def test_postprocessors_of_the_whole_gallery_are_refused(random_milvus: MilvusIndex) -> None:
+    queries = random_rows(np.arange(2))
+    whole = [QueryExpansion(3, database_side=True), KReciprocalReranker(4, 2)]
+    for postprocessor in (*whole, PostprocessorChain([QueryExpansion(3), whole[1]])):
+        with pytest.raises(
+            ValueError, match=f"{type(postprocessor).__name__} that compares the whole gallery, expected for a Milvus"
+        ):
+            random_milvus.search(queries, postprocessor=postprocessor)
+    chain = PostprocessorChain([QueryExpansion(3), ConstantThresholding(1.0)])
+    with pytest.raises(ValueError, match="ConstantThresholding does not compute with embeddings alone"):
+        random_milvus.search(queries, postprocessor=chain)
+    with pytest.raises(ValueError, match="first_dims is 4, expected None for a MilvusIndex"):
+        search_shards([random_milvus], queries, first_dims=4)
+    random_milvus.remove([f"{i:06d}.png" for i in range(60)])
+    with pytest.raises(ValueError, match="The index is empty"):
+        random_milvus.search(queries, postprocessor=QueryExpansion(3))
+
+
 @needs_milvus
 def test_a_changed_image_replaces_the_old_one_and_labels_and_boxes_come_back(
     photos: Path, embedder: Embedder, tmp_path: Path
@@ -95,22 +151,17 @@ def test_a_changed_image_replaces_the_old_one_and_labels_and_boxes_come_back(
 
 
 @needs_milvus
-def test_a_half_finished_index_says_so(
-    photos: Path, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_half_finished_index_says_so(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
     uri = str(tmp_path / "index.db")
     milvus = MilvusIndex.create(uri, photos, embedder.fingerprint)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(image_index, "_EMBEDDED_AT_ONCE", 4)
-        embed, parts = Embedder.embed, iter(range(2))
+    stored = iter(range(2))
 
-        def interrupted(self, *args, **settings):
-            if next(parts, None) is None:
-                raise KeyboardInterrupt
-            return embed(self, *args, **settings)
+    def interrupted() -> None:
+        if next(stored) == 1:
+            raise KeyboardInterrupt
 
-        patch.setattr(Embedder, "embed", interrupted)
-        milvus.add(photos, embedder)
+    with pytest.raises(KeyboardInterrupt):
+        milvus.add(photos, make_embedder(batch_size=2), part_size=4, after_part=interrupted)
     milvus.close()
     with pytest.warns(UserWarning, match="'images' is half-finished.* It holds 8 images so far"):
         milvus = MilvusIndex.open(uri, root=tmp_path)

@@ -16,8 +16,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from helpers import TINY_PLAIN
+from helpers.command_line import succeeds
 from oml_vit_ext.extractors import IRTExtractor
-from oml_vit_ext.retrieval import Embedder, RayEmbedder, SearchIndex
+from oml_vit_ext.retrieval import Embedder, MilvusIndex, RayEmbedder, SearchIndex, ShardedIndex, open_index
 from oml_vit_ext.retrieval.index import ray_embedder
 
 N = 24
@@ -30,11 +31,20 @@ in_a_process_of_its_own = pytest.mark.skipif(
 def test_on_a_cluster() -> None:
     """Threads that Ray leaves behind would stop other tests of this process from starting loader processes."""
     pytest.importorskip("ray", reason="needs pip install 'oml-vit-ext[ray]'")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "loses_a_machine", __file__]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "shards_filled or command_fills",
+        __file__,
+    ]
     done = subprocess.run(
         command, env={**os.environ, INSIDE: "1"}, capture_output=True, text=True, check=False, timeout=300
     )
-    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +86,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @in_a_process_of_its_own
-def test_an_index_made_on_a_cluster_that_loses_a_machine_is_the_one_made_here(
-    cluster: Any, photos: Path, parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_shards_filled_on_a_cluster_that_loses_a_machine_and_is_interrupted_are_the_index_made_here(
+    cluster: Any, photos: Path, parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     expected, report = SearchIndex.build(photos, Embedder.from_config(**parts))
     assert report.added == N and len(report.broken) == 1
@@ -91,19 +101,48 @@ def test_an_index_made_on_a_cluster_that_loses_a_machine_is_the_one_made_here(
         n_blocks += 1
         if n_blocks == 2:
             cluster.remove_node(second, allow_graceful=False)
+        if n_blocks == 10:
+            raise KeyboardInterrupt
         return given(block)
 
     monkeypatch.setattr(ray_embedder, "_embedded", one_machine_less)
-    found, report = SearchIndex.build(photos, embedder)
-    assert n_blocks > 2
-    assert report.added == N and [path for path, _ in report.broken] == ["broken.png"]
-    assert found.images.equals(expected.images), "each image exactly once"
+    index = ShardedIndex.create(photos, embedder.fingerprint, 3, config=embedder.config)
+    with pytest.raises(KeyboardInterrupt):
+        index.add(photos, embedder, part_size=7, after_part=lambda: index.save(tmp_path / "shards", finish=False))
+    with pytest.warns(UserWarning, match="half-finished"):
+        found = ShardedIndex.load(tmp_path / "shards")
+    n_kept = len(found)
+    assert 7 <= n_kept < N and found.images.key.is_unique
+
+    # It goes on where it was, on the machine that is left: nothing is embedded again.
+    monkeypatch.setattr(ray_embedder, "_embedded", given)
+    embedder.workers = 1
+    report = found.add(photos, embedder)
+    assert (report.added, report.unchanged) == (N - n_kept, n_kept)
+    assert [path for path, _ in report.broken] == ["broken.png"]
+    found.save(tmp_path / "shards")
+    found = ShardedIndex.load(tmp_path / "shards")
+    assert sorted(found.images.key) == sorted(expected.images.key), "each image exactly once"
     keys = expected.images.key.tolist()
     np.testing.assert_allclose(found._embeddings_of(keys), expected._embeddings_of(keys), atol=1e-5)
-    # It goes on where it was: nothing is embedded again.
-    monkeypatch.setattr(ray_embedder, "_embedded", None)
+
+
+@in_a_process_of_its_own
+def test_the_command_fills_a_collection_on_a_cluster(
+    cluster: Any, photos: Path, parts: dict[str, Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("milvus_lite", reason="needs pip install 'oml-vit-ext[milvus]'")
     (photos / "broken.png").unlink()
-    assert found.add(photos, embedder).unchanged == N
+    expected, _ = SearchIndex.build(photos, Embedder.from_config(**parts))
+    place = str(tmp_path / "kept.db")
+    MilvusIndex.create(place, photos, expected.fingerprint, config=expected.config).close()
+    on_ray = ["--engine", "ray", "--address", cluster.address, "--save-every", "9"]
+    assert f"{N} added" in succeeds("index", str(photos), "--to", place, *on_ray)
+    (photos / "05'.png").unlink()
+    assert "1 removed" in succeeds("sync", str(photos), "--index", place, *on_ray)
+    kept = open_index(place)
+    assert set(kept.images.key) == set(expected.images.key) - {"05'.png"}
+    kept.close()
 
 
 def test_a_cluster_that_is_not_there_and_settings_that_cannot_be(parts: dict[str, Any]) -> None:

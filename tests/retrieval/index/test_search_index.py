@@ -20,7 +20,7 @@ from helpers.embedders import make_embedder, paths_of
 from helpers.random_index import add_random, random_index, random_rows
 from helpers.toy_retrieval import labelled
 from oml_vit_ext.reranking import KReciprocalReranker, PostprocessorChain, QueryExpansion
-from oml_vit_ext.retrieval import Embedder, SearchIndex, list_images, retrieve, search_shards
+from oml_vit_ext.retrieval import Embedder, SearchIndex, list_images, retrieve
 
 TRANSFORMS = {"name": "norm_resize_irt", "args": {"im_size": 32, "crop_size": 32}}
 
@@ -214,13 +214,6 @@ def test_a_model_that_gives_nan_for_an_image_does_not_stop_the_others(photos: Pa
     assert {reason for d in batches for _, reason in d.broken} == {"its embedding is not finite, or all zeros"}
 
 
-def test_shards_together_find_what_one_index_finds(photos: Path, kept: Path, embedder: Embedder) -> None:
-    images = list_images(photos, photos)
-    shards = [SearchIndex.build(images[i::3], embedder, root=photos)[0] for i in range(3)]
-    x = embedder.embed_all([photos / path for path in images.path])
-    assert paths_of(search_shards(shards, x, 5)) == paths_of(SearchIndex.load(kept).search(x, 5))
-
-
 def test_names_that_tables_trip_over(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
     odd = ["NA.png", 'quote".png', "comma,.png", "new\nline.png", "ünï.png", "#1,2.png"]
     for i, name in enumerate(odd):
@@ -295,10 +288,9 @@ def test_what_a_postprocessor_keeps_of_the_gallery_goes_when_the_gallery_changes
 def test_a_postprocessor_searches_an_approximate_index(tmp_path: Path):
     index, flat = random_index(tmp_path, "HNSW32", n=200), random_index(tmp_path, n=200)
     queries = random_rows(np.arange(500, 504))
-    found = index.search(queries, 5, search_params="efSearch=200", postprocessor=QueryExpansion(3))
-    assert [_positions(a) for a in found] == [
-        _positions(b) for b in flat.search(queries, 5, postprocessor=QueryExpansion(3))
-    ]
+    for expansion in (QueryExpansion(3), QueryExpansion(3, database_side=True)):  # the expanded one exactly
+        found = index.search(queries, 5, search_params="efSearch=200", postprocessor=expansion)
+        assert paths_of(found) == paths_of(flat.search(queries, 5, postprocessor=expansion))
 
 
 def test_a_postprocessor_that_needs_images_is_told(tmp_path: Path):
