@@ -24,7 +24,12 @@ def test_the_config_is_not_printed_in_the_block_alone(capsys: pytest.CaptureFixt
 @pytest.fixture()
 def levels() -> Iterator[dict[str, logging.Logger]]:
     """Loggers by their names, with the levels that they had afterwards."""
-    names = ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric", "oml_vit_ext.oml_patches")
+    names = (
+        "pytorch_lightning",
+        "pytorch_lightning.utilities.rank_zero",
+        "lightning_fabric",
+        "oml_vit_ext.oml_patches",
+    )
     loggers = {name: logging.getLogger(name) for name in names}
     before = {name: logger.level for name, logger in loggers.items()}
     yield loggers
@@ -32,9 +37,7 @@ def levels() -> Iterator[dict[str, logging.Logger]]:
         loggers[name].setLevel(level)
 
 
-def test_a_training_on_the_command_line_is_quiet(
-    levels: dict[str, logging.Logger], caplog: pytest.LogCaptureFixture
-):
+def test_a_training_on_the_command_line_is_quiet(levels: dict[str, logging.Logger], caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO)
     patches = logging.getLogger("oml_vit_ext.oml_patches.replacing")
     with warnings.catch_warnings():
