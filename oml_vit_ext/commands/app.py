@@ -44,8 +44,9 @@ def app(
         curl -F image=@cat.jpg -F k=3 http://127.0.0.1:8000/query
     """
     from oml_vit_ext.app import Catalog
-    from oml_vit_ext.app.serve import serve, warning_for
+    from oml_vit_ext.app.serve import check_listenable, serve, warning_for
 
+    check_listenable(host, port)
     catalog = Catalog.load(
         index,
         reranker=reranker,

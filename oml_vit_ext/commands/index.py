@@ -148,7 +148,8 @@ def index(
             fill(there, access.embedder_of(there))
         return
     if not images.is_dir():
-        raise FileNotFoundError(f"The image folder {str(images)!r} does not exist, or is not a folder.")
+        what = "is a file" if Path(images).is_file() else "does not exist"
+        raise FileNotFoundError(f"The image folder {str(images)!r} {what}, expected a folder of images.")
     embedder = embedder_of(model, config_name, of_embedder, **access.embedding)
     if is_milvus(to):
         new = _new_collection(to, root or images, embedder, access.collection, milvus_index, milvus_params)

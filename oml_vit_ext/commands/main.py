@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
 
 import typer
@@ -46,6 +47,12 @@ def main() -> None:
     pass
 
 
+def _with_whole_examples(text: str) -> str:
+    """What is indented is to be copied, so it is not broken into lines again: click's sign for that is a backspace."""
+    return "\n\n".join(f"\b\n{part}" if part.startswith(" ") else part for part in text.split("\n\n"))
+
+
 for _name in COMMANDS:
     _function = _name.replace("-", "_")
-    app.command(_name)(in_one_sentence(getattr(import_module(f"oml_vit_ext.commands.{_function}"), _function)))
+    _command = getattr(import_module(f"oml_vit_ext.commands.{_function}"), _function)
+    app.command(_name, help=_with_whole_examples(inspect.getdoc(_command) or ""))(in_one_sentence(_command))

@@ -35,7 +35,23 @@ RunFolder = Annotated[
 Multirun = Annotated[
     bool, typer.Option("--multirun", "-m", help="One run for each combination of listed values: seed=1,2,3")
 ]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda. Default: the GPU if there is one.")]
+
+
+def _usable(device: str | None) -> str | None:
+    """The device, once it is known to be there."""
+    if device in (None, "cpu"):  # torch is imported for the others alone
+        return device
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:  # what is wrong with a device, torch says in many ways
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise typer.BadParameter(f"device is {device!r}, expected one that is here: {', '.join(there)}.") from error
+    return device
+
+
+Device = Annotated[str | None, typer.Option(help="cpu or cuda. Default: the GPU if there is one.", callback=_usable)]
 BatchSize = Annotated[int, typer.Option(help="Images at once.")]
 NumWorkers = Annotated[int, typer.Option(help="Processes that read images.")]
 TrustWeights = Annotated[

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from oml_vit_ext.commands.options import Device
+
 
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a training or a validation, e.g. logs/irt/train_photos/…")],
@@ -18,7 +20,7 @@ def report(
     queries: Annotated[int, typer.Option(min=1, help="At most so many are shown; figures are of all.")] = 96,
     hits: Annotated[int, typer.Option(min=1, help="Per query, at most so many are shown.")] = 8,
     thumbnail: Annotated[int, typer.Option(min=16, max=1024, help="Longer side of a picture, px.")] = 144,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: the GPU if there is one.")] = None,
+    device: Device = None,
 ) -> None:
     """Write one HTML page on a run: its figures, queries with their hits, learning curves.
 

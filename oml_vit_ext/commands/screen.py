@@ -14,10 +14,11 @@ def say(text: str) -> None:
 
 
 def quieten() -> None:
-    """No warnings, and nothing of Lightning that is not an error."""
+    """No warnings, nothing of Lightning that is not an error, and not what we change in OML."""
     warnings.filterwarnings("ignore")
     for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("oml_vit_ext.oml_patches").setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from oml_vit_ext.app import Catalog
-from oml_vit_ext.app.serve import is_local, serve, warning_for
+from oml_vit_ext.app.serve import check_listenable, is_local, serve, warning_for
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
@@ -43,3 +44,21 @@ def test_opened_to_others_it_warns(catalog: Catalog, started: list, caplog: pyte
         serve(catalog, host="0.0.0.0", port=9000)
     assert "everybody who reaches this machine" in caplog.text and started[0][1]["port"] == 9000
     assert TestClient(started[0][0], base_url="http://my.lan").get("/indexes").status_code == 200
+
+
+def test_a_port_that_is_taken_is_told_with_one_that_is_free():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"port is {port}, which another program uses already: choose") as told:
+            check_listenable("127.0.0.1", port)
+    check_listenable("127.0.0.1", port)
+    if "--port " in str(told.value):
+        check_listenable("127.0.0.1", int(str(told.value).split("--port ")[1].rstrip(".")))
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])  # the first is kept free for documentation
+def test_a_host_that_is_not_this_machine_is_told(host: str):
+    with pytest.raises(ValueError, match=f"host is '{host}', expected an address of this machine"):
+        check_listenable(host, 8000)

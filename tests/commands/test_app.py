@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setattr(
         oml_vit_ext.app.serve, "serve", lambda catalog, **how: calls.append({"catalog": catalog, **how})
     )
+    monkeypatch.setattr(oml_vit_ext.app.serve, "check_listenable", lambda host, port: None)
     return calls
 
 
@@ -64,3 +66,11 @@ def test_opened_to_others_it_warns(folder: Path, served: list[dict[str, Any]]):
 def test_no_index(tmp_path: Path, served: list[dict[str, Any]]):
     done = _call(str(tmp_path / "none"))
     assert done.exit_code != 0 and "is not an index" in str(done.exception) and not served
+
+
+def test_a_taken_port_is_told_before_the_index_is_read():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        done = _call("none", "--port", str(other.getsockname()[1]))
+    assert "which another program uses already" in str(done.exception)

@@ -23,6 +23,15 @@ def test_each_command_explains_itself_with_an_example(name: str):
     assert f"oml-vit-ext {name}" in succeeds(name, "--help")
 
 
+def test_examples_can_be_copied():
+    told = succeeds("index", "--help")
+    assert (
+        "oml-vit-ext index photos --to shards/shard_0_of_8 --shard 0/8 --config-name irt/predict_sop checkpoint="
+        in told
+    )
+    assert "\b" not in told and "add what is new there." in told
+
+
 def test_help_imports_neither_torch_nor_oml():
     code = (
         "import sys\nfrom oml_vit_ext.commands.main import app\n"

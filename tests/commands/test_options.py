@@ -5,6 +5,9 @@ from __future__ import annotations
 import inspect
 from importlib import import_module
 
+import pytest
+from typer.testing import CliRunner
+
 from oml_vit_ext.commands import options
 from oml_vit_ext.commands.main import app
 
@@ -17,7 +20,19 @@ def test_arguments_of_one_name_are_one_option():
         function = getattr(module, str(command.name).replace("-", "_"))
         for name in shared.keys() & inspect.signature(function).parameters.keys():
             hints = inspect.get_annotations(function, eval_str=True, globals=vars(module))
-            if command.name not in ("report", "fit-head"):
+            if command.name != "fit-head":
                 assert hints[name] == shared[name], f"{command.name}: {name}"
                 seen[name] += 1
     assert min(seen.values()) >= 2
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "cude"])
+def test_a_device_that_is_not_there_is_told_before_anything_is_loaded(device: str):
+    done = CliRunner().invoke(app, ["query", "cat.jpg", "--index", "none", "--device", device])
+    told = " ".join(done.output.replace("│", " ").split())
+    assert done.exit_code == 2 and f"device is '{device}', expected one that is here: cpu" in told
+
+
+def test_a_device_that_is_there_is_taken():
+    done = CliRunner().invoke(app, ["query", "cat.jpg", "--index", "none", "--device", "cpu"])
+    assert done.exit_code == 1 and "is not an index" in done.output

@@ -63,6 +63,7 @@ class Report:
         shown: One sentence on which they are.
         images: By the numbers that the queries use.
         curves, spectra, similarities: Charts.
+        logged_once: Name and value of what the training logged a single time: no curve.
         confused: The labels most often taken for each other, by the last stage's first hit.
         config: Of the run, as YAML.
         commands: What to do next, one line each.
@@ -80,6 +81,7 @@ class Report:
     shown: str
     images: dict[int, ShownImage]
     curves: list[Chart] = field(default_factory=list)
+    logged_once: list[tuple[str, str]] = field(default_factory=list)
     spectra: list[Chart] = field(default_factory=list)
     similarities: list[Chart] = field(default_factory=list)
     confused: Table | None = None

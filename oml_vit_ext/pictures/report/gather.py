@@ -123,7 +123,8 @@ def gather(
         queries=shown,
         shown=_which(len(shown), len(query_ids), list(stages), old),
         images=_images(dataset, shown, names, labels, side, verbose),
-        curves=[_curve(curve) for curve in about.curves],
+        curves=[_curve(curve) for curve in about.curves if len(curve.values) > 1],
+        logged_once=[(c.name, f"{c.values[0]:.4g}") for c in about.curves if len(c.values) == 1],
         spectra=[_spectrum(spectra)] if spectra else [],
         similarities=_similarities(embeddings or {}, labels, query_ids, gallery_ids),
         confused=_confused(list(stages.values())[-1], labels, query_ids, gallery_ids, names),
@@ -225,8 +226,7 @@ def _which(n_shown: int, n_queries: int, stages: list[str], old: int) -> str:
 
 
 def _curve(curve: Curve) -> Chart:
-    start, end = curve.values[0], curve.values[-1]
-    moved = f"From {start:.4g} to {end:.4g}" if len(curve.values) > 1 else f"{end:.4g}, one value"
+    moved = f"From {curve.values[0]:.4g} to {curve.values[-1]:.4g}"
     return line_chart(
         curve.name,
         {curve.name: (curve.steps, curve.values)},

@@ -39,7 +39,8 @@ def list_images(source: Path | str | pd.DataFrame, root: Path | str) -> pd.DataF
         return _from_frame(source, Path(root))
     folder = Path(source)
     if not folder.is_dir():
-        raise FileNotFoundError(f"The image folder {str(source)!r} does not exist, or is not a folder.")
+        what = "is a file" if Path(source).is_file() else "does not exist"
+        raise FileNotFoundError(f"The image folder {str(source)!r} {what}, expected a folder of images.")
     paths = sorted(path.absolute() for path in image_files(folder))
     if not paths:
         raise ValueError(f"The folder {str(folder)!r} holds no image ({', '.join(EXTENSIONS)}).")

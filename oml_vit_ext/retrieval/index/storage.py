@@ -64,7 +64,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         what = "there is no such folder" if not folder.is_dir() else f"it has no {MANIFEST}"
-        raise FileNotFoundError(f"{str(folder)!r} is not an index: {what}.")
+        raise FileNotFoundError(
+            f"{str(folder)!r} is not an index: {what}. Expected a folder that oml-vit-ext index, or save(), wrote."
+        )
     try:
         envelope = json.loads(path.read_text())
         content, checksum = envelope["content"], envelope["checksum"]

@@ -8,7 +8,7 @@ import torch
 from oml.retrieval.retrieval_results import RetrievalResults
 
 from helpers.photos import small_dataset, small_frame, some_results
-from oml_vit_ext.pictures.report import About, Curve, Report, gather
+from oml_vit_ext.pictures.report import About, Curve, Report, gather, render
 from oml_vit_ext.pictures.report.measures import quality
 
 NAMES = ["apple", "<b>pear</b>", "leek", "milk"]
@@ -38,7 +38,7 @@ def report(dataset, stages) -> Report:
     embeddings = {"first": torch.randn(12, 6, generator=torch.Generator().manual_seed(1))}
     about = About(
         title="A page",
-        curves=[Curve("loss", [1, 2], [3.0, 1.0])],
+        curves=[Curve("loss", [1, 2], [3.0, 1.0]), Curve("OVERALL/cmc/1", [2], [0.90667])],
         columns={"seconds": {"second": "7"}},
         terms={"seconds": "how long"},
     )
@@ -87,6 +87,8 @@ def test_confused_labels_are_those_of_the_last_stage(report: Report, dataset, st
 
 def test_charts(report: Report):
     assert [chart.title for chart in report.curves] == ["loss"] and "From 3 to 1" in report.curves[0].text
+    assert report.logged_once == [("OVERALL/cmc/1", "0.9067")]
+    assert "Logged once: OVERALL/cmc/1 0.9067." in render(report)
     assert "first: 5 of 6" in report.spectra[0].text
     assert "24 pairs of one label, 108 of two labels" in report.similarities[0].text
 

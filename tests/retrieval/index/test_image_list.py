@@ -72,5 +72,5 @@ def test_paths_are_below_the_root_or_refused(root: Path, monkeypatch: pytest.Mon
 def test_one_file_is_listed_once(root: Path):
     with pytest.raises(ValueError, match=r"1 image is listed more than once, the first: 'b/2\.png'"):
         list_images(pd.DataFrame({"path": ["b/2.png", "a/1.jpg", "./b/2.png"]}), root)
-    with pytest.raises(FileNotFoundError, match=r"image folder '.*' does not exist, or is not a folder"):
+    with pytest.raises(FileNotFoundError, match=r"image folder '.*' is a file, expected a folder of images"):
         list_images(root / "b/2.png", root)
