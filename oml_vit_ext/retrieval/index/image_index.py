@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oml_vit_ext.common.arrays import Box, Floats
+from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.files import stamp
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.images.sizes import look_at_images
@@ -163,9 +164,15 @@ class ImageIndex(OldIndexNames, ABC):
         return AddReport(added=len(images) - len(known), changed=len(known))
 
     def search_images(
-        self, paths: Sequence[Path | str], embedder: Embedder, k: int = 10, *, search_params: str = "", **more: Any
+        self,
+        paths: Path | str | Sequence[Path | str],
+        embedder: Embedder,
+        k: int = 10,
+        *,
+        search_params: str = "",
+        **more: Any,
     ) -> list[list[Hit]]:
-        """The ``k`` nearest images of the index for each image file, nearest first.
+        """The ``k`` nearest images of the index for each image file, nearest first; a single path is one query.
 
         An image that is in the index finds itself, at distance 0. ``more`` are arguments of this index's
         :meth:`search`.
@@ -174,7 +181,8 @@ class ImageIndex(OldIndexNames, ABC):
             ValueError: Another model than the index's, or an image cannot be read.
         """
         self.check_model(embedder.fingerprint, "the query")
-        return self.search(embedder.embed_all([Path(p) for p in paths]), k, search_params=search_params, **more)
+        given = [paths] if isinstance(paths, (str, Path)) else paths
+        return self.search(embedder.embed_all([Path(path) for path in given]), k, search_params=search_params, **more)
 
     def check_model(self, fingerprint: Fingerprint, what: str) -> None:
         """Raise a ``ValueError`` if ``what`` comes from another model than the index."""
@@ -363,7 +371,6 @@ class ImageIndex(OldIndexNames, ABC):
                 f"The embeddings have {rows.dim} dimensions, but those of the index have {self.fingerprint.width}: "
                 f"they come from another model."
             )
-        if k < 1:
-            raise ValueError(f"k is {k}, expected at least 1.")
+        check_whole("k", k, 1)
         rows.check()
         return rows
