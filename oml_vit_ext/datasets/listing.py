@@ -116,7 +116,7 @@ def read_text(file: Path) -> str:
         ValueError: It is in no UTF-8.
     """
     try:
-        return file.read_text("utf-8")
+        return file.read_text("utf-8-sig")  # editors of Windows put a mark in front
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} cannot be read as text: {error}, expected UTF-8.") from error
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from oml_vit_ext.common.mat_file import read_struct
-from oml_vit_ext.datasets.listing import Counts, Listing, find_file, find_folder, make_frame, read_table
+from oml_vit_ext.datasets.listing import Counts, Listing, find_file, find_folder, make_frame, read_table, read_text
 from oml_vit_ext.datasets.whereabouts import find_root
 
 _INSHOP_SQUARE = 256  # px
@@ -67,8 +67,9 @@ def inshop(root: Path, boxes: bool = False) -> Listing:
     The boxes of the list are those of ``img``, whose images stand in the middle of squares of 256 px; for
     ``img_highres`` they are scaled.
     """
-    root = find_root(root, "list_eval_partition.txt", "Eval/list_eval_partition.txt")
-    source = find_file(root, "list_eval_partition.txt", "Eval/list_eval_partition.txt")
+    places = tuple(f"{folder}list_eval_partition.txt" for folder in ("", "Eval/", "Anno/"))
+    root = find_root(root, *places)
+    source = find_file(root, *places)
     table = _counted_table(source, ["image_name", "item_id", "evaluation_status"])
     columns: dict[str, Any] = {}
     if boxes:
@@ -146,7 +147,7 @@ def _space_separated(file: Path, columns: list[str]) -> pd.DataFrame:
 def _counted_table(file: Path, columns: list[str]) -> pd.DataFrame:
     """Tables of DeepFashion: the number of rows, the names of the columns, the rows."""
     table = _with(columns, read_table(file, sep=r"\s+", skiprows=1, dtype=str), file)
-    announced = file.open().readline().strip()
+    announced = read_text(file).partition("\n")[0].strip()
     if announced != str(len(table)):
         raise ValueError(f"{file} announces {announced} rows but has {len(table)}: it was cut short or changed.")
     return table

@@ -56,6 +56,8 @@ def fit_pca(embeddings: Tensor | NDArray[np.float64], n_components: int) -> PCAW
     """
     from sklearn.decomposition import PCA  # takes a second to import, and is needed for fitting alone
 
+    if embeddings.is_complex() if isinstance(embeddings, Tensor) else np.iscomplexobj(embeddings):
+        raise ValueError("Embeddings of complex numbers were given, expected real ones.")
     if isinstance(embeddings, Tensor):
         embeddings = embeddings.detach().cpu().double().numpy()
     matrix = np.asarray(embeddings, dtype=np.float64)

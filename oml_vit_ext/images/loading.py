@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from oml_vit_ext.images.reading import why_unreadable
+
 
 def load_images(dataset: Any, batches: list[list[int]], num_workers: int) -> Iterator[tuple[list[int], Tensor]]:
     """Yield ``(ids, images (B, ...))`` for each batch of ids.
@@ -56,11 +58,12 @@ class _ImagesById(Dataset[Any]):
         try:
             return i, self.dataset[i][self.dataset.input_tensors_key], None
         except Exception as error:
+            reason = why_unreadable(error).rstrip(".")
             return (
                 i,
                 None,
                 (
-                    f"{image_name(self.dataset, i)} cannot be read or transformed ({type(error).__name__}: {error}). "
+                    f"{image_name(self.dataset, i)} cannot be read or transformed ({reason}). "
                     f"Replace the file, or take its row out of the data set's dataframe and retrieve again."
                 ),
             )

@@ -9,6 +9,8 @@ from oml.interfaces.datasets import IQueryGalleryDataset
 from oml.interfaces.retrieval import IRetrievalPostprocessor
 from oml.retrieval.retrieval_results import RetrievalResults
 
+from oml_vit_ext.common.checks import check_number
+
 if TYPE_CHECKING:  # the folder imports faiss, which registering names must not
     from oml_vit_ext.retrieval.rows import Embeddings
     from oml_vit_ext.retrieval.search_space import SearchSpace
@@ -37,7 +39,7 @@ class EmbeddingPostprocessor(IRetrievalPostprocessor, ABC):
     whole_gallery: bool = True
 
     def __init__(self, memory_mb: float = 256.0, verbose: bool = False) -> None:
-        if not memory_mb > 0:
+        if not check_number("memory_mb", memory_mb) > 0:
             raise ValueError(f"memory_mb is {memory_mb!r}, expected a positive number of MB.")
         self.memory_mb, self.verbose = memory_mb, verbose
 

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import pandas as pd
 import torch
-from oml.datasets.images import ImageBaseDataset
 from torch import Tensor
 
 from oml_vit_ext.common.array_files import write_array
@@ -28,7 +27,7 @@ from oml_vit_ext.images.loading import load_images
 from oml_vit_ext.reranking.scoring import device_of
 from oml_vit_ext.reranking.siamese import STIRSiamese
 from oml_vit_ext.reranking.token_files import PRECISIONS, pack_tokens
-from oml_vit_ext.transforms.upright import reader_for
+from oml_vit_ext.transforms.boxed_images import BoxedImages
 
 _AT_ONCE = 32
 _HEADER = 128  # bytes of an .npy file before its numbers
@@ -135,7 +134,7 @@ class TokenStore:
         there = {file.name: file.stat().st_size for file in self._files.glob("*.npy")}
         todo = [i for i, place in enumerate(places) if place.name not in there]
         limit, used, done, unreadable = self.max_mb * 1e6, sum(there.values()), 0, 0
-        dataset = ImageBaseDataset(paths, bboxes=boxes, transform=self.transform, f_imread=reader_for(self.transform))
+        dataset = BoxedImages(paths, boxes, self.transform)
         with progress(total=len(todo), desc="Encoding images", unit=" images", verbose=verbose) as bar:
             for start in range(0, len(todo), _AT_ONCE):
                 part = todo[start : start + _AT_ONCE]

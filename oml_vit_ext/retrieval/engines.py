@@ -27,7 +27,7 @@ _LIMITS = (
     ("neighbours", r"(?:HNSW|NSG)(\d+)", 2, 1_024),
     ("bits of a code", r"(?:PQ|RQ|LSQ|Residual|RCQ)[\dx]*x(\d+)", 1, 16),
     ("parts of a vector", r"(?:PQ|RQ|LSQ|IMI|ZnLattice)(\d+)", 1, 65_536),
-    ("dimensions", r"(?:Pad|PCA\w?R?|OPQ\d+_|ITQ|RR|LSH)(\d+)", 1, 65_536),
+    ("dimensions", r"(?:Pad|PCA[WR]*|OPQ\d+_|ITQ|RR|LSH)(\d+)", 1, 65_536),
     ("anything", r"(\d+)", 0, 2**24),
 )
 # As many as faiss's k-means uses; 65 536 is what 256 centroids of a product quantizer use.
@@ -151,6 +151,8 @@ def build_index(gallery: Rows, index: str, *, memory_mb: float, verbose: bool) -
 
 def empty_index(dim: int, index: str) -> Any:
     """``faiss.index_factory`` with L2 distances, its errors in one sentence."""
+    if not isinstance(index, str):
+        raise ValueError(f"index is {index!r:.80}, expected a faiss factory string, e.g. {_EXAMPLES}.")
     for what, pattern, low, high in _LIMITS:
         for number in re.findall(pattern, index):
             check_whole(f"The number of {what} in index {index!r:.80}", int(number[:30]), low, high)
@@ -171,7 +173,13 @@ def check_fillable(dim: int, index: str, n_rows: int | None = None) -> None:
             of the gallery to be trained.
     """
     built = empty_index(dim, index)
+    widest = max([dim, *(int(number) for number in re.findall(r"(?:Pad|RR|OPQ\d+_)(\d+)", index))])
+    kept = [int(number) for number in re.findall(r"(?:PCA[WR]*|ITQ)(\d+)", index)]
+    for number in kept:
+        check_whole(f"The number of dimensions in index {index!r:.80}", number, 1, widest, "dimensions before it")
     try:
+        if isinstance(faiss.downcast_index(built), faiss.IndexLattice):
+            raise RuntimeError("faiss writes such an index to a file, but cannot read it again")
         if re.search(r"(^|,)IDMap", index):
             raise RuntimeError("IDMap expects a number with each row, and here their order is their number")
         if built.is_trained:
@@ -181,7 +189,7 @@ def check_fillable(dim: int, index: str, n_rows: int | None = None) -> None:
             f"index {index!r} cannot be filled: {reason(error)}. Expected a faiss factory string, e.g. {_EXAMPLES}."
         ) from error
     bits = [int(found or 8) for found in re.findall(r"PQ\d+(?:x(\d+))?", index)]
-    least = 0 if built.is_trained else max([_n_lists(built), *(2**b for b in bits)])
+    least = 0 if built.is_trained else max([_n_lists(built), *(2**b for b in bits), *kept])
     if n_rows is not None and n_rows < least:
         raise ValueError(
             f"index {index!r} cannot be trained on a gallery of {n_rows} rows of dimension {dim}, expected at least "

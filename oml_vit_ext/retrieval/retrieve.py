@@ -216,6 +216,9 @@ def grouping(values: tuple[Any, Any], name: str) -> Grouping | None:
         raise ValueError(f"The {name} of the {known} are known but those of the {unknown} are not: expected both.")
     of_queries, of_gallery = flat(of_queries), flat(of_gallery)
     codes = pd.factorize(np.concatenate([of_queries, of_gallery]))[0].astype(np.int64)
+    if name == "labels":  # images without one have nothing in common; of sequences OML takes these for one
+        missing = np.flatnonzero(codes < 0)
+        codes[missing] = -1 - missing
     return Grouping(codes[: len(of_queries)], codes[len(of_queries) :])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers import miniature
+from oml_vit_ext.datasets import convert
 from oml_vit_ext.datasets.products import cars, cub, inshop, sop
 
 
@@ -80,3 +81,18 @@ def test_a_file_without_annotations_of_cars_is_named(tmp_path: Path):
         ValueError, match=r"cars_annos\.mat holds no annotations of CARS196: .*cannot be read as a MATLAB file"
     ):
         cars(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["Anno", "Eval", "."])
+def test_inshop_lists_lie_where_people_put_them_and_may_be_from_windows(tmp_path: Path, folder: str):
+    miniature.inshop(tmp_path)
+    expected = convert("inshop", tmp_path, boxes=True, check=False, verbose=False).path.tolist()
+    for name in ("list_eval_partition.txt", "list_bbox_inshop.txt"):
+        text = (tmp_path / name).read_text().replace("\n", "\r\n")
+        (tmp_path / name).unlink()
+        (tmp_path / folder).mkdir(exist_ok=True)
+        to = "Anno" if folder == "Eval" and "bbox" in name else folder
+        (tmp_path / to).mkdir(exist_ok=True)
+        (tmp_path / to / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    found = convert("inshop", tmp_path, boxes=True, check=False, verbose=False)
+    assert found.path.tolist() == expected

@@ -307,3 +307,10 @@ def test_a_checkpoint_without_a_projection_brings_none(descriptors: Tensor, fitt
     full = ExtractorWithPCA(Flat(), fitted, 4)
     full.load_state_dict({}, strict=False)
     full(descriptors)
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+def test_complex_numbers_are_no_embeddings(as_array: bool):
+    embeddings = torch.randn(9, 4, dtype=torch.complex64)
+    with pytest.raises(ValueError, match=r"complex numbers were given, expected real ones"):
+        fit_pca(embeddings.numpy() if as_array else embeddings, 2)

@@ -146,6 +146,7 @@ def test_shortened_results_stay_short():
         ({"n": 0}, "n is 0, expected a whole number of at least 1"),
         ({"alpha": -1}, "alpha is -1, expected a finite number of at least 0"),
         ({"memory_mb": 0}, "memory_mb is 0, expected a positive number of MB"),
+        ({"memory_mb": "8"}, "memory_mb is '8', expected a finite number"),
     ],
 )
 def test_wrong_arguments_are_told(arguments: dict, message: str):

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from helpers.toy_retrieval import DIM, Items, N, embeddings_of, frame, labelled, labels_only, sequences
 from oml_vit_ext.retrieval import retrieve, retrieve_qg
-from oml_vit_ext.retrieval.retrieve import oml_results
+from oml_vit_ext.retrieval.retrieve import knn, oml_results
+from oml_vit_ext.retrieval.settings import Settings
 
 
 def _oml(*args, **kwargs) -> RetrievalResults:
@@ -259,3 +260,10 @@ def test_an_oml_with_other_fields_gets_its_own_constructor(monkeypatch: pytest.M
     monkeypatch.setattr(sys.modules[oml_results.__module__], "_FIELDS", {"_something_else"})
     with pytest.raises(RuntimeError, match="must be sorted"):
         oml_results([torch.tensor([2.0, 1.0])], [torch.tensor([0, 1])], None)
+
+
+def test_images_without_a_label_have_nothing_in_common():
+    labels = np.array([1.0, 1.0, np.nan, np.nan])
+    x = torch.eye(4)
+    _, _, found = knn(x, np.arange(4), np.arange(4), labels_gt=labels, n_items=3, settings=Settings())
+    assert [ids.tolist() for ids in found] == [[1], [0], [], []]

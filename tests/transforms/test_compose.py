@@ -11,17 +11,19 @@ import pandas as pd
 import pytest
 import torch
 import torchvision.transforms as v1
+from albumentations.pytorch import ToTensorV2
 from oml.datasets.images import ImageBaseDataset, ImageLabeledDataset, ImageQueryGalleryLabeledDataset
 from oml.transforms.images.torchvision import get_normalisation_resize_torch
 from oml.utils.images.images import imread_cv2
 from PIL import Image
 from torch.utils.data import DataLoader
+from torchvision.models import ResNet18_Weights
 from torchvision.transforms import v2
 
 from helpers import TINY_PLAIN
 from oml_vit_ext.extractors import IRTExtractor
 from oml_vit_ext.retrieval import Embedder
-from oml_vit_ext.transforms.compose import as_known_compose
+from oml_vit_ext.transforms.compose import as_any_compose, as_known_compose
 
 OLD = v1.Compose([v1.ToTensor(), v1.Normalize((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))])
 STEPS = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))]
@@ -64,3 +66,48 @@ def test_an_embedder(paths: list[Path]) -> None:
     extractor = IRTExtractor(None, **TINY_PLAIN)
     old, new = (Embedder(extractor, transform, device="cpu") for transform in (OLD, NEW))
     np.testing.assert_allclose(new.embed_all(paths), old.embed_all(paths), atol=1e-5)
+
+
+def _brighter(picture: Image.Image) -> torch.Tensor:
+    return v1.functional.to_tensor(picture) / 2 + 0.5
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        v1.ToTensor(),
+        _brighter,
+        torch.nn.Sequential(*STEPS),
+        ResNet18_Weights.DEFAULT.transforms(),
+        v1.Compose([v2.Resize((16, 16)), v1.ToTensor()]),
+        albu.Compose([albu.Normalize(), ToTensorV2()]),
+        albu.ReplayCompose([albu.Normalize(), ToTensorV2()]),
+    ],
+    ids=lambda transform: type(transform).__name__,
+)
+def test_an_embedder_takes_what_makes_a_tensor_of_a_picture(paths: list[Path], transform: Any) -> None:
+    embedder = Embedder(IRTExtractor(None, **TINY_PLAIN), transform, device="cpu")
+    assert embedder.fingerprint.width == 192
+    assert embedder.embed_all(paths).shape == (4, 192)
+
+
+@pytest.mark.parametrize("transform", [None, [v1.ToTensor()], {"name": "augs_irt"}])
+def test_what_cannot_be_called_is_no_transform(transform: Any) -> None:
+    with pytest.raises(ValueError, match=r"^transform is .*, expected a Compose of torchvision \(v1 or v2\)"):
+        as_any_compose(transform)
+
+
+@pytest.mark.parametrize(
+    ("transform", "found"),
+    [
+        (v1.Compose([v1.Resize((8, 8))]), "Image "),
+        (v1.PILToTensor(), r"torch.uint8 \(3, 120, 160\)"),
+        (v2.Compose([v2.ToImage(), v2.Resize((8, 8))]), r"torch.uint8 \(3, 8, 8\)"),
+        (albu.Compose([albu.Resize(8, 8)]), r"ndarray \(8, 8, 3\)"),
+        (v1.Compose([v1.Grayscale(), v1.ToTensor()]), r"torch.float32 \(1, 120, 160\)"),
+    ],
+)
+def test_what_makes_no_tensor_of_floats_is_told_with_the_way_out(transform: Any, found: str) -> None:
+    embedder = Embedder(IRTExtractor(None, **TINY_PLAIN), transform, device="cpu")
+    with pytest.raises(ValueError, match=rf"^The transform makes {found}.*v2\.ToDtype\(torch\.float32, scale=True\)"):
+        _ = embedder.fingerprint

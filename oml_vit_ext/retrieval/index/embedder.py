@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from oml.datasets.images import ImageBaseDataset
 from oml.registry.models import get_extractor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 from torch import Tensor, nn
@@ -20,9 +19,10 @@ from oml_vit_ext.common.arrays import Box, Floats
 from oml_vit_ext.common.progress import progress
 from oml_vit_ext.images.reading import why_unreadable
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-from oml_vit_ext.retrieval.index.model_config import plain, with_absolute_files
+from oml_vit_ext.retrieval.index.model_config import part, plain
 from oml_vit_ext.retrieval.old_names import OldBatchNames, OldEmbedderNames
-from oml_vit_ext.transforms.compose import as_known_compose
+from oml_vit_ext.transforms.boxed_images import BoxedImages
+from oml_vit_ext.transforms.compose import as_any_compose
 from oml_vit_ext.transforms.upright import reader_for
 
 _Item = tuple[int, Tensor | None, str]
@@ -43,7 +43,8 @@ class Embedder(OldEmbedderNames):
 
     Args:
         extractor: Maps ``(B, 3, H, W)`` to ``(B, dim)``. It is put into evaluation mode.
-        transform: A ``Compose`` of torchvision (v1 or v2) or albumentations, as for OML's datasets.
+        transform: A ``Compose`` of torchvision (v1 or v2) or albumentations, as for OML's datasets, or anything else
+            that turns a picture into a tensor, such as ``ResNet50_Weights.DEFAULT.transforms()``.
         config: How to build both again, ``{"extractor": {name, args}, "transforms": {name, args}}``; an index keeps it.
         batch_size: Images at once.
         num_workers: Processes that read images; 0 reads them in this one.
@@ -62,7 +63,7 @@ class Embedder(OldEmbedderNames):
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.extractor = extractor.to(self.device).eval()
-        self.transform = as_known_compose(transform)
+        self.transform = as_any_compose(transform)
         self.config = None if config is None else plain(config)
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -70,7 +71,7 @@ class Embedder(OldEmbedderNames):
     @classmethod
     def from_config(cls, extractor: Mapping[str, Any], transforms: Mapping[str, Any], **settings: Any) -> Embedder:
         """Build from the two parts of a YAML config, each ``{name, args}``; ``settings`` as in the constructor."""
-        config = {"extractor": with_absolute_files(extractor), "transforms": with_absolute_files(transforms)}
+        config = {"extractor": part("extractor", extractor), "transforms": part("transforms", transforms)}
         return cls(
             get_extractor_by_cfg(config["extractor"]),
             get_transforms_by_cfg(config["transforms"]),
@@ -85,17 +86,13 @@ class Embedder(OldEmbedderNames):
     def embed(
         self, paths: Sequence[Path], boxes: Sequence[Box | None] | None = None, *, verbose: bool = False
     ) -> Iterator[Embedded]:
-        """Embeddings of image files, or of the parts of them inside ``boxes`` (px of the upright image), in order.
+        """Embeddings of image files, or of the parts of them inside ``boxes`` (px of the upright image), in order: cut
+        at the borders.
 
         They come batch by batch. An image that cannot be read, or whose embedding is not finite or all zeros, is
         reported with the reason.
         """
-        images = ImageBaseDataset(
-            list(paths),
-            bboxes=None if boxes is None else list(boxes),
-            transform=self.transform,
-            f_imread=_LastImage(reader_for(self.transform)),
-        )
+        images = BoxedImages(paths, boxes, self.transform, _LastImage(reader_for(self.transform)))
         loader: DataLoader[Any] = DataLoader(
             _Readable(images), batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=_pack
         )
@@ -106,13 +103,14 @@ class Embedder(OldEmbedderNames):
                 bar.update(len(batch))
 
     def embed_all(
-        self, paths: Sequence[Path], boxes: Sequence[Box | None] | None = None, *, verbose: bool = False
+        self, paths: Path | str | Sequence[Path], boxes: Sequence[Box | None] | None = None, *, verbose: bool = False
     ) -> Floats:
         """Embeddings ``(len(paths), dim)`` of images, or of the parts of them inside ``boxes`` (px), in order.
 
         Raises:
             ValueError: An image cannot be read, or its embedding is not finite or all zeros.
         """
+        paths = [Path(paths)] if isinstance(paths, (str, Path)) else paths
         parts = []
         for batch in self.embed(paths, boxes, verbose=verbose):
             for position, reason in batch.broken:
@@ -165,7 +163,7 @@ class _LastImage:
 class _Readable(Dataset[_Item]):
     """Items of OML's dataset; an image that cannot be read is an item too."""
 
-    def __init__(self, images: ImageBaseDataset) -> None:
+    def __init__(self, images: BoxedImages) -> None:
         self._images = images
 
     def __len__(self) -> int:

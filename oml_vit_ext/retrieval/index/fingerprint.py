@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from oml_vit_ext.common.evaluating import evaluating
 from oml_vit_ext.common.hashing import hash_state
+from oml_vit_ext.transforms.boxed_images import transformed
+from oml_vit_ext.transforms.compose import check_tensor
 from oml_vit_ext.transforms.upright import reader_for
 
 # Another device or another version of a library moves an embedding by well under a percent of its length.
@@ -107,7 +109,8 @@ def _probe(extractor: nn.Module, transform: Any) -> Tensor:
     buffer = io.BytesIO()
     Image.fromarray(coarse).resize((160, 120), Image.Resampling.BILINEAR).save(buffer, format="PNG")
     picture = reader_for(transform)(buffer.getvalue())
-    tensor = transform(image=picture)["image"] if isinstance(picture, np.ndarray) else transform(picture)
+    tensor = transformed(transform, picture)
+    check_tensor(tensor)
     device = next((p.device for p in extractor.parameters()), torch.device("cpu"))
     with evaluating(extractor), torch.no_grad():
         return extractor(tensor[None].to(device))[0].float().cpu()

@@ -208,9 +208,15 @@ class ImageIndex(OldIndexNames, ABC):
         return AddReport(added=len(images) - len(known), changed=len(known))
 
     def search_images(
-        self, paths: Sequence[Path | str], embedder: Embedder, k: int = 10, *, search_params: str = "", **more: Any
+        self,
+        paths: Path | str | Sequence[Path | str],
+        embedder: Embedder,
+        k: int = 10,
+        *,
+        search_params: str = "",
+        **more: Any,
     ) -> list[list[Hit]]:
-        """The ``k`` nearest images of the index for each image file, nearest first.
+        """The ``k`` nearest images of the index for each image file, nearest first; a single path is one query.
 
         An image that is in the index finds itself, at distance 0. ``more`` are arguments of this index's
         :meth:`search`.
@@ -219,7 +225,8 @@ class ImageIndex(OldIndexNames, ABC):
             ValueError: Another model than the index's, or an image cannot be read.
         """
         self.check_model(embedder.fingerprint, "the query")
-        return self.search(embedder.embed_all([Path(p) for p in paths]), k, search_params=search_params, **more)
+        given = [paths] if isinstance(paths, (str, Path)) else paths
+        return self.search(embedder.embed_all([Path(path) for path in given]), k, search_params=search_params, **more)
 
     def holds(self, path: str, box: str = "") -> bool:
         """Whether an image is in the index, by its path below the root, and its box."""
@@ -436,7 +443,6 @@ class ImageIndex(OldIndexNames, ABC):
                 f"The embeddings have {rows.dim} dimensions, but those of the index have {self.fingerprint.width}: "
                 f"they come from another model."
             )
-        if k < 1:
-            raise ValueError(f"k is {k}, expected at least 1.")
+        check_whole("k", k, 1)
         rows.check()
         return rows

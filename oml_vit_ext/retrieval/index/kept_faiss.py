@@ -17,6 +17,7 @@ from oml_vit_ext.retrieval.settings import MEMORY_MB
 _faiss: Any = faiss  # its stubs lack classes
 # An index that has grown to this many times the rows it was trained on is trained again.
 _RETRAIN_AT = 2.0
+_LITTLE = 2**24  # bytes
 # faiss's own writing is not safe in threads. One lock for the process, so that an index can be copied and pickled.
 _UPDATING = lock_across_forks()
 
@@ -100,12 +101,15 @@ def _read(file: Path, mmap: bool) -> Any:
 
 @contextmanager
 def _bounded_by(file: Path) -> Iterator[None]:
-    """faiss takes no more memory for one list of a file than the file has bytes. Its limit is one for the process."""
+    """faiss takes no more memory for one list of a file than the file has bytes, or little. One limit for the process.
+
+    Some indexes announce more than they store: ``LSH`` a matrix that is empty.
+    """
     if not hasattr(faiss, "set_deserialization_vector_byte_limit"):  # before faiss 1.14
         yield
         return
     before = faiss.get_deserialization_vector_byte_limit()
-    faiss.set_deserialization_vector_byte_limit(max(1, file.stat().st_size) if file.is_file() else 1)
+    faiss.set_deserialization_vector_byte_limit(max(_LITTLE, file.stat().st_size if file.is_file() else 0))
     try:
         yield
     finally:

@@ -48,6 +48,20 @@ def with_absolute_files(config: Any) -> Any:
     return _absolute(plain(config))
 
 
+def part(name: str, config: Any) -> dict[str, Any]:
+    """One part of a config, ``{name, args}``, as :func:`with_absolute_files`; ``args`` may be left out.
+
+    Raises:
+        ValueError: It has another form.
+    """
+    found = with_absolute_files(config)
+    if not isinstance(found, dict) or not isinstance(found.get("name"), str) or not set(found) <= {"name", "args"}:
+        raise ValueError(f"The config of the {name} is {found!r:.200}, expected the form {{name: ..., args: {{...}}}}.")
+    if not isinstance(found.get("args") or {}, dict):
+        raise ValueError(f"args of the {name} {found['name']!r} is {found['args']!r:.80}, expected names and values.")
+    return {"name": found["name"], "args": found.get("args") or {}}
+
+
 def _absolute(config: Any) -> Any:
     if isinstance(config, dict):
         return {key: _absolute(value) for key, value in config.items()}

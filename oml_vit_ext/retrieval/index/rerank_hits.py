@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from oml.datasets.images import ImageBaseDataset
 from oml.interfaces.datasets import IQueryGalleryDataset
 from oml.interfaces.retrieval import IRetrievalPostprocessor
 from oml.retrieval.retrieval_results import RetrievalResults
@@ -16,7 +15,7 @@ from torch import LongTensor
 from oml_vit_ext.common.arrays import Box
 from oml_vit_ext.retrieval.index.image_index import Hit
 from oml_vit_ext.retrieval.index.image_list import parse_box
-from oml_vit_ext.transforms.upright import reader_for
+from oml_vit_ext.transforms.boxed_images import BoxedImages
 
 
 class Tokens(Protocol):
@@ -76,17 +75,16 @@ def rerank_hits(
     return [hits[i]._replace(distance=distance) for i, distance in zip(order, distances, strict=True)]
 
 
-class _OneQuery(ImageBaseDataset, IQueryGalleryDataset):
+class _OneQuery(BoxedImages, IQueryGalleryDataset):
     """The query and its hits as a data set of OML."""
 
     token_files: Sequence[Path | None] = ()  # see ``score_pairs``
 
     def __init__(self, query: Path, hits: Sequence[Hit], root: Path, transform: Any) -> None:
         super().__init__(
-            paths=[query, *(root / hit.path for hit in hits)],
-            bboxes=[None, *(parse_box(hit.crop or hit.box) for hit in hits)],
-            transform=transform,
-            f_imread=reader_for(transform),
+            [query, *(root / hit.path for hit in hits)],
+            [None, *(parse_box(hit.crop or hit.box) for hit in hits)],
+            transform,
         )
 
     def get_query_ids(self) -> LongTensor:

@@ -124,6 +124,15 @@ def test_an_image_finds_itself_and_its_neighbours(root: Path):
     assert {hit.path for hit in row[1:]} == {"1.png", "3.png"}
 
 
+def test_one_path_is_one_query(root: Path):
+    index, embedder = InMemory(root), mean_colour_embedder()
+    index.add(root, embedder)
+    in_list = index.search_images([root / "2.png"], embedder, k=2)
+    assert index.search_images(root / "2.png", embedder, k=2) == in_list
+    assert index.search_images(str(root / "2.png"), embedder, k=2) == in_list
+    np.testing.assert_array_equal(embedder.embed_all(root / "2.png"), embedder.embed_all([root / "2.png"]))
+
+
 def test_embeddings_of_elsewhere_are_taken_in_the_order_of_the_list(root: Path):
     index, embedder = InMemory(root), mean_colour_embedder()
     frame = pd.DataFrame({"path": ["3.png", "0.png"], "label": [7, 8]})
@@ -146,8 +155,9 @@ def test_another_model_and_other_embeddings_are_refused(root: Path):
             call()
     with pytest.raises(ValueError, match="The embeddings have 2 dimensions, but those of the index have 3"):
         index.search(np.ones((1, 2)))
-    with pytest.raises(ValueError, match="k is 0, expected at least 1"):
-        index.search(np.ones((1, 3)), k=0)
+    for k in (0, 2.5, "3", None, True):
+        with pytest.raises(ValueError, match=f"k is {k!r}, expected a whole number of at least 1"):
+            index.search(np.ones((1, 3)), k=k)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="The index holds no config of its model: build the Embedder yourself"):
         index.embedder()
     assert len(index) == 0

@@ -121,6 +121,12 @@ def test_a_faiss_file_of_more_rows_than_images_is_refused(
         ("IVF100,Flat", "cannot be trained on a gallery of 12 rows of dimension 192, expected at least 100"),
         ("IVF2,PQ8x5", "expected at least 32"),
         ("PQ8np", "expected at least 256"),
+        ("PCA200,Flat", r"The number of dimensions in index 'PCA200,Flat' is 200, expected .* 1 to 192"),
+        ("PCAWR200,IVF2,Flat", "is 200, expected a whole number from 1 to 192"),
+        ("PCA64,Flat", "cannot be trained on a gallery of 12 rows of dimension 192, expected at least 64"),
+        ("ITQ200,LSH", "is 200, expected a whole number from 1 to 192"),
+        ("ZnLattice3x10_6", "cannot be filled: faiss writes such an index to a file, but cannot read it again"),
+        (None, "index is None, expected a faiss factory string"),
     ],
 )
 def test_an_index_that_cannot_be_filled_is_told_before_the_work(
@@ -129,6 +135,16 @@ def test_an_index_that_cannot_be_filled_is_told_before_the_work(
     monkeypatch.setattr(Embedder, "embed", lambda *_, **__: pytest.fail("an image was embedded"))
     with pytest.raises(ValueError, match=message):
         SearchIndex.build(photos, embedder, index=factory)
+
+
+@pytest.mark.parametrize("factory", ["LSH", "LSHt", "PCA8,Flat", "PCAR8,SQ8", "Pad200,PCA9,Flat", "RR8,Flat", "RaBitQ"])
+def test_indexes_of_few_bytes_are_read_again(embedder: Embedder, tmp_path: Path, factory: str) -> None:
+    x = np.random.default_rng(0).standard_normal((20, 192), dtype=np.float32)
+    index = SearchIndex(tmp_path, embedder.fingerprint, factory)
+    index.add_embeddings(pd.DataFrame({"path": [f"{i}.png" for i in range(20)]}), x, embedder.fingerprint)
+    index.save(tmp_path / "index")
+    again = SearchIndex.load(tmp_path / "index")
+    assert again.search(x[:2], 3) == index.search(x[:2], 3)
 
 
 def test_too_few_images_for_the_index_leave_nothing_on_disk(photos: Path, embedder: Embedder, tmp_path: Path) -> None:

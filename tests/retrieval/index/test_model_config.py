@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from omegaconf import OmegaConf
 from helpers import TINY_PLAIN
 from helpers.embedders import make_embedder
 from oml_vit_ext.retrieval import Embedder, SearchIndex
-from oml_vit_ext.retrieval.index.model_config import plain, with_absolute_files
+from oml_vit_ext.retrieval.index.model_config import part, plain, with_absolute_files
 
 TRANSFORMS = {"name": "norm_resize_irt", "args": {"im_size": 32, "crop_size": 32}}
 RESNET = {"arch": "resnet18", "gem_p": None, "remove_fc": True, "normalise_features": False}
@@ -118,3 +119,16 @@ def test_an_index_made_with_a_config_of_hydra_is_saved(photos: Path, tmp_path: P
     index.save(tmp_path / "index")
     stored = SearchIndex.load(tmp_path / "index").config
     assert stored is not None and stored["extractor"]["args"]["timm_args"]["img_size"] == [32, 32]
+
+
+@pytest.mark.parametrize("given", [{"name": "irt"}, {"name": "irt", "args": None}, OmegaConf.create({"name": "irt"})])
+def test_arguments_may_be_left_out(given: Any) -> None:
+    assert part("extractor", given) == {"name": "irt", "args": {}}
+
+
+@pytest.mark.parametrize("given", ["irt", {"args": {}}, {"name": 3}, {"name": "irt", "arch": "vit"}, None, []])
+def test_a_part_of_another_form_is_told(given: Any) -> None:
+    with pytest.raises(ValueError, match=r"^The config of the extractor is .*, expected the form \{name: \.\.\., args"):
+        part("extractor", given)
+    with pytest.raises(ValueError, match=r"^args of the extractor 'irt' is 'vit', expected names and values"):
+        part("extractor", {"name": "irt", "args": "vit"})
