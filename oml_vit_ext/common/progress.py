@@ -7,7 +7,7 @@ has that lock leaves all others waiting for it for ever: no worker of a server s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from tqdm.auto import tqdm
 
@@ -33,7 +33,11 @@ class Silent(Generic[T]):
         pass
 
 
-def progress(items: Iterable[T] = (), *, verbose: bool, **settings: Any) -> tqdm[T] | Silent[T]:
+@overload
+def progress(*, verbose: bool, **settings: Any) -> tqdm[Any] | Silent[Any]: ...
+@overload
+def progress(items: Iterable[T], *, verbose: bool, **settings: Any) -> tqdm[T] | Silent[T]: ...
+def progress(items: Iterable[Any] = (), *, verbose: bool, **settings: Any) -> tqdm[Any] | Silent[Any]:
     """A bar over ``items``, or one that ``update`` moves to its ``total``; with ``verbose=False`` there is none.
 
     Args:
