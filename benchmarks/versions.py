@@ -126,6 +126,7 @@ def run(bounds: str, folder: Path, args: argparse.Namespace) -> Row:
     said = subprocess.run([*pip, "check"], capture_output=True, text=True).stdout
     report = folder / "report.xml"
     tests = shlex.split(args.tests) + (shlex.split(args.lowest_tests) if bounds == "lowest" else [])
+    named = [part for part in shlex.split(args.tests) if part.startswith("tests")]
     if args.short:
         tests += [f"tests/{folder}/{name}.py" for folder, names in SHORT.items() for name in names]
     started = time.perf_counter()
@@ -135,7 +136,7 @@ def run(bounds: str, folder: Path, args: argparse.Namespace) -> Row:
         "python": output(inside, "-c", "import platform; print(platform.python_version())"),
         "libraries": versions(pip),
         "pip_check": "; ".join(said.split("\n")).strip("; "),
-        "selection": "short" if args.short else "whole",
+        "selection": "short" if args.short else " ".join(named) or "whole",
         "pytest": " ".join(tests),
         **counts(report),
         "minutes": round((time.perf_counter() - started) / 60, 1),

@@ -14,6 +14,10 @@ from helpers.trainings import best_score, content, extractor_config, reranker_co
 # With two threads and processes that load images, as people train.
 CASES = {
     "extractor": (extractor_config, {"num_workers": 2, "max_epochs": 2}),
+    "extractor in bfloat16, as in the demo": (
+        extractor_config,
+        {"num_workers": 1, "max_epochs": 1, "precision": "bf16-mixed"},
+    ),
     "re-ranker": (reranker_config, {"num_workers": 1, "max_epochs": 2, "freeze_n_epochs": 0}),
 }
 
