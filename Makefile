@@ -80,6 +80,7 @@ study: $(VENV)/.installed-dev
 
 study-figures: $(VENV)/.installed
 	$(BIN)/python docs/draw_study.py
+	$(BIN)/python docs/fill_beyond.py
 
 configs: $(VENV)/.installed
 	$(BIN)/python docs/compose_configs.py

@@ -175,15 +175,23 @@ class Bench:
                 self.add({"method": name, "seed": seed, **found, "seconds": seconds, "settings": best, "tries": tries})
 
     def matryoshka(self) -> None:
-        """A linear head of all 384 dimensions with and without the wrapper: CMC@1 of its first dimensions."""
+        """A linear head of all 384 dimensions with and without the wrapper: CMC@1 of its first dimensions, and of as
+        many principal components of the head without. Both at the learning rate that was best without."""
+        tries = next(row["tries"] for row in self.rows if row["method"] == "head, choice")
+        plain = [row for row in tries if row["criterion"] == "irt" and row["dims"] == [384]]
+        lr = max(plain, key=lambda row: row["cmc1"])["lr"]
         for name in ("irt", "matryoshka"):
-            settings = {"criterion": name, "dims": [384], "lr": 1e-4}
+            settings = {"criterion": name, "dims": [384], "lr": lr}
             for seed in SEEDS:
                 if self.missing(f"first dimensions, {name}", seed):
                     project, seconds = self.fitted(settings, self.of_train, self.labels, seed)
                     whole = project(self.of_val)
                     short = {str(d): quality(prefix(whole, d), self.val_data)["cmc1"] for d in PREFIXES}
                     row = {"method": f"first dimensions, {name}", "seed": seed, "seconds": seconds, "prefixes": short}
+                    if name == "irt":
+                        of_train = project(self.of_train)
+                        projected = {d: projection(of_train, d)(whole) for d in PREFIXES}
+                        row["pca"] = {str(d): quality(x, self.val_data)["cmc1"] for d, x in projected.items()}
                     self.add({**row, "settings": settings})
 
     def fine_tuning(self) -> None:
