@@ -69,7 +69,7 @@ def test_landmarks_of_a_list_are_left_out(tmp_path: Path):
     printed = succeeds("convert", "gldv2_clean", str(tmp_path), "--no-check", *exclude)
     frame = pd.read_csv(tmp_path / "df.csv")
     assert frame.landmark_id.tolist() == [7, 7] and frame.label.tolist() == [0, 0]
-    assert "1 landmarks of" in printed and "are left out, with 1 images" in printed
+    assert "1 landmark of" in printed and "left out, with 1 image" in printed
     assert "Unknown option of folders: 'exclude_labels'" in fails("convert", "folders", str(tmp_path), *exclude)
 
 

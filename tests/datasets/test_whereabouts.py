@@ -77,7 +77,7 @@ def test_some_archives_of_gldv2(tmp_path: Path, unpacked: str, folder: str):
     for inner in (tmp_path / folder).iterdir():
         if inner.name != unpacked:
             shutil.rmtree(inner)
-    with pytest.warns(UserWarning, match=r"image is left out: missing \("):
+    with pytest.warns(UserWarning, match=r"images? (is|are) left out: missing \("):
         df = convert("gldv2_clean", tmp_path, check=False, verbose=False)
     assert df.path.tolist() == [
         f"{folder}/{path}"

@@ -78,7 +78,10 @@ def test_empty_batch_gives_empty_descriptors():
         ({"arch": "beit_base_patch16_224"}, "has relative positions for one size of image alone"),
         ({"pooling": "mean"}, "Unknown pooling 'mean'"),
         ({"pooling": "map", "timm_args": {"depth": 1}}, "has no attention pooling, so pooling 'map' is not possible"),
-        ({"arch": "vit_base_patch16_gap_224"}, "has no CLS token, so pooling 'cls' is not possible: use avg, max or"),
+        (
+            {"arch": "vit_base_patch16_gap_224"},
+            "has no CLS token, so pooling 'cls' is not possible: use avg, max, gem or map",
+        ),
     ],
 )
 def test_wrong_arguments_are_told_at_construction(arguments: dict, message: str):

@@ -20,6 +20,7 @@ from helpers.photos import small_dataset, small_model, some_results
 from helpers.trainings import IRT, RESIZE, content, cut_at, extractor_config, train
 from oml_vit_ext.oml_patches import run_checkpoints
 from oml_vit_ext.reranking import STIRReranker
+from oml_vit_ext.transforms.boxed_images import BoxedImages
 
 KILLED = r"DataLoader worker \(pid(\(s\))? [\d, ]+\) (is killed by signal: Killed|exited unexpectedly)"
 
@@ -92,12 +93,10 @@ def test_in_validation_and_prediction(demo_slice: Path, in_tmp_path: Path, monke
 
 
 def test_while_an_index_is_made(demo_slice: Path, monkeypatch: pytest.MonkeyPatch):
-    import oml.datasets.images as images
-
     photos = sorted((demo_slice / "images").rglob("*.jpg"))[:12]
     embedder = make_embedder()
     embedder.num_workers, embedder.batch_size = 2, 2
-    monkeypatch.setattr(images.ImageBaseDataset, "__getitem__", kills_its_worker(images.ImageBaseDataset.__getitem__))
+    monkeypatch.setattr(BoxedImages, "__getitem__", kills_its_worker(BoxedImages.__getitem__))
     with pytest.raises(RuntimeError, match=KILLED):
         embedder.embed_all(photos)
 

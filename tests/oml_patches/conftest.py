@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from helpers.trainings import extractor_config, train
+
+
+@pytest.fixture(autouse=True)
+def changes_are_logged() -> Iterator[None]:
+    """Commands that ran before in this process have silenced them."""
+    logger = logging.getLogger("oml_vit_ext.oml_patches")
+    level = logger.level
+    logger.setLevel(logging.NOTSET)
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -38,6 +38,9 @@ class InMemory(ImageIndex):
             found.append(sorted(hits, key=lambda hit: hit.distance)[:k])
         return found
 
+    def _searchable(self, settings, n_rows):
+        raise NotImplementedError
+
     @property
     def images(self) -> pd.DataFrame:
         return pd.DataFrame([row for row, _ in self.rows.values()], columns=[*COLUMNS, "digest"])

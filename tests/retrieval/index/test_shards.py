@@ -96,7 +96,7 @@ def test_what_does_not_go_together_is_told(tmp_path: Path) -> None:
         search_shards([], queries)
     with pytest.raises(ValueError, match="The index is empty"):
         search_shards([*shards, random_index(tmp_path, n=0)], queries, postprocessor=QueryExpansion(3))
-    with pytest.raises(ValueError, match="k is 0, expected at least 1"):
+    with pytest.raises(ValueError, match="k is 0, expected a whole number of at least 1"):
         search_shards(shards, queries, 0, postprocessor=QueryExpansion(3))
     with pytest.raises(ValueError, match="search_params is 'nprobe=3', but index 'Flat' is exact"):
         search_shards(shards, queries, postprocessor=QueryExpansion(3), search_params="nprobe=3")
