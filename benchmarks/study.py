@@ -250,10 +250,10 @@ def datasets(cfg: DictConfig, *, training: bool = True) -> tuple[Any, Any]:
     )
 
 
-def held_out(df: pd.DataFrame, third: int = 0) -> pd.DataFrame:
-    """The training rows, every third label of them for validation."""
+def held_out(df: pd.DataFrame, third: int = 0, by: str = "label") -> pd.DataFrame:
+    """The training rows, every third label of them for validation, or every third category."""
     df = df[df.split == "train"].copy()
-    validation = df.label.isin(sorted(df.label.unique())[third::3])
+    validation = df[by].isin(sorted(df[by].unique())[third::3])
     df.loc[validation, "split"] = "validation"
     for column in ("is_query", "is_gallery"):
         df[column] = df[column].astype(object)

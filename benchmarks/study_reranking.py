@@ -49,10 +49,13 @@ Row = dict[str, Any]
 # The pair models: how many blocks see one image alone (None: OML's model), and the learning rate of the transformer,
 # which starts with the first stage's weights. On a third, the first stage is trained for ``after`` iterations: 100 are
 # as many passes over its photos as 150 over all; after 30, fusion is fitted to a first stage that is too weak.
+# ``kinds``: whole kinds of products are held out (apples, peppers, ...), as they are for validation; the row is that of
+# the same pair models, with the other fit.
 MODELS: dict[str, Row] = {
     "stir_10": {"join_layer": 10, "lr": 1e-4, "after": 100},
     "stir_10_weak": {"join_layer": 10, "lr": 1e-4, "after": 30},
     "stir_0": {"join_layer": 0, "lr": 3e-5, "after": 100},
+    "stir_0_kinds": {"join_layer": 0, "lr": 3e-5, "after": 100, "kinds": True, "trained_as": "stir_0"},
     "concat_siamese": {"join_layer": None, "lr": 3e-5, "after": 100},
 }
 THIRDS = (0, 1, 2)
@@ -88,7 +91,11 @@ def main() -> None:
                         if study.missing(rows, {key: row[key] for key in ("method", "pair_model", "seed")}):
                             study.add(rows, row)
                 key = {"read_off": name, "seed": seed}
-                if study.missing(curves, key) and scores_of_row(name, seed, args).is_file():
+                if (
+                    "trained_as" not in MODELS[name]
+                    and study.missing(curves, key)
+                    and scores_of_row(name, seed, args).is_file()
+                ):
                     study.add(curves, {**key, **read_off(name, seed, args)})
 
 
@@ -116,7 +123,7 @@ def numbers(text: str) -> list[int]:
 
 def curve(name: str, third: int, args: argparse.Namespace) -> Row:
     """A pair model's CMC@1 on the queries of a third, alone and with the fusion that is best there, against steps."""
-    stage = first_stage_without(third, MODELS[name]["after"], args)
+    stage = first_stage_without(third, MODELS[name]["after"], args, kinds=MODELS[name].get("kinds", False))
     steps, scores, points = [], [], []
     for model, step, seconds in train(name, stage, args, seed=1, total=args.steps, every=args.every):
         found = stage.reranker(model, use_fp16=True).candidate_scores(stage.found.retrieved_ids, stage.data)
@@ -180,14 +187,14 @@ def scores_file(name: str, third: int, args: argparse.Namespace) -> Path:
     return args.checkpoints / f"third{third}_{name}.npz"
 
 
-def first_stage_without(third: int, iterations: int, args: argparse.Namespace) -> FirstStage:
+def first_stage_without(third: int, iterations: int, args: argparse.Namespace, *, kinds: bool) -> FirstStage:
     """Trained on two thirds of the training labels, to search the other one."""
-    frame = args.checkpoints / f"third{third}.csv"
-    checkpoint = args.checkpoints / f"third{third}_first_stage_{iterations}.ckpt"
+    part = f"{'kinds' if kinds else 'third'}{third}"
+    frame, checkpoint = args.checkpoints / f"{part}.csv", args.checkpoints / f"{part}_first_stage_{iterations}.ckpt"
     method, settings = chosen_first_stage(args)
     if not frame.is_file():
         frame.parent.mkdir(parents=True, exist_ok=True)
-        df = study.held_out(pd.read_csv(args.data / "df.csv"), third)
+        df = study.held_out(pd.read_csv(args.data / "df.csv"), third, by="category" if kinds else "label")
         in_gallery = df[df.split == "validation"].groupby("label").sample(GALLERY, random_state=third).index
         df.loc[df.split == "validation", "is_gallery"] = False
         df.loc[in_gallery, "is_gallery"] = True
@@ -269,7 +276,7 @@ def read_off(name: str, seed: int, args: argparse.Namespace) -> Row:
 
 
 def kept(name: str, seed: int, step: int, args: argparse.Namespace) -> Path:
-    return args.checkpoints / f"pair_{name}_seed{seed}_step{step}.ckpt"
+    return args.checkpoints / f"pair_{MODELS[name].get('trained_as', name)}_seed{seed}_step{step}.ckpt"
 
 
 def method_and_k(name: str) -> tuple[str, int | None]:
