@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     three.add_argument("dataframe", type=Path, metavar="CSV", help="dataframe of a data set")
     three.add_argument("--output", type=Path, required=True, help="CSV file in the same folder")
     three.add_argument("--every", type=int, default=3, help="one of so many labels is held out (default: %(default)s)")
+    three.add_argument("--by", default="label", metavar="COLUMN", help="category: whole kinds are held out")
     three.set_defaults(run=_hold_out)
     return parser
 
@@ -96,7 +97,7 @@ def _join(args: argparse.Namespace) -> int:
 
 
 def _hold_out(args: argparse.Namespace) -> int:
-    frame = hold_out(args.dataframe, args.output, args.every)
+    frame = hold_out(args.dataframe, args.output, args.every, args.by)
     print(f"{args.output}: {counts_of(frame)}")
     return 0
 

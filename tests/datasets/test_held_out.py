@@ -36,3 +36,19 @@ def test_too_few_labels_are_told(dataframe: Path, capsys: pytest.CaptureFixture)
     assert "has 7 training labels, expected at least every=8" in capsys.readouterr().err
     with pytest.raises(ValueError, match="every is 1, expected a whole number of at least 2"):
         hold_out(dataframe, new, every=1)
+
+
+def test_whole_kinds_are_held_out(dataframe: Path, capsys: pytest.CaptureFixture):
+    new = dataframe.with_name("new.csv")
+    kinds = {0: "apple", 1: "apple", 2: "pear", 3: "milk", 4: "milk", 5: "milk", 6: "leek"}
+    df = pd.read_csv(dataframe)
+    df.assign(category=df.label.map(kinds).fillna("bread")).to_csv(dataframe, index=False)
+    assert main(["hold-out", str(dataframe), "--output", str(new), "--by", "category"]) == 0
+    df = pd.read_csv(new)
+    assert sorted(df.label[df.split == "validation"].unique()) == [3, 4, 5], "apple, leek, milk, pear: the third"
+    assert main(["hold-out", str(dataframe), "--output", str(new), "--by", "kategory"]) == 1
+    assert "'kategory': did you mean 'category'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="by is 'path', but label 0 has 2 values of it, expected one for each label"):
+        hold_out(dataframe, new, by="path")
+    with pytest.raises(ValueError, match="has 4 training values of 'category', expected at least every=5"):
+        hold_out(dataframe, new, every=5, by="category")
