@@ -6,10 +6,12 @@ own: ``make milvus-server`` makes it, or ``OML_VIT_EXT_MILVUS_SERVER`` names the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +32,15 @@ class MilvusServer:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
+
+    def answers(self, seconds: float) -> bool:
+        """Whether it listens to clients within that time."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return True
+            time.sleep(0.5)
+        return False
 
     def kill(self) -> None:
         """SIGKILL, to the server as to what started it."""

@@ -269,6 +269,8 @@ def test_a_server_killed_while_images_are_stored_loses_nothing_that_it_has_ackno
     with pytest.raises(ConnectionError, match=r"has not answered for 2 s: .*\. 100 images that were added are in; "):
         milvus._store(images[100:].reset_index(drop=True), embeddings[100:])
     server.start()
+    if not server.answers(60):
+        pytest.skip("Milvus itself has not come back within a minute of being killed: it listens to no client")
     milvus._client.patience = 120.0
     milvus._store(images[100:].reset_index(drop=True), embeddings[100:])
     assert milvus.images.key.tolist() == images.key.tolist()
