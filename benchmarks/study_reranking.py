@@ -42,7 +42,7 @@ from tqdm.auto import tqdm
 
 import study
 from oml_vit_ext.common.files import replaced
-from oml_vit_ext.reranking import FittedFusion, Fusion, STIRReranker, STIRSiamese, fit_fusion, save_fusion
+from oml_vit_ext.reranking import FittedFusion, Fusion, STIRReranker, STIRSiamese, fit_fusion
 
 Row = dict[str, Any]
 
@@ -160,10 +160,6 @@ def fitted(name: str, args: argparse.Namespace) -> Row:
         found[step] = fit_fusion(distances, scores, right)
     step = max((s for s in found if s), key=lambda s: (found[s].cmc1, -s))
     best = found[step]
-    if name == "stir_10":
-        on = {"data": "held-out training labels of examples/photos, see docs/study.md", "queries": len(right)}
-        on |= {"top_n": TOP_N, "join_layer": 10, **summary(best), "cmc1_first_stage": round(best.cmc1_first_stage, 4)}
-        save_fusion(best.fusion, args.data / "fusion.json", on)
     return {
         "thirds": args.thirds,
         "queries": len(right),

@@ -26,7 +26,7 @@ from tools.folders import ROOT, in_folder
 from tools.overrides import known_to
 
 ITERATIONS = 40  # of 64 photos each
-PAIR_EPOCHS = 20  # of two iterations of 32 photos
+PAIR_EPOCHS = 40  # of two iterations of 32 photos
 # Settings and the first stage of STIR: those that did best on held-out training labels, see docs/study.md.
 VARIANTS = {
     "irt_l": ["criterion.args.margin=0.7"],
@@ -59,10 +59,11 @@ def main() -> None:
     overrides = [f"dataset_root={args.data.absolute()}", *args.overrides]
     with initialize_config_module("oml_vit_ext.configs", version_base=None), in_folder(ROOT):
         rows = [off_the_shelf(overrides, output)]
-        for variant, settings in VARIANTS.items():
-            rows.append(trained(variant, args.iterations or ITERATIONS, [*settings, *overrides], output))
+        for variant in VARIANTS:
+            rows.append(trained_and_validated(variant, args.iterations or ITERATIONS, overrides, output / variant))
         best = next(row for row in rows if row.name == FIRST_STAGE.upper())
-        reranked = rerank(*reranker_configs(best, args.iterations or PAIR_EPOCHS, overrides, output), output / "stir")
+        checkpoint = output / FIRST_STAGE / "checkpoints" / "best.ckpt"
+        reranked = rerank(*reranker_configs(checkpoint, args.iterations or PAIR_EPOCHS, overrides), output / "stir")
 
     lines = [figures(row) for row in rows]
     lines += [
@@ -97,28 +98,29 @@ def off_the_shelf(overrides: list[str], output: Path) -> Validated:
     return validate("IRT_O", ["irt/variant=irt_o", *known], output, data="photos")
 
 
-def trained(variant: str, iterations: int, overrides: list[str], output: Path) -> Validated:
+def trained(variant: str, iterations: int, overrides: list[str], folder: Path) -> Path:
+    """The checkpoint of a variant, with the demo's settings of it."""
+    known = known_to("irt/train_photos", [*VARIANTS[variant], *overrides])
+    return train(variant, [*half("bf16-mixed"), *known, f"iterations={iterations}"], folder, data="photos")
+
+
+def trained_and_validated(variant: str, iterations: int, overrides: list[str], folder: Path) -> Validated:
     started = time.perf_counter()
-    known = [*half("bf16-mixed"), *known_to("irt/train_photos", overrides)]
-    checkpoint = train(variant, [*known, f"iterations={iterations}"], output / variant, data="photos")
+    checkpoint = trained(variant, iterations, overrides, folder)
     seconds = time.perf_counter() - started
-    known = known_to("irt/validate_photos", overrides)
     chosen = [f"irt/variant={variant}", f"checkpoint='{checkpoint}'"]
-    row = validate(variant.upper(), [*chosen, *known], output, data="photos")
+    row = validate(variant.upper(), [*chosen, *known_to("irt/validate_photos", overrides)], folder.parent, data="photos")
     row.training_s = seconds
     return row
 
 
-def reranker_configs(
-    first: Validated, epochs: int, overrides: list[str], output: Path
-) -> tuple[DictConfig, DictConfig]:
-    """Configs of training and of validation of a re-ranker after a first stage."""
-    checkpoint = f"first_stage_checkpoint='{output / first.name.lower() / 'checkpoints' / 'best.ckpt'}'"
+def reranker_configs(first_stage: Path, epochs: int, overrides: list[str]) -> tuple[DictConfig, DictConfig]:
+    """Configs of training and of validation of a re-ranker after a first stage's checkpoint."""
     timm_args = compose("irt/validate_photos", known_to("irt/validate_photos", overrides)).timm_args
     configs = []
     for name, extra in (("train_reranker", [f"max_epochs={epochs}", *half("16")]), ("validate_reranker", [])):
         known = known_to(f"stir/{name}_photos", overrides)
-        cfg = compose(f"stir/{name}_photos", [checkpoint, *extra, *known])
+        cfg = compose(f"stir/{name}_photos", [f"first_stage_checkpoint='{first_stage}'", *extra, *known])
         OmegaConf.update(cfg, "extractor.args.timm_args", timm_args, force_add=True)
         configs.append(cfg)
     return configs[0], configs[1]

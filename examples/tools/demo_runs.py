@@ -80,6 +80,15 @@ def validate(name: str, overrides: list[str], folder: Path, data: str = "demo") 
     )
 
 
+def train_reranker(cfg: DictConfig, folder: Path) -> Path:
+    """Train a pair model by ``stir/train_reranker_photos`` in ``folder``; returns its checkpoint."""
+    say(f"Training STIR: {cfg.max_epochs} epochs")
+    best = fresh_checkpoint(folder)
+    with in_folder(folder), without_config_dump():
+        postprocessor_training_pipeline(with_absolute_paths(cfg))
+    return best
+
+
 def rerank(training: DictConfig, validation: DictConfig, folder: Path) -> Reranked:
     """Train a pair model in ``folder``, then re-rank every validation query with it, alone and with fusion.
 
@@ -88,13 +97,11 @@ def rerank(training: DictConfig, validation: DictConfig, folder: Path) -> Rerank
         validation: As ``stir/validate_reranker_photos``, with a ``fusion``; it gets the checkpoint.
         folder: Of the checkpoint.
     """
-    say(f"Training STIR: {training.max_epochs} epochs, then re-ranking")
     started = time.perf_counter()
-    best = fresh_checkpoint(folder)
-    with in_folder(folder), without_config_dump():
-        postprocessor_training_pipeline(with_absolute_paths(training))
+    best = train_reranker(training, folder)
     training_s = time.perf_counter() - started
 
+    say("Re-ranking")
     validation.checkpoint = str(best)
     validation.scores_file = str(folder / "scores.npz")  # the second pass takes the first one's
     validation = with_absolute_paths(validation)

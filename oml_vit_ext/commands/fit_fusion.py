@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oml_vit_ext.commands.options import Config, Overrides, RunFolder
 from oml_vit_ext.common.messages import counted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from torch import Tensor
 
     from oml_vit_ext.reranking import FittedFusion
 
@@ -45,6 +46,35 @@ def fit_fusion_of(cfg: DictConfig) -> None:
     """
     from pathlib import Path
 
+    from oml_vit_ext.reranking import fit_fusion, save_fusion
+
+    candidates = candidates_of(cfg)
+    fitted = fit_fusion(*candidates)
+    print(described(fitted, len(candidates.scores)))
+    fitted_on = {
+        "data": f"{Path(cfg.dataset_root).name}/{cfg.dataframe_name}",
+        "top_n": int(cfg.postprocessor.args.top_n),
+        "join_layer": int(cfg.postprocessor.args.pairwise_model.args.get("join_layer", 0)),
+        **figures(fitted, len(candidates.scores)),
+    }
+    save_fusion(fitted.fusion, "fusion.json", fitted_on)
+    print(f"{Path.cwd() / 'fusion.json'}: give it to a re-ranker as fusion=FILE")
+
+
+class Candidates(NamedTuple):
+    """What is re-ranked of each query, as ``fit_fusion`` takes it: each a list of ``(n,)``, nearest first."""
+
+    distances: list[Tensor]
+    scores: list[Tensor]
+    right: list[Tensor]
+
+
+def candidates_of(cfg: DictConfig) -> Candidates:
+    """The first candidates of every query of a config of validation, with the scores of the pair model alone.
+
+    Raises:
+        ValueError: A checkpoint is not given, or not there.
+    """
     from omegaconf import open_dict
     from oml.registry.models import get_extractor_by_cfg
     from oml.registry.postprocessors import get_postprocessor_by_cfg
@@ -53,7 +83,6 @@ def fit_fusion_of(cfg: DictConfig) -> None:
     from oml_vit_ext.commands.launching import plain
     from oml_vit_ext.commands.reranker_config import check_checkpoints
     from oml_vit_ext.commands.retrieved_images import RetrievedImages, device_of, right_ones
-    from oml_vit_ext.reranking import fit_fusion, save_fusion
 
     check_checkpoints(cfg)
     cfg = with_absolute_paths(cfg)
@@ -66,19 +95,17 @@ def fit_fusion_of(cfg: DictConfig) -> None:
     reranker.model.to(device).eval()
     found = images.retrieve(extractor, reranker.top_n)
     scores = reranker.candidate_scores(found.retrieved_ids, images.dataset)
-    fitted = fit_fusion(found.distances, scores, [right_ones(found, q) for q in range(len(scores))])
-    print(described(fitted, len(scores)))
-    fitted_on = {
-        "data": f"{Path(cfg.dataset_root).name}/{cfg.dataframe_name}",
-        "queries": len(scores),
-        "top_n": reranker.top_n,
-        "join_layer": int(args.pairwise_model.args.get("join_layer", 0)),
+    return Candidates(list(found.distances), scores, [right_ones(found, q) for q in range(len(scores))])
+
+
+def figures(fitted: FittedFusion, n_queries: int) -> dict[str, float]:
+    """What a reader of the file wants to know of the fit."""
+    return {
+        "queries": n_queries,
         "cmc1_first_stage": round(fitted.cmc1_first_stage, 4),
         "cmc1_pair_model": round(fitted.curve[0.0], 4),
         "cmc1_fused": round(fitted.cmc1, 4),
     }
-    save_fusion(fitted.fusion, "fusion.json", fitted_on)
-    print(f"{Path.cwd() / 'fusion.json'}: give it to a re-ranker as fusion=FILE")
 
 
 def described(fitted: FittedFusion, n_queries: int) -> str:

@@ -69,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     three.add_argument("--output", type=Path, required=True, help="CSV file in the same folder")
     three.add_argument("--every", type=int, default=3, help="one of so many labels is held out (default: %(default)s)")
     three.add_argument("--by", default="label", metavar="COLUMN", help="category: whole kinds are held out")
+    three.add_argument("--part", type=int, metavar="N", help="which of the parts, from 1 (default: the last)")
+    three.add_argument("--gallery", type=int, metavar="N", help="images of each label that are searched (default: all)")
     three.set_defaults(run=_hold_out)
     return parser
 
@@ -97,7 +99,7 @@ def _join(args: argparse.Namespace) -> int:
 
 
 def _hold_out(args: argparse.Namespace) -> int:
-    frame = hold_out(args.dataframe, args.output, args.every, args.by)
+    frame = hold_out(args.dataframe, args.output, args.every, args.by, part=args.part, gallery=args.gallery)
     print(f"{args.output}: {counts_of(frame)}")
     return 0
 

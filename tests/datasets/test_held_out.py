@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -36,6 +37,33 @@ def test_too_few_labels_are_told(dataframe: Path, capsys: pytest.CaptureFixture)
     assert "has 7 training labels, expected at least every=8" in capsys.readouterr().err
     with pytest.raises(ValueError, match="every is 1, expected a whole number of at least 2"):
         hold_out(dataframe, new, every=1)
+
+
+def test_each_label_is_held_out_once_over_the_parts(dataframe: Path):
+    new, held_out = dataframe.with_name("new.csv"), []
+    for part in (1, 2, 3):
+        assert main(["hold-out", str(dataframe), "--output", str(new), "--part", str(part)]) == 0
+        df = pd.read_csv(new)
+        held_out.append(sorted(df.label[df.split == "validation"].unique()))
+    assert held_out == [[0, 3, 6], [1, 4], [2, 5]], "the last one is what is held out unless a part is given"
+    with pytest.raises(ValueError, match="part is 4, expected a whole number from 1 to 3"):
+        hold_out(dataframe, new, part=4)
+
+
+@pytest.mark.parametrize("wanted", [2, 3, 4, 7, 10, 11])
+def test_a_few_images_of_each_label_are_searched(dataframe: Path, wanted: int):
+    rows = [{"label": n % 3, "path": f"{n}.jpg", "split": "train"} for n in range(32)]  # 11, 11 and 10 photos
+    pd.DataFrame(rows).assign(is_query=None, is_gallery=None).to_csv(dataframe, index=False)
+    df = hold_out(dataframe, dataframe.with_name("new.csv"), gallery=wanted, part=2)
+    validation = df[df.split == "validation"]
+    assert validation.label.unique().tolist() == [1] and (validation.is_query == True).all()  # noqa: E712
+    searched = validation.is_gallery.tolist()
+    assert sum(searched) == wanted and searched[0]
+    gaps = [b - a for a, b in pairwise(i for i, is_searched in enumerate(searched) if is_searched)]
+    assert max(gaps) - min(gaps) <= 1, "spread evenly over the label's list"
+    assert df.is_gallery[df.split == "train"].isna().all()
+    with pytest.raises(ValueError, match="gallery is 1, expected a whole number of at least 2"):
+        hold_out(dataframe, dataframe.with_name("new.csv"), gallery=1)
 
 
 def test_whole_kinds_are_held_out(dataframe: Path, capsys: pytest.CaptureFixture):

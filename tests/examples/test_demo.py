@@ -19,10 +19,11 @@ ROWS = ["IRT_O", "IRT_L", "IRT_R", "STIR alone", "STIR, fused"]
 
 @pytest.fixture()
 def few_photos(tmp_path: Path) -> Path:
-    """Six photos each of six products to train and of four to validate."""
+    """Six photos each of six products of three kinds to train, and of four to validate."""
     df = pd.read_csv(PHOTOS / "df.csv")
     products = df.drop_duplicates("label")
-    keep = [*products[products.split == "train"].label[:6], *products[products.split == "validation"].label[:4]]
+    kinds = products[products.split == "train"].groupby("category").filter(lambda kind: len(kind) > 1)
+    keep = [*kinds.groupby("category").head(2).label[:6], *products[products.split == "validation"].label[:4]]
     (tmp_path / "photos").mkdir()
     df[df.label.isin(keep)].groupby("label").head(6).to_csv(tmp_path / "photos" / "df.csv", index=False)
     (tmp_path / "photos" / "images").symlink_to(PHOTOS / "images")
@@ -56,3 +57,20 @@ def test_demo_prints_a_table_and_leaves_a_page(few_photos: Path, tmp_path: Path)
     for folder in ("irt_l", "irt_r", "stir"):
         assert (tmp_path / "here" / folder / "checkpoints" / "best.ckpt").is_file()
     assert not list((tmp_path / "here").glob("*part*"))
+
+
+def test_fusion_of_the_demo_is_fitted_on_each_kind_once(few_photos: Path, tmp_path: Path):
+    save_to = tmp_path / "fitted.json"
+    arguments = ["--data", "photos", "--output", "here", "--save-to", str(save_to), "--iterations", "1"]
+    printed = printed_by("fit_demo_fusion", tmp_path, *arguments, *SMALL)
+    content = json.loads(save_to.read_text())
+    df = pd.read_csv(few_photos / "df.csv").query("split == 'train'")
+    parts = [pd.read_csv(tmp_path / f"here/part_{part}/held_out.csv") for part in (1, 2, 3)]
+    held_out = [set(part.category[part.split == "validation"]) for part in parts]
+    assert sorted(kind for kinds in held_out for kind in kinds) == sorted(df.category.unique()), "each kind once"
+    assert content["fitted_on"]["queries"] == len(df) and content["fitted_on"]["top_n"] == 5
+    assert f"first_stage_weight {content['first_stage_weight']:g}, " in printed
+    for part in (1, 2, 3):
+        for folder in ("irt_l", "stir"):
+            assert (tmp_path / f"here/part_{part}/{folder}/checkpoints/best.ckpt").is_file()
+    assert not list(few_photos.glob("held_out*")), "nothing is left beside the data"
