@@ -44,12 +44,14 @@ from tqdm.auto import tqdm
 
 import oml_vit_ext  # noqa: F401  (registers the names)
 from oml_vit_ext.common.files import replaced
+from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.extractors.pca import fit_pca
 
 ROOT = Path(__file__).parents[1]
 LONG = ("irt_l", "irt_r")  # trained twice as long, for the curve
 POOLINGS = ("cls", "avg", "max", "gem")
 PCA_DIMS = (16, 32, 64, 128, 256, 384)
+WEIGHTS = (0.7, 12.0)  # of the regulariser, beside the chosen one: for the figure of spectra, one seed each
 
 Row = dict[str, Any]
 
@@ -59,7 +61,10 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(args.threads)
     tries = OmegaConf.to_container(OmegaConf.load(ROOT / "configs/study/tries.yaml"))
-    methods = args.methods or ["irt_o", *tries]
+    known = ["irt_o", *tries, "irt_r_weight"]
+    methods = args.methods or known
+    if unknown := [m for m in methods if m not in known]:
+        raise SystemExit(unknown_name("method", unknown[0], known))
     fixed = [f"dataset_root={args.data.absolute()}", f"pretrained={args.weights}", f"iterations={args.iterations}"]
     fixed += args.overrides
     rows, choices = args.results / "study.json", args.results / "study_choices.json"
@@ -69,18 +74,25 @@ def main() -> None:
                 key = {"method": "irt_o" if pooling == "cls" else f"irt_o_{pooling}", "seed": 0}
                 if missing(rows, key):
                     add(rows, {**key, **off_the_shelf(compose("study/train", fixed), pooling)})
-        for method in (m for m in methods if m != "irt_o"):
+        trained = [m for m in methods if m in tries]
+        for method in trained:
             of_method = [f"study/method={method}", *fixed]
             for number, settings in enumerate(tries[method]):
                 key = {"method": method, "try": number}
                 if missing(choices, key):
                     add(choices, {**key, "settings": settings, **one_try(of_method, settings, args)})
         for seed in args.seeds:
-            for method in (m for m in methods if m != "irt_o"):
+            for method in trained:
                 key = {"method": method, "seed": seed}
                 if missing(rows, key):
                     settings = chosen(choices, method)
                     add(rows, {**key, "settings": settings, **one_row(method, seed, settings, fixed, args)})
+        for weight in WEIGHTS if "irt_r_weight" in methods else ():
+            key = {"method": "irt_r_weight", "entropy_weight": weight, "seed": args.seeds[0]}
+            if missing(rows, key):
+                settings = {**chosen(choices, "irt_r"), "criterion.args.entropy_weight": weight}
+                row = one_row("irt_r", args.seeds[0], settings, fixed, args, kept_as=f"irt_r_weight_{weight:g}")
+                add(rows, {**key, "settings": settings, **row})
     print(pd.DataFrame(read(rows)).drop(columns=["curve", "spectrum", "similarities", "settings"], errors="ignore"))
 
 
@@ -111,17 +123,19 @@ def one_try(of_method: list[str], settings: Row, args: argparse.Namespace) -> Ro
     return {**figures(extractor, cfg), "seconds": seconds, "images": args.try_iterations * batch_size(cfg)}
 
 
-def one_row(method: str, seed: int, settings: Row, fixed: list[str], args: argparse.Namespace) -> Row:
-    """Train on all training labels; the figures are those after ``args.iterations``."""
+def one_row(
+    method: str, seed: int, settings: Row, fixed: list[str], args: argparse.Namespace, kept_as: str | None = None
+) -> Row:
+    """Train on all training labels; the figures are those after ``args.iterations``. ``kept_as``: no long run."""
     cfg = compose("study/train", [f"study/method={method}", *fixed, *overrides(settings), f"seed={seed}"])
     n_classes = number_of_classes(pd.read_csv(args.data / "df.csv"))
-    is_long = method in LONG
+    is_long = method in LONG and kept_as is None
     total, every = (2 * args.iterations, args.every) if is_long else (args.iterations, args.iterations)
     row: Row = {}
     curve = []
     for extractor, step, seconds in train(cfg, n_classes, total, every):
         if step == args.iterations:
-            keep(extractor, args.models / f"{method}_seed{seed}.ckpt")
+            keep(extractor, args.models / f"{kept_as or method}_seed{seed}.ckpt")
             row = {
                 **figures(extractor, cfg, in_full=True),
                 "seconds": seconds,

@@ -8,11 +8,12 @@ as the demo trains them; the queries of all three parts together decide. About t
 from __future__ import annotations
 
 import argparse
+from itertools import chain
 from pathlib import Path
 
 from hydra import initialize_config_module
 
-from demo import FIRST_STAGE, ITERATIONS, PAIR_EPOCHS, reranker_configs, trained
+from demo import FIRST_STAGE, ITERATIONS, PAIR_ITERATIONS, reranker_configs, trained
 from oml_vit_ext.commands.fit_fusion import Candidates, candidates_of, described, figures
 from oml_vit_ext.commands.screen import quieten, say
 from oml_vit_ext.datasets import hold_out
@@ -30,7 +31,7 @@ def main() -> None:
     data, output = args.data.absolute(), args.output.absolute()
     with initialize_config_module("oml_vit_ext.configs", version_base=None), in_folder(ROOT):
         parts = [held_out(part, data, args, output / f"part_{part}") for part in range(1, PARTS + 1)]
-    together = Candidates(*(sum(of_parts, []) for of_parts in zip(*parts, strict=True)))
+    together = Candidates(*(list(chain(*of_parts)) for of_parts in zip(*parts, strict=True)))
     fitted, n_queries = fit_fusion(*together), len(together.scores)
     print(described(fitted, n_queries))
     fitted_on = {
@@ -59,8 +60,10 @@ def held_out(part: int, data: Path, args: argparse.Namespace, folder: Path) -> C
     folder.mkdir(parents=True, exist_ok=True)
     hold_out(data / "df.csv", frame, every=PARTS, by="category", part=part, gallery=GALLERY)
     overrides = [f"dataset_root='{data}'", f"dataframe_name='{frame}'", *args.overrides]
-    first = trained(FIRST_STAGE, args.iterations or ITERATIONS, overrides, folder / FIRST_STAGE)
-    training, validation = reranker_configs(first, args.iterations or PAIR_EPOCHS, overrides)
+    # As many passes over the photos that are left as the demo has over all.
+    first, pairs = (args.iterations or round(n * (PARTS - 1) / PARTS) for n in (ITERATIONS, PAIR_ITERATIONS))
+    checkpoint = trained(FIRST_STAGE, first, overrides, folder / FIRST_STAGE)
+    training, validation = reranker_configs(checkpoint, pairs, overrides)
     validation.checkpoint = str(train_reranker(training, folder / "stir"))
     return candidates_of(validation)
 
