@@ -42,10 +42,10 @@ def retrieve(
 ) -> RetrievalResults:
     """What OML's ``RetrievalResults.from_embeddings`` gives, found through faiss.
 
-    With ``index="Flat"`` the items are the same (equal distances may come in another order), and so are the distances,
-    except that those near zero are more precise here. As there, a query neither finds itself nor its own sequence,
-    queries may get fewer items than asked for, and ground truth is given for labelled datasets. The results are on the
-    CPU.
+    With ``index="Flat"`` the items are the same, and so are the distances, except that those near zero are more precise
+    here. Of items at the same distance the earlier one in the gallery comes first; OML promises no order. As there, a
+    query neither finds itself nor its own sequence, queries may get fewer items than asked for, and ground truth is
+    given for labelled datasets. The results are on the CPU.
 
     Args:
         embeddings: ``(len(dataset), dim)``, a tensor or an array of any floating type; a memory-mapped array is read
