@@ -19,6 +19,7 @@ from oml.retrieval.retrieval_results import RetrievalResults
 from torch import FloatTensor, LongTensor, Tensor
 
 from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.retrieval.engines import make_engine
 from oml_vit_ext.retrieval.nearest import Grouping, ground_truth, nearest
 from oml_vit_ext.retrieval.rows import Embeddings, Rows, check_dims, check_matrix
@@ -235,7 +236,9 @@ def flat(values: Any) -> Any:
 def check_length(embeddings: Embeddings, dataset: IBaseDataset, name: str) -> None:
     check_matrix(embeddings, name)
     if len(embeddings) != len(dataset):
-        raise ValueError(f"There are {len(embeddings)} {name} for a dataset of {len(dataset)} items: expected as many.")
+        raise ValueError(
+            f"There are {len(embeddings)} {name} for a dataset of {counted(len(dataset), 'item')}: expected as many."
+        )
 
 
 def oml_results(
