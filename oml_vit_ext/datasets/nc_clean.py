@@ -99,7 +99,11 @@ def _photos(root: Path, lines: Sequence[_Line], source: Path) -> list[str | None
     if len(absent) == len(lines):
         raise ValueError(f"{root} has no photo of the {len(lines)} that {source} lists, the first: {absent[0]}.")
     if absent:
-        warnings.warn(f"{source}: {len(absent)} of {len(lines)} photos are not there: {some(absent)}.", stacklevel=4)
+        warnings.warn(
+            f"{source}: {len(absent)} of {counted(len(lines), 'photo')} {'is' if len(absent) == 1 else 'are'} not "
+            f"there: {some(absent)}.",
+            stacklevel=4,
+        )
     if doubtful:
         warnings.warn(
             f"{source}: {counted(len(doubtful), 'photo is', 'photos are')} left out, because several have the same "

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from oml_vit_ext.common.mat_file import read_struct
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.datasets.listing import Counts, Listing, find_file, find_folder, make_frame, read_table, read_text
 from oml_vit_ext.datasets.whereabouts import find_root
 
@@ -140,7 +141,9 @@ def _table(file: Path, columns: list[str], sep: str) -> pd.DataFrame:
 def _space_separated(file: Path, columns: list[str]) -> pd.DataFrame:
     table = read_table(file, sep=r"\s+", header=None)
     if table.shape[1] != len(columns):
-        raise ValueError(f"{file} has {table.shape[1]} columns, expected {len(columns)}: {', '.join(columns)}.")
+        raise ValueError(
+            f"{file} has {counted(table.shape[1], 'column')}, expected {len(columns)}: {', '.join(columns)}."
+        )
     return table.set_axis(columns, axis=1)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oml_vit_ext.common.arrays import whole_numbers
-from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.common.messages import counted, unknown_name
 from oml_vit_ext.common.safe_pickle import read_pickle
 
 Box = tuple[int, int, int, int]
@@ -97,7 +97,10 @@ def _checked(content: Any, file: Path) -> tuple[Sequence[str], Sequence[str], li
             f"dict with imlist, qimlist and gnd."
         ) from None
     if len(truth) != len(queries):
-        raise ValueError(f"{file} has {len(queries)} queries but ground truth for {len(truth)}: expected as many.")
+        raise ValueError(
+            f"{file} has {counted(len(queries), 'query', 'queries')} but ground truth for {len(truth)}: expected "
+            f"as many."
+        )
     for i, of_query in enumerate(truth):
         for key in ("easy", "hard", "junk", "bbx"):
             if key not in of_query:

@@ -19,6 +19,14 @@ from oml_vit_ext.extractors.weights import LOCAL_DIR, architecture_of, load_back
 # prefix tokens, position embeddings that follow the input size.
 _VIT_FAMILIES = ("vision_transformer", "vision_transformer_hybrid", "deit", "eva", "naflexvit")
 
+_OF_SIZES = {
+    "nano": ("vit_tiny_patch16_224", "deit_tiny_patch16_224"),
+    "tiny": ("vit_tiny_patch16_224", "deit_tiny_patch16_224"),
+    "small": ("vit_small_patch14_dinov2", "deit_small_patch16_224"),
+    "base": ("vit_base_patch14_dinov2", "deit_base_patch16_224"),
+    "large": ("vit_large_patch14_dinov2", "eva02_large_patch14_224"),
+}
+
 
 class Backbone(Protocol):
     """What this package uses of a timm vision transformer."""
@@ -113,10 +121,6 @@ def check_arch(arch: str) -> None:
     name = arch.split(".")[0]
     if not is_model(name):
         raise ValueError(unknown_name("arch", arch, list_models(module=list(_VIT_FAMILIES))))
-    if name != arch:
-        raise ValueError(
-            f"Unknown arch {arch!r}: it names pretrained weights. Expected arch={name!r} and weights={arch!r}."
-        )
     family = model_entrypoint(name).__module__.rsplit(".", 1)[-1]
     if family == "beit":
         raise ValueError(
@@ -126,9 +130,18 @@ def check_arch(arch: str) -> None:
         )
     if family not in _VIT_FAMILIES:
         raise ValueError(
-            f"arch {arch!r} is not a vision transformer but comes from timm's {family!r} models; "
-            f"expected one of timm's {', '.join(_VIT_FAMILIES)} models, e.g. 'deit_small_patch16_224'."
+            f"arch {arch!r} is one of timm's {family!r} models, expected a plain vision transformer: a ViT, DeiT, EVA, "
+            f"NaFlexViT or hybrid, e.g. {' or '.join(map(repr, _of_the_size_of(name)))}."
         )
+    if name != arch:
+        raise ValueError(
+            f"Unknown arch {arch!r}: it names pretrained weights. Expected arch={name!r} and weights={arch!r}."
+        )
+
+
+def _of_the_size_of(name: str) -> tuple[str, str]:
+    """Two possible architectures of about the size that a name speaks of."""
+    return next((archs for size, archs in _OF_SIZES.items() if size in name), _OF_SIZES["small"])
 
 
 def forward_tokens(backbone: nn.Module, images: Tensor) -> Tensor:

@@ -181,7 +181,7 @@ def _in_numbers(arch: str) -> dict[str, str]:
     tokens += f", {counted(shape.registers, 'register')}" if shape.registers else ""
     tokens += ", an attention pooling" if shape.has_attn_pool else ""
     return {
-        "arch": f"{arch}: {shape.parameters / 1e6:.1f} million parameters, {shape.blocks} blocks of width "
+        "arch": f"{arch}: {shape.parameters / 1e6:.1f} million parameters, {counted(shape.blocks, 'block')} of width "
         f"{shape.width}, {tokens}",
         "patch": f"{shape.patch} px" + (", behind a convolutional stem" if shape.has_stem else ""),
     }
@@ -216,14 +216,18 @@ def _describe_file(path: Path) -> Description:
         config = (
             f"extractor: {{name: extractor_with_pca, args: {{weights: {path}, n_components: {n}, extractor: ...}}}}"
         )
-        return Description(f"A PCA of embeddings of width {width} to at most {n} dimensions.", {"file": size}, config)
+        return Description(
+            f"A PCA of embeddings of width {width} to at most {counted(n, 'dimension')}.", {"file": size}, config
+        )
     state = read_state_dict(path)
     parts = parts_in(state, path)
     with _quiet():
         transformer = without_branches(without_average(state, path), path)
         words = in_words(image_tower(transformer, path))
         exact, resampled = _fitting_archs(transformer, path)
-    numbers = f"{len(state)} tensors, {sum(t.numel() for t in state.values()) / 1e6:.1f} million numbers, {size}"
+    numbers = (
+        f"{counted(len(state), 'tensor')}, {sum(t.numel() for t in state.values()) / 1e6:.1f} million numbers, {size}"
+    )
     facts = {"file": numbers, "transformer": words}
     prefix = backbone_prefix(transformer, path)
     if outside := {_top(name) for name in state if name not in transformer or not name.startswith(prefix)}:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from oml_vit_ext.common.distributed import Batch, gather_batch
+from oml_vit_ext.common.messages import counted
 
 # Vectors shorter than this have no direction worth following: they are zero vectors.
 SHORTEST = 1e-12
@@ -55,7 +56,9 @@ def check_batch(features: Tensor, labels: Tensor | Sequence[int]) -> tuple[Tenso
     if features.device.type == "cpu":
         n_bad = int((~torch.isfinite(features)).any(dim=1).sum())
         if n_bad:
-            raise ValueError(f"features is not finite in {n_bad} of {len(features)} rows, expected no NaN or infinity.")
+            raise ValueError(
+                f"features is not finite in {n_bad} of {counted(len(features), 'row')}, expected no NaN or infinity."
+            )
     if features.dtype != torch.float64:
         features = features.float()
     return features, labels.to(device=features.device, dtype=torch.int64)

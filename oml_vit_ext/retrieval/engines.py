@@ -12,6 +12,7 @@ import numpy as np
 
 from oml_vit_ext.common.arrays import Floats, Ids
 from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.common.progress import progress
 from oml_vit_ext.retrieval.forks import lock_across_forks, search_in_one_thread_after_forks
 from oml_vit_ext.retrieval.rows import Rows
@@ -192,8 +193,8 @@ def check_fillable(dim: int, index: str, n_rows: int | None = None) -> None:
     least = 0 if built.is_trained else max([_n_lists(built), *(2**b for b in bits), *kept])
     if n_rows is not None and n_rows < least:
         raise ValueError(
-            f"index {index!r} cannot be trained on a gallery of {n_rows} rows of dimension {dim}, expected at least "
-            f"{least}. Use a smaller index, or 'Flat'."
+            f"index {index!r} cannot be trained on a gallery of {counted(n_rows, 'row')} of dimension {dim}, "
+            f"expected at least {least}. Use a smaller index, or 'Flat'."
         )
 
 
@@ -203,13 +204,13 @@ def train_index(index: Any, gallery: Rows, name: str, *, verbose: bool) -> None:
         return
     n_rows = min(len(gallery), max(_LEAST_TRAINING_ROWS, _TRAINING_ROWS_PER_CENTROID * _n_lists(index)))
     chosen = np.sort(np.random.default_rng(_TRAINING_SEED).permutation(len(gallery))[:n_rows])
-    with progress(total=1, desc=f"Training {name} on {n_rows} rows", verbose=verbose) as bar:
+    with progress(total=1, desc=f"Training {name} on {counted(n_rows, 'row')}", verbose=verbose) as bar:
         try:
             index.train(gallery.take(chosen))
         except RuntimeError as error:
             raise ValueError(
-                f"index {name!r} cannot be trained on a gallery of {len(gallery)} rows of dimension {gallery.dim}: "
-                f"{reason(error)}. Use a smaller index, or 'Flat'."
+                f"index {name!r} cannot be trained on a gallery of {counted(len(gallery), 'row')} of dimension "
+                f"{gallery.dim}: {reason(error)}. Use a smaller index, or 'Flat'."
             ) from error
         bar.update()
 

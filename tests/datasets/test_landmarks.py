@@ -101,10 +101,10 @@ def test_lists_of_landmarks_that_do_not_fit_are_named(tmp_path: Path):
     (tmp_path / "train_clean.csv").write_text(LANDMARKS)
     file = tmp_path / "overlap.txt"
     file.write_text("7\n100\n101\n")
-    with pytest.warns(UserWarning, match="2 of its landmarks are not in train_clean.csv: 100; 101"):
+    with pytest.warns(UserWarning, match="2 other landmarks of it are not in train_clean.csv: 100; 101"):
         gldv2_clean(tmp_path, exclude_labels=file)
     for text, message in (
-        ("100\n", "lists 1 landmarks, none of which is in .*train_clean.csv"),
+        ("100\n", "lists 1 landmark, and .*train_clean.csv none of them"),
         ("Eiffel Tower\n", "has the line 'Eiffel Tower', expected the id of a landmark"),
         ("", "has no line, expected the id of a landmark"),
     ):

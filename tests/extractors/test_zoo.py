@@ -49,7 +49,7 @@ def test_an_architecture_names_its_weights():
     [
         ("deit_smal_patch16_224.fb_in1k", ValueError, "did you mean 'deit_small_patch16_224.fb_in1k'"),
         ("deit_small_patch16_224.fb", ValueError, "pretrained tag 'deit_small_patch16_224.fb'.*fb_in1k"),
-        ("resnet50.a1_in1k", ValueError, "not a vision transformer"),
+        ("resnet50.a1_in1k", ValueError, "expected a plain vision transformer"),
         ("nothing/there.pth", FileNotFoundError, "there is no such file"),
     ],
 )

@@ -105,7 +105,7 @@ def test_no_more_rows_than_needed_train_an_index(monkeypatch: pytest.MonkeyPatch
         ("PQ3", "^index 'PQ3' cannot be built for dimension 8: .*multiple of the number of subquantizers"),
         (
             "IVF4096,Flat",
-            r"cannot be trained on a gallery of 2500 rows of dimension 8: .*Use a smaller index",
+            r"cannot be trained on a gallery of 2,500 rows of dimension 8: .*Use a smaller index",
         ),
     ],
 )

@@ -156,8 +156,8 @@ def _check(dataset: IQueryGalleryLabeledDataset, stages: Mapping[str, RetrievalR
             raise ValueError(f"The results of {name!r} have no ground truth, expected those of a data set with labels.")
         if len(results.retrieved_ids) != n_queries:
             raise ValueError(
-                f"The results of {name!r} are of {len(results.retrieved_ids)} queries, expected {n_queries} as in the "
-                f"data set."
+                f"The results of {name!r} are of {counted(len(results.retrieved_ids), 'query', 'queries')}, expected "
+                f"{n_queries} as in the data set."
             )
 
 
@@ -217,7 +217,7 @@ def _images(
 
 def _which(n_shown: int, n_queries: int, stages: list[str], old: int) -> str:
     if n_shown == n_queries:
-        return f"All {n_queries} queries, the worst first."
+        return f"All {n_queries} queries, the worst first." if n_queries > 1 else "The one query."
     changed = f", those that it changed most against “{stages[old]}”" if len(stages) > 1 else ""
     return (
         f"{n_shown} of the {n_queries} queries: the worst of “{stages[-1]}”{changed}, and others drawn at random. The "
@@ -265,8 +265,8 @@ def _similarities(
                 found.edges.tolist(),
                 {"two labels": found.negative.tolist(), "one label": found.positive.tolist()},
                 x_label="cosine similarity",
-                text=f"{found.n_positive} pairs of one label, {found.n_negative} of two labels, drawn at random. The "
-                f"less the two overlap, the better a threshold on the similarity tells them apart.",
+                text=f"{counted(found.n_positive, 'pair')} of one label, {found.n_negative} of two labels, drawn "
+                f"at random. The less the two overlap, the better a threshold on the similarity tells them apart.",
             )
         )
     return charts

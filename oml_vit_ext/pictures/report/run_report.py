@@ -14,8 +14,14 @@ from oml_vit_ext.pictures.report.content import Report
 from oml_vit_ext.pictures.report.curves import learning_curves
 from oml_vit_ext.pictures.report.gather import N_HITS, N_QUERIES, TOP_K, About, gather
 from oml_vit_ext.pictures.report.thumbnails import SIDE
-from oml_vit_ext.retrieval import retrieve
-from oml_vit_ext.runs import RunFolder, read_run, run_extractor, run_reranker, validation_images
+from oml_vit_ext.runs import (
+    RunFolder,
+    read_run,
+    retrieve_as_validated,
+    run_extractor,
+    run_reranker,
+    validation_images,
+)
 from oml_vit_ext.runs.run_folder import CONFIG
 
 _FIRST, _RERANKED = "first stage", "re-ranked"
@@ -57,10 +63,12 @@ def report_of_run(
     top_k = _top_k(run)
     n_items = max(n_hits, *(k for ks in top_k.values() for k in ks))
     if second is None:
-        stages = {_name(run): retrieve(embeddings, images, n_items, verbose=verbose)}
+        stages = {_name(run): retrieve_as_validated(embeddings, images, run.config, n_items, verbose=verbose)}
     else:
         postprocessor, transform = run_reranker(second, verbose=verbose)
-        found = retrieve(embeddings, images, max(n_items, getattr(postprocessor, "top_n", 0)), verbose=verbose)
+        top_n = getattr(postprocessor, "top_n", 1)
+        n_items = max(n_items, top_n)
+        found = retrieve_as_validated(embeddings, images, run.config, n_items, top_n=top_n, verbose=verbose)
         if hasattr(postprocessor, "model"):
             postprocessor.model.to(device)
         same = second is run

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from oml_vit_ext.common.evaluating import evaluating
 from oml_vit_ext.common.hashing import hash_state
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.transforms.boxed_images import transformed
 from oml_vit_ext.transforms.compose import check_tensor
 from oml_vit_ext.transforms.upright import reader_for
@@ -88,7 +89,7 @@ class Fingerprint:
 
     def _difference(self, other: Fingerprint, ours: str, theirs: str) -> str:
         if self.width != other.width:
-            return f"{ours} has embeddings of {self.width} dimensions, {theirs} of {other.width}"
+            return f"{ours} has embeddings of {counted(self.width, 'dimension')}, {theirs} of {other.width}"
         if self.weights != other.weights:
             return (
                 f"the weights of {ours} ({self.model}) have the hash {self.weights[:12]}, "

@@ -440,8 +440,8 @@ class ImageIndex(OldIndexNames, ABC):
         rows = Rows(embeddings, name="embeddings")
         if rows.dim != self.fingerprint.width:
             raise ValueError(
-                f"The embeddings have {rows.dim} dimensions, but those of the index have {self.fingerprint.width}: "
-                f"they come from another model."
+                f"The embeddings have {counted(rows.dim, 'dimension')}, but those of the index have "
+                f"{self.fingerprint.width}: they come from another model."
             )
         check_whole("k", k, 1)
         rows.check()

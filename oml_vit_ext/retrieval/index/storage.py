@@ -88,8 +88,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise FileNotFoundError(f"The index {str(folder)!r} lacks its file {name!r}.")
         if file.stat().st_size != expected["size"]:
             raise ValueError(
-                f"{str(file)!r} has {file.stat().st_size} bytes, expected {expected['size']}: it is cut short or "
-                f"damaged. Make the index again."
+                f"{str(file)!r} has {counted(file.stat().st_size, 'byte')}, expected {expected['size']}: it is cut "
+                f"short or damaged. Make the index again."
             )
     return content
 
