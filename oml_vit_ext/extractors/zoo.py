@@ -170,8 +170,11 @@ def _shape(arch: str) -> _Shape:
 
 
 def _empty(arch: str, *, keep_attn_pool: bool = False) -> nn.Module:
-    """The model without memory for its weights."""
-    with torch.device("meta"):
+    """The model without memory for its weights, where timm can."""
+    try:
+        with torch.device("meta"):
+            return build_backbone(arch, keep_attn_pool=keep_attn_pool)
+    except RuntimeError:  # timm 1.0.16 reads numbers off tensors while it builds
         return build_backbone(arch, keep_attn_pool=keep_attn_pool)
 
 
