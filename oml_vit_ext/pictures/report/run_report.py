@@ -32,6 +32,7 @@ def report_of_run(
     *,
     checkpoint: Path | str | None = None,
     reranker: Path | str | None = None,
+    root: Path | str | None = None,
     n_queries: int = N_QUERIES,
     n_hits: int = N_HITS,
     side: int = SIDE,
@@ -44,6 +45,7 @@ def report_of_run(
         folder: Of a training or a validation, of an extractor or of a re-ranker.
         checkpoint: Another one than the run's best.
         reranker: Folder of a re-ranker's run, to re-rank what the run's extractor finds.
+        root: Where the run's data set is now, the folder of its dataframe, if it has moved since.
         n_queries, n_hits, side: As in ``gather``.
         device: ``None``: the GPU if there is one.
         verbose: Show progress bars.
@@ -52,7 +54,7 @@ def report_of_run(
         FileNotFoundError: There is no such run, or its checkpoint or data set has gone.
         ValueError, RuntimeError: Its config cannot be built, or the checkpoint does not fit it.
     """
-    run = read_run(folder, checkpoint)
+    run = read_run(folder, checkpoint, root=root)
     second = read_run(reranker) if reranker is not None else run if run.has_reranker else None
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     images = validation_images(run)
