@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,7 +75,10 @@ def report_of_run(
         if hasattr(postprocessor, "model"):
             postprocessor.model.to(device)
         same = second is run
-        reranked = postprocessor.process(found, images if same else validation_images(run, transform))
+        # As OML's metric does with our change: postprocessors that search again get what to search with.
+        searches = "embeddings" in inspect.signature(postprocessor.process).parameters
+        more = {"embeddings": embeddings} if searches else {}
+        reranked = postprocessor.process(found, images if same else validation_images(run, transform), **more)
         stages = {_FIRST: found, _RERANKED: reranked}
     about = About(
         title=f"Report: {run.path.name}",
@@ -136,5 +140,7 @@ def _terms(postprocessor: Any) -> dict[str, str]:
     return {
         _FIRST: "the extractor alone: hits by the distance of their embeddings",
         _RERANKED: f"the first {top_n or 'few'} hits of each query, put into the order of a model that looks at query "
-        f"and hit together",
+        f"and hit together"
+        if hasattr(postprocessor, "model")
+        else f"hits after the postprocessor {type(postprocessor).__name__}",
     }
