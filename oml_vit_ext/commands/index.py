@@ -92,7 +92,7 @@ def index(
 
       oml-vit-ext index photos --to https://HOST:19530 --engine ray --address auto --workers 8 --gpus-per-worker 1
     """
-    from oml_vit_ext.commands.index_places import changing, described, exists, save
+    from oml_vit_ext.commands.index_places import changing, exists, save_and_tell, saving_as_it_goes
     from oml_vit_ext.commands.models import embedder_of
     from oml_vit_ext.retrieval import SearchIndex, ShardedIndex, list_images, locked
     from oml_vit_ext.retrieval.engines import check_fillable
@@ -124,15 +124,8 @@ def index(
             if not is_milvus(to):
                 n_images = len(set(made.images.key) | set(found.key)) // max(1, _n_shards(made))
                 check_fillable(embedder.fingerprint.width, made.index, n_images * (1 + made.grid**2))
-            report = made.add(
-                found,
-                embedder,
-                verbose=True,
-                part_size=save_every,
-                after_part=lambda: save(made, to, finish=False),
-            )
-        save(made, to)
-        print(f"{report}\n{described(made, to)}")
+            report = made.add(found, embedder, **saving_as_it_goes(made, to, save_every))
+        save_and_tell(made, to, report)
         if store is not None:
             print(f"{store.sync(made, num_workers=access.num_workers, verbose=True)}\n{store.folder}")
         n_gone = sum(not (made.root / path).exists() for path in made.images.path)

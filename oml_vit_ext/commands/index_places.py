@@ -50,6 +50,17 @@ def save(index: ImageIndex, place: str, *, finish: bool = True) -> None:
         index.save(Path(place).absolute(), finish=finish)
 
 
+def saving_as_it_goes(index: ImageIndex, place: str, every: int) -> dict[str, Any]:
+    """Arguments of ``add`` and ``sync`` for a long run: a bar is shown, and what is done is saved."""
+    return {"verbose": True, "part_size": every, "after_part": lambda: save(index, place, finish=False)}
+
+
+def save_and_tell(index: ImageIndex, place: str, done: object) -> None:
+    """At the end: what was done, and what is there now."""
+    save(index, place)
+    print(f"{done}\n{described(index, place)}")
+
+
 def described(index: ImageIndex, place: str) -> str:
     """One line: where it is, how many images it holds, of which kind it is."""
     kind = ""

@@ -38,12 +38,19 @@ def is_run(folder: Path | str) -> bool:
     return (Path(folder) / CONFIG).is_file()
 
 
-def read_run(folder: Path | str, checkpoint: Path | str | None = None, *, overrides: Sequence[str] = ()) -> RunFolder:
+def read_run(
+    folder: Path | str,
+    checkpoint: Path | str | None = None,
+    *,
+    root: Path | str | None = None,
+    overrides: Sequence[str] = (),
+) -> RunFolder:
     """Read a run's folder.
 
     Args:
         folder: Where a training or validation ran under Hydra, e.g. ``logs/irt/train_photos/irt_r_2026-01-31``.
         checkpoint: Another one than ``checkpoints/best.ckpt`` of the folder.
+        root: Where the data set is now, the folder of the dataframe, if it has moved since.
         overrides: Other values for keys of the config, ``key=value``. Their paths count from here.
 
     Raises:
@@ -67,6 +74,8 @@ def read_run(folder: Path | str, checkpoint: Path | str | None = None, *, overri
     }
     if config.get("dataset_root"):  # one word may be a folder here
         config["dataset_root"] = str(started_in / with_home(config["dataset_root"]))
+    if root is not None:
+        config["dataset_root"] = str(Path(root).absolute())
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise FileNotFoundError(f"checkpoint is {str(checkpoint)!r}, expected a file, e.g. {str(path / _BEST)!r}.")
     found = best_checkpoint(path) if checkpoint is None else Path(checkpoint).absolute()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ def report_of_run(
     *,
     checkpoint: Path | str | None = None,
     reranker: Path | str | None = None,
+    root: Path | str | None = None,
     n_queries: int = N_QUERIES,
     n_hits: int = N_HITS,
     side: int = SIDE,
@@ -44,6 +46,7 @@ def report_of_run(
         folder: Of a training or a validation, of an extractor or of a re-ranker.
         checkpoint: Another one than the run's best.
         reranker: Folder of a re-ranker's run, to re-rank what the run's extractor finds.
+        root: Where the run's data set is now, the folder of its dataframe, if it has moved since.
         n_queries, n_hits, side: As in ``gather``.
         device: ``None``: the GPU if there is one.
         verbose: Show progress bars.
@@ -52,7 +55,7 @@ def report_of_run(
         FileNotFoundError: There is no such run, or its checkpoint or data set has gone.
         ValueError, RuntimeError: Its config cannot be built, or the checkpoint does not fit it.
     """
-    run = read_run(folder, checkpoint)
+    run = read_run(folder, checkpoint, root=root)
     second = read_run(reranker) if reranker is not None else run if run.has_reranker else None
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     images = validation_images(run)
@@ -72,7 +75,10 @@ def report_of_run(
         if hasattr(postprocessor, "model"):
             postprocessor.model.to(device)
         same = second is run
-        reranked = postprocessor.process(found, images if same else validation_images(run, transform))
+        # As OML's metric does with our change: postprocessors that search again get what to search with.
+        searches = "embeddings" in inspect.signature(postprocessor.process).parameters
+        more = {"embeddings": embeddings} if searches else {}
+        reranked = postprocessor.process(found, images if same else validation_images(run, transform), **more)
         stages = {_FIRST: found, _RERANKED: reranked}
     about = About(
         title=f"Report: {run.path.name}",
@@ -134,5 +140,7 @@ def _terms(postprocessor: Any) -> dict[str, str]:
     return {
         _FIRST: "the extractor alone: hits by the distance of their embeddings",
         _RERANKED: f"the first {top_n or 'few'} hits of each query, put into the order of a model that looks at query "
-        f"and hit together",
+        f"and hit together"
+        if hasattr(postprocessor, "model")
+        else f"hits after the postprocessor {type(postprocessor).__name__}",
     }
