@@ -176,7 +176,10 @@ def show(rows: list[Validated], best: Validated, reranked: Reranked, lines: list
     )
     embeddings = {row.name: row.embeddings for row in rows}
     top_k = {"cmc": (1, 10), "map": (5,)}
-    write_report(gather(images.dataset, stages, embeddings, about, compared_with=best.name, top_k=top_k), page)
+    report = gather(
+        images.dataset, stages, embeddings, about, compared_with=best.name, top_k=top_k, n_hits=5, at_random=True
+    )
+    write_report(report, page)
 
 
 if __name__ == "__main__":
