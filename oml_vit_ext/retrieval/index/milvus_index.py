@@ -15,7 +15,7 @@ import pandas as pd
 from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.messages import counted, unknown_name
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex, Searchable
+from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex, Known, Searchable
 from oml_vit_ext.retrieval.index.image_list import key_of
 from oml_vit_ext.retrieval.index.milvus_candidates import MilvusCandidates
 from oml_vit_ext.retrieval.index.milvus_client import PatientClient, import_pymilvus, is_url
@@ -254,11 +254,11 @@ class MilvusIndex(ImageIndex):
         found.close()
         return rows
 
-    def _stamps(self, keys: list[str]) -> dict[str, tuple[int, int, str]]:
+    def _stamps(self, keys: list[str]) -> dict[str, Known]:
         found = {}
         for ids in _batches([_identifier(key) for key in keys], 1_000):
             for row in map(self._row, self._client.get(self.collection, ids=ids, output_fields=self._columns)):
-                found[row["key"]] = (row["size"], row["mtime_ns"], row["digest"])
+                found[row["key"]] = Known(row["size"], row["mtime_ns"], row["digest"], row["label"])
         return found
 
     def _embeddings_of(self, keys: list[str]) -> Floats:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from oml_vit_ext.common.files import UNFINISHED, flush, replaced
+from oml_vit_ext.common.files import UNFINISHED, check_no_link, flush, replaced
 from oml_vit_ext.common.messages import counted
 from oml_vit_ext.retrieval.index.manifest_checks import FILE_NAME, check_manifest
 
@@ -39,8 +39,10 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         RuntimeError: Another process is writing it.
+        OSError: The folder cannot be written, or its lock is a link.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    check_no_link(folder / LOCK)
     lock = FileLock(folder / LOCK, timeout=0, is_singleton=True)
     try:
         lock.acquire()
@@ -129,6 +131,8 @@ def check_target(target: Path, folder: Path | None, manifest: Mapping[str, Any] 
         FileExistsError: The folder holds another index, or other files.
         RuntimeError: Somebody has written there since.
     """
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"{str(target)!r} is a file, expected a folder for an index: choose another name.")
     try:
         present = read_manifest(target)
     except FileNotFoundError:

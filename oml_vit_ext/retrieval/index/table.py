@@ -79,11 +79,12 @@ class EmbeddingTable:
         """All embeddings, ``(len(self) * per_image, dim)``: those of one image after those of another."""
         return StackedRows([part.reshape(-1, part.shape[1] // self.per_image) for part in self._parts])
 
-    def stamps(self, keys: list[str]) -> dict[str, tuple[int, int, str]]:
-        """Size, time and content of the files, as stored, of those of ``keys`` that are in the table."""
+    def stamps(self, keys: list[str]) -> dict[str, tuple[int, int, str, str]]:
+        """Size, time and content of the files, and labels, as stored, of those of ``keys`` that are in the table."""
         found = [(key, self._row_of[key]) for key in keys if key in self._row_of]
-        sizes, times, contents = (self.images[column].to_numpy() for column in ("size", "mtime_ns", "digest"))
-        return {key: (int(sizes[row]), int(times[row]), str(contents[row])) for key, row in found}
+        columns = (self.images[column].to_numpy() for column in ("size", "mtime_ns", "digest", "label"))
+        sizes, times, contents, labels = columns
+        return {key: (int(sizes[i]), int(times[i]), str(contents[i]), str(labels[i])) for key, i in found}
 
     def embeddings_of(self, keys: list[str]) -> Floats:
         """``(len(keys), per_image * dim)``; every key is in the table."""
@@ -111,17 +112,16 @@ class EmbeddingTable:
         self._row_of = {key: row for row, key in enumerate(self.images.key)}
 
     def put(self, images: pd.DataFrame, embeddings: Floats) -> bool:
-        """Append rows, or replace those whose key is there already; returns whether any was replaced."""
+        """Append rows, or replace those whose key is there already; returns whether these have changed numbers."""
         images = images.assign(**{k: v for k, v in _DEFAULTS.items() if k not in images})[_KEPT]
         is_known = np.array([key in self._row_of for key in images.key], dtype=bool)
-        for position in np.flatnonzero(is_known):
-            self._replace(self._row_of[images.key.iloc[position]], images.iloc[position], embeddings[position])
+        has_changed = bool(is_known.any()) and self._replace(images[is_known], embeddings[is_known])
         new = images[~is_known]
         if len(new):
             self._row_of.update((key, len(self) + offset) for offset, key in enumerate(new.key))
             self.images = pd.concat([self.images, new], ignore_index=True) if len(self) else new.reset_index(drop=True)
             self._parts.append(np.ascontiguousarray(embeddings[~is_known]))
-        return bool(is_known.any())
+        return has_changed
 
     def join_new_parts(self) -> None:
         """Make one part of all that is not saved yet: it gets one file."""
@@ -154,15 +154,22 @@ class EmbeddingTable:
         self.files = files
         self._rewritten = set()
 
-    def _replace(self, row: int, image: pd.Series, embedding: Floats) -> None:
-        self.images.iloc[row] = image
-        start = 0
+    def _replace(self, images: pd.DataFrame, embeddings: Floats) -> bool:
+        """Write over the rows of these images; returns whether an embedding is another one than before."""
+        rows = np.array([self._row_of[key] for key in images.key], dtype=np.int64)
+        columns = {name: self.images[name].to_numpy(copy=True) for name in _KEPT}
+        for name, column in columns.items():
+            column[rows] = images[name].to_numpy()
+        self.images = self.images.assign(**{name: pd.Series(c, dtype=c.dtype) for name, c in columns.items()})
+        has_changed, start = False, 0
         for number, part in enumerate(self._parts):
-            if row < start + len(part):
-                part[row - start] = embedding
+            mine = (rows >= start) & (rows < start + len(part))
+            if mine.any():
+                has_changed |= not np.array_equal(part[rows[mine] - start], embeddings[mine])
+                part[rows[mine] - start] = embeddings[mine]
                 self._rewritten.add(number)
-                return
             start += len(part)
+        return has_changed
 
 
 def _write_images(images: pd.DataFrame, path: Path) -> None:

@@ -42,7 +42,9 @@ def test_rows_are_appended_or_replaced_by_their_key():
     assert table.put(_images("c", "a", "d", size=7), _rows(3, 10, 4)) is True
     assert _content(table) == {"a": [10, 10.5], "b": [2, 2.5], "c": [3, 3.5], "d": [4, 4.5]}
     assert table.images["size"].tolist() == [7, 1, 7, 7] and len(table) == 4
-    assert table.stamps(["d", "nowhere", "b"]) == {"d": (7, 14, ""), "b": (1, 2, "")}
+    assert table.stamps(["d", "nowhere", "b"]) == {"d": (7, 14, "", "label of d"), "b": (1, 2, "", "label of b")}
+    assert table.put(_images("a", size=8), _rows(10)) is False, "the same numbers as before"
+    assert table.stamps(["a"])["a"][0] == 8
 
 
 def test_what_was_given_is_not_changed_by_a_replacement():
@@ -77,5 +79,5 @@ def test_it_comes_back_from_its_files(tmp_path: Path, mmap: bool):
     read = EmbeddingTable.read(tmp_path, table.files, dim=2, mmap=mmap)
     assert _content(read) == _content(table) and len(read) == 5
     pd.testing.assert_frame_equal(read.images, table.images, check_dtype=False)
-    assert read.stamps(["NA"]) == {"NA": (5, 10, "")}
+    assert read.stamps(["NA"]) == {"NA": (5, 10, "", "label of NA")}
     assert isinstance(read._parts[0], np.memmap) is mmap
