@@ -129,8 +129,11 @@ def query(
 
 
 def _each(places: Sequence[str]) -> list[str]:
-    """The places, patterns replaced by the folders that match."""
+    """The places, patterns replaced by the folders that match; each once."""
+    import os
     from glob import glob
+
+    from oml_vit_ext.retrieval.index import is_milvus
 
     found = []
     for place in places:
@@ -138,7 +141,9 @@ def _each(places: Sequence[str]) -> list[str]:
         if not matching:
             raise FileNotFoundError(f"--index {place!r} matches nothing, expected folders of an index.")
         found += matching
-    return found
+    return list({place if is_milvus(place) else os.path.abspath(place): place for place in reversed(found)}.values())[
+        ::-1
+    ]
 
 
 def table(hits: Sequence[Hit]) -> str:
