@@ -61,8 +61,10 @@ def load_revisited(root: str | Path, name: str) -> RevisitedData:
         ground_truth=truth,
     )
     moved = found_elsewhere(folder, [path.as_posix() for path in data.missing_files()])
-    lists = {"query_paths": data.query_paths, "database_paths": data.database_paths}
-    return replace(data, **{n: [Path(moved.get(p.as_posix(), p)) for p in paths] for n, paths in lists.items()})
+    asked, searched = (
+        [Path(moved.get(path.as_posix(), path)) for path in paths] for paths in (data.query_paths, data.database_paths)
+    )
+    return replace(data, query_paths=asked, database_paths=searched)
 
 
 def revisited_folder(root: str | Path, name: str) -> Path:
