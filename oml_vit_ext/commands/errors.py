@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import sys
 import traceback
 import warnings
@@ -28,6 +29,9 @@ def in_one_sentence(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         warnings.showwarning = _note
+        for stream in (sys.stdout, sys.stderr):  # names of files may hold what the screen has no characters for
+            if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+                stream.reconfigure(errors="backslashreplace")
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:

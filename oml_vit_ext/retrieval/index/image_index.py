@@ -15,7 +15,7 @@ from torch import Tensor
 
 from oml_vit_ext.common.arrays import Box, Floats
 from oml_vit_ext.common.checks import check_whole
-from oml_vit_ext.common.messages import counted, unknown_name
+from oml_vit_ext.common.messages import counted, printable, unknown_name
 from oml_vit_ext.images.sizes import look_at_images
 from oml_vit_ext.retrieval.engines import Engine
 from oml_vit_ext.retrieval.index.content import digests, is_gone, stamp
@@ -92,7 +92,7 @@ class AddReport:
     def __str__(self) -> str:
         counts = f"{self.added} added, {self.changed} changed, {self.unchanged} unchanged, {len(self.broken)} broken"
         counts += "".join(f", {n} {what}" for n, what in ((self.renamed, "renamed"), (self.removed, "removed")) if n)
-        return "\n".join([counts, *(f"  broken: {path}: {reason}" for path, reason in self.broken)])
+        return "\n".join([counts, *(f"  broken: {printable(f'{path}: {reason}')}" for path, reason in self.broken)])
 
 
 def _is_as_known(known: Known, size: int, mtime_ns: int, label: str) -> bool:
@@ -268,6 +268,11 @@ class ImageIndex(OldIndexNames, ABC):
         """
         if self.config is None:
             raise ValueError("The index holds no config of its model: build the Embedder yourself.")
+        if not {"extractor", "transforms"} <= set(self.config):
+            raise ValueError(
+                f"The index holds the config {self.config!r:.200} of its model, expected extractor and transforms: "
+                f"build the Embedder yourself."
+            )
         if not trust_weights:
             check_runs_no_code(self.config)
         built = Embedder.from_config(self.config["extractor"], self.config["transforms"], **settings)

@@ -109,6 +109,13 @@ def test_a_long_run_is_stored_in_parts_whatever_the_order_of_the_blocks(root: Pa
         index.add(root, embedder, part_size=0)
 
 
+def test_a_config_that_builds_nothing_is_told(root: Path):
+    with pytest.raises(
+        ValueError, match=r"holds the config \{'extractor': \[1\]\} .*, expected extractor and transforms"
+    ):
+        InMemory(root, config={"extractor": [1]}).embedder()
+
+
 def test_reports_are_summed_and_read():
     total = AddReport(1, 2, 3, [("a.png", "cut short")]) + AddReport(10, 20, 30, [("b.png", "gone")])
     assert total == AddReport(11, 22, 33, [("a.png", "cut short"), ("b.png", "gone")])

@@ -66,6 +66,8 @@ def refused(folder: Path, name: str, **how: bool) -> None:
                 ("grid", 1_000),
                 ("grid", "2"),
                 ("root", 7),
+                ("root", ""),
+                ("root", "a\0b"),
                 ("index", None),
                 ("index", "IVF999999999"),
                 ("index", "IVF1000000000,Flat"),
