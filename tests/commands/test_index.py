@@ -99,6 +99,16 @@ def test_configs_that_build_no_model_are_told(folder: Path, text: str, said: str
     assert not Path("mine").exists()
 
 
+@pytest.mark.parametrize(
+    "content", ["{", "[1]", '{"a.jpg": [1], "b.jpg": [1, 2]}', '{"a.jpg": ["text"]}', '{"a.jpg": {}}']
+)
+def test_predictions_of_another_form_are_told(folder: Path, content: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder)
+    Path("predictions.json").write_text(content)
+    index = ["index", "photos", "--to", "predicted", "--predictions", "predictions.json", "--device", "cpu", *SMALL]
+    assert "--predictions predictions.json cannot be read (" in fails(*index)
+
+
 def test_moved_photos_are_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder)
     random_index(folder / "before").save(folder / "moved")

@@ -27,6 +27,7 @@ _LEFT_OVER = UNFINISHED.format(r"(?:images-[-\d]+|descriptors-[-\d]+|faiss-\d+|m
 _OURS = re.compile(f"{FILE_NAME.pattern}|{_LEFT_OVER}")
 FORMAT = 1
 _CHUNK = 1 << 22  # bytes
+_MOST_BYTES = 1 << 28  # of a manifest; a hundred thousand parts take a tenth
 _MOST_READS = 50  # of an index that others keep saving
 
 Writer = Callable[[Path], None]
@@ -69,6 +70,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{str(folder)!r} is not an index: {what}. Expected a folder that oml-vit-ext index, or save(), wrote."
         )
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"{str(path)!r} has {path.stat().st_size} bytes, expected at most {_MOST_BYTES}.")
     try:
         envelope = json.loads(path.read_text())
         content, checksum = envelope["content"], envelope["checksum"]
@@ -196,8 +199,10 @@ def commit(folder: Path, content: Mapping[str, Any], files: Mapping[str, Any]) -
 
 
 def _text(folder: Path) -> bytes:
+    path = folder / MANIFEST
     try:
-        return (folder / MANIFEST).read_bytes()
+        # Of a pipe, nothing would ever come.
+        return path.read_bytes() if path.is_file() and path.stat().st_size <= _MOST_BYTES else b""
     except OSError:
         return b""
 
