@@ -43,6 +43,7 @@ class EmbeddingTable:
         self._parts: list[Floats] = []  # one array per saved file, then what is new
         self._row_of: dict[str, int] = {}  # key -> row
         self._rewritten: set[int] = set()  # saved parts with a changed image
+        self._other_numbers: set[int] = set()  # of these, those with a changed embedding
 
     @classmethod
     def read(cls, folder: Path, files: Files, *, dim: int, mmap: bool, per_image: int = 1) -> EmbeddingTable:
@@ -96,6 +97,7 @@ class EmbeddingTable:
         parts: list[Floats] = []
         files: Files = []
         rewritten: set[int] = set()
+        other_numbers: set[int] = set()
         start = 0
         for number, part in enumerate(self._parts):
             mine = stays[start : start + len(part)]
@@ -105,9 +107,11 @@ class EmbeddingTable:
             if number < len(self.files):
                 if number in self._rewritten or not mine.all():
                     rewritten.add(len(files))
+                if number in self._other_numbers or not mine.all():
+                    other_numbers.add(len(files))
                 files.append(self.files[number])
             parts.append(part if mine.all() else part[mine])
-        self._parts, self.files, self._rewritten = parts, files, rewritten
+        self._parts, self.files, self._rewritten, self._other_numbers = parts, files, rewritten, other_numbers
         self.images = self.images[stays].reset_index(drop=True)
         self._row_of = {key: row for row, key in enumerate(self.images.key)}
 
@@ -143,16 +147,20 @@ class EmbeddingTable:
                 files.append(self.files[number])
             else:
                 name = f"{generation:06d}-{number:06d}"
-                files.append((f"images-{name}.csv", f"descriptors-{name}.npy"))
-                writers[files[-1][0]] = partial(_write_images, self.images[start : start + len(part)])
-                writers[files[-1][1]] = partial(write_array, part)
+                table, array = f"images-{name}.csv", f"descriptors-{name}.npy"
+                writers[table] = partial(_write_images, self.images[start : start + len(part)])
+                if number < len(self.files) and number not in self._other_numbers:
+                    array = self.files[number][1]  # its numbers are still those
+                else:
+                    writers[array] = partial(write_array, part)
+                files.append((table, array))
             start += len(part)
         return files, writers
 
     def mark_saved(self, files: Files) -> None:
         """Remember that these files hold the whole table."""
         self.files = files
-        self._rewritten = set()
+        self._rewritten, self._other_numbers = set(), set()
 
     def _replace(self, images: pd.DataFrame, embeddings: Floats) -> bool:
         """Write over the rows of these images; returns whether an embedding is another one than before."""
@@ -165,9 +173,11 @@ class EmbeddingTable:
         for number, part in enumerate(self._parts):
             mine = (rows >= start) & (rows < start + len(part))
             if mine.any():
-                has_changed |= not np.array_equal(part[rows[mine] - start], embeddings[mine])
-                part[rows[mine] - start] = embeddings[mine]
                 self._rewritten.add(number)
+                if not np.array_equal(part[rows[mine] - start], embeddings[mine]):
+                    part[rows[mine] - start] = embeddings[mine]
+                    self._other_numbers.add(number)
+                    has_changed = True
             start += len(part)
         return has_changed
 

@@ -67,6 +67,17 @@ def test_a_save_writes_new_and_changed_parts_alone(tmp_path: Path):
     table.put(_images("b", size=9), _rows(8))
     assert _save(table, tmp_path, 4) == {"images-000004-000000.csv", "descriptors-000004-000000.npy"}
     assert [name for name, _ in table.files] == ["images-000004-000000.csv", "images-000003-000001.csv"]
+    table.put(_images("b", "e", size=10), _rows(8, 5))
+    assert _save(table, tmp_path, 5) == {"images-000005-000000.csv", "images-000005-000001.csv"}, "the same numbers"
+    assert [name for _, name in table.files] == ["descriptors-000004-000000.npy", "descriptors-000003-000001.npy"]
+    table.put(_images("d", size=11), _rows(4))
+    table.drop(["a", "b", "c"])
+    assert _save(table, tmp_path, 6) == {"images-000006-000000.csv"}
+    table.put(_images("d", size=12), _rows(4))
+    table.drop(["e"])
+    assert len(_save(table, tmp_path, 7)) == 2
+    read = EmbeddingTable.read(tmp_path, table.files, dim=2, mmap=False)
+    assert _content(read) == _content(table) == {"d": [4, 4.5]}
 
 
 @pytest.mark.parametrize("mmap", [False, True])
