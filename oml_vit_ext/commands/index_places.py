@@ -26,6 +26,8 @@ def opened(place: str, **how: Any) -> Iterator[ImageIndex]:
 @contextlib.contextmanager
 def changing(place: str, **how: Any) -> Iterator[ImageIndex]:
     """The same to be changed; a folder is locked meanwhile, and saved by the caller."""
+    if not is_milvus(place) and not exists(place):
+        open_index(place)  # says what is there, before a lock is left in somebody's folder
     guard = contextlib.nullcontext() if is_milvus(place) else locked(Path(place).absolute())
     with guard, opened(place, **how) as index:
         yield index

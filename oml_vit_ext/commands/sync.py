@@ -47,6 +47,11 @@ def sync(
             report = f"{kept.remove(remove)} removed"
         else:
             source = images or kept.root
+            if images is None and not kept.root.is_dir():
+                raise FileNotFoundError(
+                    f"The root of the index, {str(kept.root)!r}, does not exist, expected the folder of its images. If "
+                    f"they have moved, say where they are now: --root FOLDER"
+                )
             embedder = cluster.with_its_machines(access.embedder_of(kept))
             mine = source if shard == "0/1" else shard_of(list_images(source, kept.root), shard)
             report = str(kept.sync(mine, embedder, **saving_as_it_goes(kept, index, save_every)))

@@ -220,6 +220,7 @@ def _gldv2(root: Path, source: Path, table: pd.DataFrame, counts: Counts) -> Lis
     if ids.isna().any():
         landmark = table["landmark_id"][ids.isna()].iloc[0]
         raise ValueError(f"{source} lists no image for the landmark {landmark}, expected at least one.")
+    ids = ids.str.removesuffix(".jpg")
     short = ids[ids.str.len() < 3]
     if len(short):
         raise ValueError(f"{source} lists the image {short.iloc[0]!r}, expected an id of at least three letters.")

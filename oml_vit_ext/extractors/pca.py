@@ -59,6 +59,10 @@ def fit_pca(embeddings: Tensor | NDArray[np.float64], n_components: int) -> PCAW
 
     if embeddings.is_complex() if isinstance(embeddings, Tensor) else np.iscomplexobj(embeddings):
         raise ValueError("Embeddings of complex numbers were given, expected real ones.")
+    if isinstance(embeddings, Tensor) and (embeddings.is_meta or embeddings.layout != torch.strided):
+        raise ValueError(
+            f"Embeddings of device {embeddings.device} and {embeddings.layout} were given, expected numbers."
+        )
     if isinstance(embeddings, Tensor):
         embeddings = embeddings.detach().cpu().double().numpy()
     matrix = np.asarray(embeddings, dtype=np.float64)

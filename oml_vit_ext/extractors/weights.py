@@ -78,10 +78,7 @@ def resolve_weights(weights: str | Path | None, arch: str) -> WeightsSource:
                 f"weights {name!r} belong to arch {name.split('.')[0]!r}, but arch is {arch!r}: change one of the two."
             )
         return WeightsSource(tag=name)
-    if path.is_dir():
-        raise ValueError(
-            f"weights {name!r} is a folder, expected a file (.safetensors, .pth, .pt, .ckpt).{_hint_of_folder(path)}"
-        )
+    check_no_folder(path)
     if path.suffix in _SUFFIXES or len(path.parts) > 1:
         existing_file(name)
     known = [f"{arch}.{tag.split('.', 1)[1]}" for tag in list_pretrained(f"{arch}.*")] or list_pretrained()
@@ -128,6 +125,15 @@ def file_of_folder(tag: str) -> Path:
     if len(others) == 1:
         return others[0]
     raise FileNotFoundError(f"weights {tag!r}: {str(folder)!r} holds no weights, expected one of {some(_IN_FOLDER)}.")
+
+
+def check_no_folder(path: Path) -> None:
+    """Raise a ``ValueError`` for a folder, which says what to name instead."""
+    if path.is_dir():
+        raise ValueError(
+            f"weights {str(path)!r} is a folder, expected a file (.safetensors, .pth, .pt, .ckpt)."
+            f"{_hint_of_folder(path)}"
+        )
 
 
 def _hint_of_folder(folder: Path) -> str:
@@ -236,8 +242,10 @@ def _load_npz(backbone: nn.Module, path: Path, arch: str) -> None:
 def in_words(state: Mapping[str, Tensor]) -> str:
     """What kind of transformer a state dict is, in the words of the field."""
     depth = len({m.group(1) for m in (re.match(r"blocks\.(\d+)\.", k) for k in state) if m})
-    width = state["blocks.0.norm1.weight"].shape[0] if "blocks.0.norm1.weight" in state else "unknown"
-    patch = state["patch_embed.proj.weight"].shape[-1] if "patch_embed.proj.weight" in state else "unknown"
+    width, patch = (
+        state[name].shape[-1] if name in state and state[name].ndim == ndim else "unknown"
+        for name, ndim in (("blocks.0.norm1.weight", 1), ("patch_embed.proj.weight", 4))
+    )
     words = f"a ViT of width {width}, depth {depth}, patch {patch}"
     if any(k.startswith("patch_embed.backbone.") for k in state):
         words += " behind a convolutional stem"

@@ -21,6 +21,7 @@ from oml_vit_ext.retrieval.settings import EXACT, Settings
 
 _EXAMPLES = "'Flat', 'IVF1024,Flat', 'HNSW32', 'IVF4096,PQ48np'"
 _TRAINING_SEED = 0
+_LEAST_OF_NSG = 101  # rows of its graph
 # Numbers in a factory string: below and above, faiss takes memory before it has seen a row, hangs, or ends the process.
 _LIMITS = (
     ("inverted lists", r"IVF(\d+)", 1, 2**22),
@@ -179,8 +180,11 @@ def check_fillable(dim: int, index: str, n_rows: int | None = None) -> None:
     for number in kept:
         check_whole(f"The number of dimensions in index {index!r:.80}", number, 1, widest, "dimensions before it")
     try:
-        if isinstance(faiss.downcast_index(built), faiss.IndexLattice):
+        inner = faiss.downcast_index(built)
+        if isinstance(inner, faiss.IndexLattice):
             raise RuntimeError("faiss writes such an index to a file, but cannot read it again")
+        if isinstance(inner, (faiss.AdditiveCoarseQuantizer, faiss.Index2Layer)):
+            raise RuntimeError("it only assigns vectors to lists, for other indexes")
         if re.search(r"(^|,)IDMap", index):
             raise RuntimeError("IDMap expects a number with each row, and here their order is their number")
         if built.is_trained:
@@ -189,13 +193,41 @@ def check_fillable(dim: int, index: str, n_rows: int | None = None) -> None:
         raise ValueError(
             f"index {index!r} cannot be filled: {reason(error)}. Expected a faiss factory string, e.g. {_EXAMPLES}."
         ) from error
-    bits = [int(found or 8) for found in re.findall(r"PQ\d+(?:x(\d+))?", index)]
-    least = 0 if built.is_trained else max([_n_lists(built), *(2**b for b in bits), *kept])
+    least = 0 if built.is_trained else max([_least_for_quantizers(built, index), *kept])
     if n_rows is not None and n_rows < least:
         raise ValueError(
             f"index {index!r} cannot be trained on a gallery of {counted(n_rows, 'row')} of dimension {dim}, "
             f"expected at least {least}. Use a smaller index, or 'Flat'."
         )
+
+
+def _least_for_quantizers(built: Any, index: str) -> int:
+    """Rows that training needs, as far as the lists and the codes of the factory string tell.
+
+    Raises:
+        ValueError: Lists are found by an index of their centroids that needs more of them than there are.
+    """
+    found = re.search(r"IVF(\d+)(?:\((?P<inner>.*?)\)|_(?P<graph>NSG\d*))", index)
+    outer = index
+    if found:
+        coarse = found["inner"] or found["graph"]
+        least = max(_rows_for_codes(coarse), _LEAST_OF_NSG if "NSG" in coarse else 0)
+        if int(found[1]) < least:
+            raise ValueError(
+                f"index {index!r} has {found[1]} lists, expected at least {least} for {coarse!r}, an index of their "
+                f"centroids."
+            )
+        outer = index.replace(coarse, "")
+    halves = re.search(r"IMI\d+x(\d+)", index)
+    lists = 2 ** int(halves[1]) if halves else _n_lists(built)
+    return max(lists, _rows_for_codes(outer))
+
+
+def _rows_for_codes(index: str) -> int:
+    """As many as a code has values: 256 for 8 bits. LSQ makes do with fewer."""
+    sizes = re.findall(r"(?:^|[,(_+])(?:O?PQ|P?RQ)\d+(?:_\d+)?((?:x\d+)*)", index)
+    bits = [int(size.rpartition("x")[2] or 8) for size in sizes]
+    return max([0, *(2**b for b in bits)])
 
 
 def train_index(index: Any, gallery: Rows, name: str, *, verbose: bool) -> None:
@@ -222,7 +254,10 @@ def add_rows(index: Any, rows: Rows, *, start: int = 0, memory_mb: float, verbos
     with progress(total=len(rows) - start, desc="Filling the index", unit=" rows", verbose=verbose) as bar:
         for first in range(start, len(rows), block):
             part = rows.block(first, min(first + block, len(rows)))
-            index.add(part)
+            try:
+                index.add(part)
+            except RuntimeError as error:
+                raise ValueError(f"The index of faiss cannot take the embeddings: {reason(error)}.") from error
             bar.update(len(part))
 
 

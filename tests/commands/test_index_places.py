@@ -26,6 +26,14 @@ def test_nothing_is_there_yet(in_tmp_path: Path):
         pass
 
 
+def test_nothing_is_left_where_there_is_no_index(in_tmp_path: Path):
+    (in_tmp_path / "photos").mkdir()
+    for place in ("nowhere", "photos"):
+        with pytest.raises(FileNotFoundError, match="is not an index"), changing(place):
+            pass
+    assert [path.name for path in in_tmp_path.rglob("*")] == ["photos"]
+
+
 def test_shards_are_kept_and_described(in_tmp_path: Path):
     made = ShardedIndex.create(in_tmp_path, random_index(in_tmp_path).fingerprint, 2)
     made.add_embeddings(*_one(made))

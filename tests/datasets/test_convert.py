@@ -438,6 +438,12 @@ def test_a_name_that_is_no_text(tmp_path: Path, name: Any):
         read_listing(name, tmp_path)
 
 
+def test_a_wrong_option_is_not_the_fault_of_the_annotations(tmp_path: Path):
+    miniature.image(tmp_path / "a/1.jpg")
+    with pytest.raises(ValueError, match=r"^validation_share is 2\.0, expected a number from 0 to 1"):
+        convert("folders", tmp_path, validation_share=2.0, verbose=False)
+
+
 @pytest.mark.parametrize("wrong", ["2", 1.0, True])
 def test_train_labels_are_a_whole_number(tmp_path: Path, wrong: Any):
     (tmp_path / "a").mkdir()

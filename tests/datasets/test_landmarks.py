@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers import miniature
+from oml_vit_ext.datasets import convert
 from oml_vit_ext.datasets.landmarks import gldv2_clean, gldv2_noisy, rparis6k, sfm120k
 from oml_vit_ext.datasets.nc_clean import nc_clean
 
@@ -56,6 +57,13 @@ def test_images_of_gldv2_are_found_in_every_layout(tmp_path: Path, folder: str):
     below = "" if folder == "." else f"{folder}/"
     assert frame.path.tolist() == [f"{below}0/1/2/0123.jpg", f"{below}a/b/c/abcd.jpg", f"{below}0/0/f/00ff.jpg"]
     assert frame.label.tolist() == [0, 0, 1] and frame.landmark_id.tolist() == [7, 7, 9]  # class centres count from 0
+
+
+def test_ids_of_gldv2_may_have_the_ending(tmp_path: Path):
+    miniature.gldv2(tmp_path)
+    expected = convert("gldv2_clean", tmp_path, check=False, verbose=False).path.tolist()
+    (tmp_path / "train_clean.csv").write_text("landmark_id,images\n1,0a1b2c.jpg 0a1b3d.jpg\n7,ffee00.jpg\n")
+    assert convert("gldv2_clean", tmp_path, check=False, verbose=False).path.tolist() == expected
 
 
 def test_wrong_tables_of_gldv2_are_named(tmp_path: Path):

@@ -314,3 +314,9 @@ def test_complex_numbers_are_no_embeddings(as_array: bool):
     embeddings = torch.randn(9, 4, dtype=torch.complex64)
     with pytest.raises(ValueError, match=r"complex numbers were given, expected real ones"):
         fit_pca(embeddings.numpy() if as_array else embeddings, 2)
+
+
+@pytest.mark.parametrize("odd", [lambda x: x.to_sparse(), lambda x: x.to("meta")])
+def test_tensors_without_a_number_in_each_place_are_no_embeddings(odd):
+    with pytest.raises(ValueError, match=r"Embeddings of device \w+ and torch\.\w+ were given, expected numbers"):
+        fit_pca(odd(torch.rand(4, 3)), 2)

@@ -42,6 +42,11 @@ class Fingerprint:
 
     @classmethod
     def of(cls, extractor: nn.Module, transform: Any) -> Fingerprint:
+        """The fingerprint of a model.
+
+        Raises:
+            ValueError: It does not give one row of finite numbers for an image.
+        """
         return cls(
             model=type(extractor).__name__,
             weights=hash_state(extractor.state_dict()),
@@ -114,4 +119,15 @@ def _probe(extractor: nn.Module, transform: Any) -> Tensor:
     check_tensor(tensor)
     device = next((p.device for p in extractor.parameters()), torch.device("cpu"))
     with evaluating(extractor), torch.no_grad():
-        return extractor(tensor[None].to(device))[0].float().cpu()
+        found = extractor(tensor[None].to(device))
+    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 1 or found.is_complex():
+        kind = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise ValueError(
+            f"The extractor {type(extractor).__name__} gives {kind} for one image, expected real numbers (1, dim)."
+        )
+    if not found.isfinite().all():
+        raise ValueError(
+            f"The extractor {type(extractor).__name__} gives NaN or infinity for a test picture, expected finite "
+            f"numbers: did its training diverge?"
+        )
+    return found[0].float().cpu()

@@ -30,6 +30,8 @@ def check_manifest(content: Mapping[str, Any]) -> None:
     for name, expected in kinds.items():
         if not isinstance(content.get(name), expected):
             raise ValueError(f"{name} is {content.get(name)!r:.80}, expected a {expected[0].__name__}.")
+    if not content["root"] or "\0" in content["root"]:
+        raise ValueError(f"root is {content['root']!r:.80}, expected a folder.")
     for name, entry in content["files"].items():
         if not FILE_NAME.fullmatch(name):
             raise ValueError(f"files names {name!r:.80}, expected the name of a file of an index.")
