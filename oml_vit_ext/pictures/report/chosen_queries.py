@@ -34,5 +34,5 @@ def chosen_queries(last: Floats, before: Floats | None, n: int, seed: int = 0) -
 
 
 def drawn_queries(n_queries: int, n: int, seed: int = 0) -> NDArray[np.int64]:
-    """Positions of at most ``n`` of so many queries, each as likely as the other, in the order in which they are drawn."""
+    """Positions of at most ``n`` of so many queries, each as likely as the other, in the order drawn."""
     return np.random.default_rng(seed).permutation(n_queries)[:n].astype(np.int64)

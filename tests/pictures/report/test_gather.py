@@ -113,15 +113,10 @@ def test_queries_drawn_at_random_and_how_many_changed(dataset, stages: dict[str,
     assert drawn == [query.image for query in gather(dataset, stages, n_queries=12, at_random=True).queries][:5]
     change = (average_precisions(stages["second"], 4) - average_precisions(stages["first"], 4)).round(4)
     better, worse = (change > 0).sum(), (change < 0).sum()
-    assert (
-        better
-        and worse
-        and report.shown
-        == (
-            f"5 of the 12 queries, drawn at random. Of all 12, “second” found more of {better} and less of {worse} than "
-            f"“first” did, by average precision; {12 - better - worse} are as before."
-        )
-    )
+    assert better and worse
+    assert report.shown.startswith("5 of the 12 queries, drawn at random. Of all 12, “second” found more of")
+    assert f"more of {better} and less of {worse} than “first” did" in report.shown
+    assert report.shown.endswith(f"by average precision; {12 - better - worse} are as before.")
     assert '<option value="drawn">' in render(report) and '<option value="drawn">' not in render(
         gather(dataset, stages)
     )
