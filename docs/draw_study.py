@@ -210,7 +210,8 @@ def reranking(study: Study) -> str:
         gain = compare(rows, before(study, rows), "cmc1")[0]
         changed = f"{_mean(rows, 'became_right'):.0f} / {_mean(rows, 'became_wrong'):.0f}"
         cost = spread(rows, "seconds_rerank", digits=0)
-        lines.append([f"{name}, {_model(model)}", *cells, gain, changed, cost, str(len(rows))])
+        named = name if model.startswith("concat") else f"{name}, {_model(model)}"
+        lines.append([named, *cells, gain, changed, cost, str(len(rows))])
     changed = "first hits that became right / wrong"
     head = ["", "CMC@1", "CMC@10", "MAP@5", "CMC@1 minus first stage", changed, "seconds for 4 600 pairs", "seeds"]
     return _table(head, lines) if lines else "Not measured yet."
