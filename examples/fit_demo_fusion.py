@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hydra import initialize_config_module
 
-from demo import FIRST_STAGE, ITERATIONS, PAIR_ITERATIONS, reranker_configs, trained
+from demo import FIRST_STAGE, ITERATIONS, PAIR_ITERATIONS, SMALL_EPOCHS, reranker_configs, trained
 from oml_vit_ext.commands.fit_fusion import Candidates, candidates_of, described, figures
 from oml_vit_ext.commands.screen import quieten, say
 from oml_vit_ext.datasets import hold_out
@@ -59,7 +59,7 @@ def held_out(part: int, data: Path, args: argparse.Namespace, folder: Path) -> C
     frame = folder / "held_out.csv"
     folder.mkdir(parents=True, exist_ok=True)
     hold_out(data / "df.csv", frame, every=PARTS, by="category", part=part, gallery=GALLERY)
-    overrides = [f"dataset_root='{data}'", f"dataframe_name='{frame}'", *args.overrides]
+    overrides = [f"dataset_root='{data}'", f"dataframe_name='{frame}'", *SMALL_EPOCHS, *args.overrides]
     # As many passes over the photos that are left as the demo has over all.
     first, pairs = (args.iterations or round(n * (PARTS - 1) / PARTS) for n in (ITERATIONS, PAIR_ITERATIONS))
     checkpoint = trained(FIRST_STAGE, first, overrides, folder / FIRST_STAGE)

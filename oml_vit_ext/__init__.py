@@ -1,10 +1,11 @@
 """Vision transformers for image retrieval (IRT, DToP, STIR) as a plug-in for open-metric-learning.
 
 Importing this package registers its names with OML: ``extractor: {name: irt}`` works in YAML from then on. Where OML
-has not been imported yet, which takes seconds, the names are registered the moment that it is.
+has not been imported yet, which takes seconds, the names are registered the moment that it is; likewise in all
+processes that this one starts.
 """
 
-from hydra_plugins._oml_vit_ext_names import register_when_oml_comes
+from hydra_plugins._oml_vit_ext_names import register_with_oml
 
 __version__ = "0.2.0"
 __all__ = ["__version__", "register"]
@@ -21,4 +22,4 @@ def register() -> None:
     register()
 
 
-register_when_oml_comes()
+register_with_oml()

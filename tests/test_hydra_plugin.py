@@ -50,6 +50,23 @@ if __name__ == "__main__":
     main()
 """
 
+# No Hydra, and the one import of ours is not repeated in the processes that the script starts.
+PLAIN_SCRIPT = """
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+def job():
+    from oml.registry.losses import LOSSES_REGISTRY
+    return "irt" in LOSSES_REGISTRY
+
+if __name__ == "__main__":
+    import oml_vit_ext
+    assert "oml" not in sys.modules
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        print("spawn", pool.submit(job).result())
+"""
+
 OTHER_SCRIPT = """
 import sys
 import hydra
@@ -110,6 +127,10 @@ def test_names_and_configs_are_there_wherever_oml_is_imported_late(tmp_path: Pat
     printed = _run(LATE_SCRIPT, tmp_path)
     for process in ("joblib", "spawn", "main"):
         assert f"{process} (False, 'IRTLoss')" in printed
+
+
+def test_processes_of_a_script_without_hydra_have_the_names(tmp_path: Path):
+    assert "spawn True" in _run(PLAIN_SCRIPT, tmp_path)
 
 
 def test_applications_without_oml_do_not_list_our_configs(tmp_path: Path):

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from oml.datasets.images import ImageBaseDataset
 from PIL import Image
 
 from oml_vit_ext.common.arrays import Box
 from oml_vit_ext.pictures import attention_maps, enlarge_maps, map_stride, mean_and_std, overlay, to_picture
 from oml_vit_ext.retrieval import Embedder
-from oml_vit_ext.transforms.upright import reader_for
+from oml_vit_ext.transforms.boxed_images import BoxedImages
 
 
 def attention_pictures(
@@ -24,17 +23,12 @@ def attention_pictures(
     Args:
         embedder: Its extractor is ``irt`` or ``hybrid_vit``, or one around them.
         files: Image files.
-        boxes: The parts of them that count, px.
+        boxes: The parts of them that count, px, cut at the borders as in the index.
 
     Raises:
         TypeError, ValueError: The attention of this extractor cannot be read.
     """
-    images = ImageBaseDataset(
-        list(files),
-        bboxes=None if boxes is None else list(boxes),
-        transform=embedder.transform,
-        f_imread=reader_for(embedder.transform),
-    )
+    images = BoxedImages(files, boxes, embedder.transform)
     mean, std = mean_and_std(embedder.transform)
     stride = map_stride(embedder.extractor)  # type: ignore[arg-type]
     pictures = []

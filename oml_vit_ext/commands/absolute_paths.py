@@ -8,6 +8,8 @@ from typing import Any
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from oml_vit_ext.common.home import with_home
+
 _PATHS = ("dataset_root", "data_dir", "save_dir", "embeddings_cache_dir", "scores_file", "pca")
 _FILES_OR_NAMES = ("pretrained", "checkpoint", "first_stage_checkpoint", "fusion")
 _OF_PARTS = ("weights", "fusion", "pca", "dataset_root")  # arguments that name a file or a folder, or something else
@@ -18,7 +20,7 @@ def with_absolute_paths(cfg: DictConfig) -> DictConfig:
 
     ``save_dir: .`` stays: it stands for the folder of the run.
     """
-    cfg = cfg.copy()
+    cfg = with_homes(cfg)
     with open_dict(cfg):
         for key in _PATHS:
             if cfg.get(key) not in (None, "."):
@@ -33,6 +35,25 @@ def with_absolute_paths(cfg: DictConfig) -> DictConfig:
             if not OmegaConf.is_missing(cfg, key) and not OmegaConf.is_interpolation(cfg, key):
                 _in_parts(cfg[key])
     return cfg
+
+
+def with_homes(cfg: DictConfig) -> DictConfig:
+    """The same config, with the user's folder for ``~/`` at the start of any value."""
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        _expand_homes(cfg)
+    return cfg
+
+
+def _expand_homes(part: Any) -> None:
+    for key in range(len(part)) if OmegaConf.is_list(part) else list(part):
+        if OmegaConf.is_missing(part, key) or OmegaConf.is_interpolation(part, key):
+            continue
+        if isinstance(part[key], str):
+            if part[key].startswith("~/"):
+                part[key] = with_home(part[key])
+        elif OmegaConf.is_config(part[key]):
+            _expand_homes(part[key])
 
 
 def _in_parts(part: Any) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from oml_vit_ext.commands.frame_facts import FrameFacts
+from oml_vit_ext.common.messages import counted
 
 _OF_TRAINING = ("iterations", "valid_iterations", "memory_size", "sampler", "max_epochs", "valid_period", "num_classes")
 MOST_IN_MEMORY = 65_536  # embeddings: 100 MB at 384 numbers each
@@ -37,7 +38,7 @@ class Machine:
         return cls(cores, memory)
 
     def __str__(self) -> str:
-        return f"{self.cores} cores" + (f", a GPU with {self.gpu_gb:.0f} GB" if self.gpu_gb else ", no GPU")
+        return counted(self.cores, "core") + (f", a GPU with {self.gpu_gb:.0f} GB" if self.gpu_gb else ", no GPU")
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _all(cfg: DictConfig, facts: FrameFacts, machine: Machine) -> dict[str, tupl
     passes, fewest, most = (25, 120, 35_000) if on_gpu else (12, 60, 600)
     wanted = passes * facts.train_photos / max(1, batch)
     third = math.ceil(min(most, max(fewest, wanted)) / 3)
-    seen = f"{passes} passes over {facts.train_photos:,} photos in batches of {batch}"
+    seen = f"{passes} passes over {counted(facts.train_photos, 'photo')} in batches of {batch}"
     seen += f", at least {fewest}" if wanted < fewest else f", at most {most:,} without a GPU" if wanted > most else ""
     per_epoch = max(1, facts.train_labels // n_labels)
     epochs = max(1, math.ceil((3 * third if on_gpu else min(60, 3 * third)) / per_epoch))
@@ -138,7 +139,7 @@ def _all(cfg: DictConfig, facts: FrameFacts, machine: Machine) -> dict[str, tupl
         "accelerator": (None, "the GPU" if on_gpu else "the CPU, as there is no GPU"),
         "num_workers": (
             0 if facts.train_photos + facts.validation_photos < 300 else min(8 if on_gpu else 4, machine.cores - 1),
-            f"processes that read photos: {machine.cores} cores",
+            f"processes that read photos: {counted(machine.cores, 'core')}",
         ),
         "images.train_resize": (resize, f"px, {of_machine}"),
         "images.test_resize": (resize, f"px, {of_machine}"),
@@ -147,11 +148,11 @@ def _all(cfg: DictConfig, facts: FrameFacts, machine: Machine) -> dict[str, tupl
         "images.group_sizes": ([[side, side]], f"px, {of_machine}"),
         "num_classes": (
             facts.classes,
-            f"the largest of the {facts.train_labels:,} training labels is {facts.classes - 1}",
+            f"the largest of {counted(facts.train_labels, 'training label')} is {facts.classes - 1}",
         ),
         "sampler.args.n_labels": (n_labels, f"labels in a batch: of {facts.train_labels}"),
         "sampler.args.n_instances": (n_instances, f"photos of each: the median label has {facts.median_per_label}"),
-        "sampler.args.batch_size": (batch, f"of {facts.train_photos:,} training photos"),
+        "sampler.args.batch_size": (batch, f"of {counted(facts.train_photos, 'training photo')}"),
         "memory_size": (
             min(facts.train_photos, MOST_IN_MEMORY),
             "embeddings of the loss's memory: the training part"
@@ -159,9 +160,9 @@ def _all(cfg: DictConfig, facts: FrameFacts, machine: Machine) -> dict[str, tupl
         ),
         "iterations": (3 * third, seen),
         "valid_iterations": (third, "three validations, the best one is kept"),
-        "max_epochs": (epochs, f"epochs of {per_epoch} batches"),
+        "max_epochs": (epochs, f"epochs of {counted(per_epoch, 'batch', 'batches')}"),
         "valid_period": (epochs, "one validation, at the end"),
-        "metric_args.cmc_top_k": (ranks, f"the gallery has {facts.gallery_photos:,} photos"),
+        "metric_args.cmc_top_k": (ranks, f"the gallery has {counted(facts.gallery_photos, 'photo')}"),
         "fusion": (None, "fitted for another data set: oml-vit-ext fit-fusion fits yours"),
     }
     return found

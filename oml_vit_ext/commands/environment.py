@@ -6,6 +6,8 @@ import re
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 
+from oml_vit_ext.common.messages import counted
+
 _CLASHES = {
     "setuptools": ("81", "Lightning 2.1, which OML's pipelines need, imports pkg_resources, which is gone from 81 on"),
     "numpy": ("2", "OML 4 is made for numpy 1"),
@@ -51,7 +53,9 @@ def devices() -> list[str]:
     from oml_vit_ext.reranking.precision import has_bf16_units
 
     units = "has units for bf16" if has_bf16_units() else "no units for bf16: half precision is slower"
-    lines = [f"CPU  {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads; {units}"]
+    lines = [
+        f"CPU  {counted(os.cpu_count() or 1, 'core')}, torch uses {counted(torch.get_num_threads(), 'thread')}; {units}"
+    ]
     for i in range(torch.cuda.device_count()):
         known = torch.cuda.get_device_properties(i)
         bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import sys
 import traceback
 import warnings
@@ -14,6 +15,7 @@ import typer
 
 WRONG_INPUT, UNEXPECTED, INTERRUPTED = 1, 3, 130
 _OF_PIPELINES = {"hydra", "omegaconf", "pytorch_lightning"}
+_OF_CONFIGS = ("hydra.", "omegaconf.", "yaml.")  # where errors come from that are told in a sentence as well
 _EXPECTED = (ValueError, OSError, RuntimeError, TypeError, ImportError)
 
 
@@ -27,6 +29,9 @@ def in_one_sentence(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         warnings.showwarning = _note
+        for stream in (sys.stdout, sys.stderr):  # names of files may hold what the screen has no characters for
+            if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+                stream.reconfigure(errors="backslashreplace")
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
@@ -34,7 +39,7 @@ def in_one_sentence(command: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:
             if isinstance(error, typer.Exit | typer.Abort) or type(error).__module__.startswith(("typer.", "click.")):
                 raise
-            if isinstance(error, _EXPECTED) or type(error).__module__.startswith(("hydra.", "omegaconf.")):
+            if isinstance(error, _EXPECTED) or type(error).__module__.startswith(_OF_CONFIGS):
                 raise _end(f"Error: {_sentence(error)}", WRONG_INPUT) from error
             traceback.print_exc()
             raise _end(f"Error: {type(error).__name__}: {error}. This should not happen.", UNEXPECTED) from error
@@ -55,7 +60,9 @@ def _sentence(error: BaseException) -> str:
     text = str(error).strip()
     if isinstance(error, ModuleNotFoundError) and str(error.name).split(".")[0] in _OF_PIPELINES:
         return f"this command needs {error.name}, which is not installed: pip install 'oml-vit-ext[pipelines]'."
-    speaks = isinstance(error, ValueError | OSError | RuntimeError) or type(error).__module__.startswith("hydra.")
+    speaks = isinstance(error, ValueError | OSError | RuntimeError) or type(error).__module__.startswith(
+        ("hydra.", "yaml.")
+    )
     return text if speaks and text else f"{type(error).__name__}: {text}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from oml_vit_ext.commands.options import Config, Overrides, RunFolder
+from oml_vit_ext.common.messages import counted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -55,7 +56,7 @@ def fit_pca_of(cfg: DictConfig) -> None:
     args = cfg.extractor.args
     extractor = get_extractor_by_cfg(args.extractor).to(device_of(cfg))
     dataset = training_images(cfg)
-    print(f"Embeddings of {len(dataset)} training images")
+    print(f"Embeddings of {counted(len(dataset), 'training image')}")
     embeddings = inference(extractor, dataset, batch_size=cfg.bs_val, num_workers=cfg.num_workers, verbose=True)
     pca = fit_pca(embeddings, args.n_components)
     target = Path(args.weights)
@@ -93,6 +94,9 @@ def described(pca: PCAWeights) -> str:
     """How much of the variance the components carry, in one line."""
     energy = pca.variance_ratio.cumsum(0)
     kept, width = pca.components.shape
-    parts = [f"{kept} of {width} dimensions carry {energy[-1]:.1%} of the variance"]
+    parts = [
+        f"{kept} of {counted(width, 'dimension')} {'carries' if kept == 1 else 'carry'} {energy[-1]:.1%} of the "
+        f"variance"
+    ]
     parts += [f"{int((energy < share).sum()) + 1} carry {share:.0%}" for share in (0.5, 0.9) if energy[-1] >= share]
     return ", ".join(parts)

@@ -12,6 +12,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from oml_vit_ext.common.home import with_home
+
 _PACKAGE = "oml_vit_ext.configs"
 
 
@@ -30,6 +32,7 @@ def composed(config: str, overrides: Sequence[str] = ()) -> DictConfig:
     from hydra import compose, initialize_config_dir, initialize_config_module
     from hydra.errors import HydraException
 
+    from oml_vit_ext.commands.absolute_paths import with_homes
     from oml_vit_ext.common.messages import unknown_name
 
     folder, name = located(config)
@@ -40,7 +43,7 @@ def composed(config: str, overrides: Sequence[str] = ()) -> DictConfig:
     )
     with here:
         try:
-            return compose(name, list(overrides))
+            return with_homes(compose(name, list(overrides)))
         except HydraException as error:
             wrong = re.match(r"Could not override '([^']+)'", str(error))
             if wrong is None:
@@ -65,7 +68,7 @@ def located(config: str) -> tuple[Path | None, str]:
     """
     from oml_vit_ext.common.messages import unknown_name
 
-    file = Path(config).absolute()
+    file = Path(with_home(config)).absolute()
     if file.suffix in (".yaml", ".yml") and file.is_file():
         return file.parent, file.stem
     name = config.removesuffix(".yaml")
@@ -99,6 +102,8 @@ def run(
     import hydra
     from oml.const import HYDRA_BEHAVIOUR
 
+    from oml_vit_ext.commands.absolute_paths import with_homes
+
     folder, name = located(config)
     results: list[Any] = []
     failed: list[Exception] = []
@@ -109,7 +114,7 @@ def run(
         sys.argv = before
         try:
             if not failed:
-                results.append(task(cfg))
+                results.append(task(with_homes(cfg)))
         except Exception as error:  # Hydra would print a line of its own before it lets it through
             failed.append(error)
 

@@ -41,7 +41,9 @@ def index(
     root: Annotated[
         Path | None, typer.Option(help="Folder that paths are relative to. Default: the folder of images.")
     ] = None,
-    faiss: Annotated[str, typer.Option(help="Factory string: Flat (exact), HNSW32, IVF4096,PQ48np, ...")] = "Flat",
+    faiss: Annotated[
+        str | None, typer.Option(help="Factory string: HNSW32, IVF4096,PQ48np, ... Default: Flat (exact).")
+    ] = None,
     grid: Annotated[
         int | None,
         typer.Option(metavar="N", help="Embed the N x N parts of each image too, for small objects. Default: 0."),
@@ -68,7 +70,9 @@ def index(
     ] = None,
     tokens_mb: Annotated[float, typer.Option("--tokens-mb", help="The most that these may take, in MB.")] = 10_000,
     save_every: SaveEvery = 20_000,
-    milvus_index: Annotated[str, typer.Option(help="Milvus: AUTOINDEX, HNSW, IVF_PQ, ...")] = "AUTOINDEX",
+    milvus_index: Annotated[
+        str | None, typer.Option(help="Milvus: HNSW, IVF_PQ, ... Default: AUTOINDEX.", show_default=False)
+    ] = None,
     milvus_params: Annotated[str, typer.Option(help="Milvus: of that index, e.g. M=32,efConstruction=200")] = "",
     access: Access = Access(),  # noqa: B008
     cluster: Cluster = Cluster(),  # noqa: B008
@@ -92,16 +96,19 @@ def index(
 
       oml-vit-ext index photos --to https://HOST:19530 --engine ray --address auto --workers 8 --gpus-per-worker 1
     """
-    from oml_vit_ext.commands.index_places import changing, described, exists, save
+    from oml_vit_ext.commands.index_places import changing, exists, save_and_tell, saving_as_it_goes
     from oml_vit_ext.commands.models import embedder_of
     from oml_vit_ext.retrieval import SearchIndex, ShardedIndex, list_images, locked
     from oml_vit_ext.retrieval.engines import check_fillable
     from oml_vit_ext.retrieval.index import is_milvus
+    from oml_vit_ext.retrieval.index.storage import check_target
 
-    if is_milvus(to):
-        for name, value in (("grid", grid), ("shards", shards)):
-            if value:
-                raise ValueError(f"--{name} is {value}, expected none in Milvus: it is for an index in a folder.")
+    of_folder = {"grid": grid, "shards": shards, "faiss": faiss}
+    of_milvus = {"milvus-index": milvus_index, "milvus-params": milvus_params}
+    for name, value in (of_folder if is_milvus(to) else of_milvus).items():
+        if value:
+            where, other = ("Milvus", "an index in a folder") if is_milvus(to) else ("a folder", "Milvus")
+            raise ValueError(f"--{name} is {value}, expected none in {where}: it is for {other}.")
     if (tokens is None) != (reranker is None):
         raise ValueError("--tokens and --reranker belong together: in which precision, and of which re-ranker.")
     if reranker and config_name and overrides:
@@ -124,15 +131,8 @@ def index(
             if not is_milvus(to):
                 n_images = len(set(made.images.key) | set(found.key)) // max(1, _n_shards(made))
                 check_fillable(embedder.fingerprint.width, made.index, n_images * (1 + made.grid**2))
-            report = made.add(
-                found,
-                embedder,
-                verbose=True,
-                part_size=save_every,
-                after_part=lambda: save(made, to, finish=False),
-            )
-        save(made, to)
-        print(f"{report}\n{described(made, to)}")
+            report = made.add(found, embedder, **saving_as_it_goes(made, to, save_every))
+        save_and_tell(made, to, report)
         if store is not None:
             print(f"{store.sync(made, num_workers=access.num_workers, verbose=True)}\n{store.folder}")
         n_gone = sum(not (made.root / path).exists() for path in made.images.path)
@@ -144,31 +144,52 @@ def index(
 
     if exists(to, access.collection):
         with changing(to, **access.opening) as there:
-            _check_as_made(there, grid=grid, shards=shards)
-            fill(there, access.embedder_of(there))
+            _check_as_made(there, grid=grid, shards=shards, faiss=faiss, milvus_index=milvus_index)
+            _check_root(there, root, to)
+            if model or config_name or of_embedder:  # the same model, or it is told
+                fill(there, embedder_of(model, config_name, of_embedder, **access.embedding))
+            else:
+                fill(there, access.embedder_of(there))
         return
     if not images.is_dir():
         what = "is a file" if Path(images).is_file() else "does not exist"
         raise FileNotFoundError(f"The image folder {str(images)!r} {what}, expected a folder of images.")
+    if not is_milvus(to) and not shards:
+        check_target(Path(to).absolute(), None, None)  # before the work
     embedder = embedder_of(model, config_name, of_embedder, **access.embedding)
     if is_milvus(to):
-        new = _new_collection(to, root or images, embedder, access.collection, milvus_index, milvus_params)
+        kind = milvus_index or "AUTOINDEX"
+        new = _new_collection(to, root or images, embedder, access.collection, kind, milvus_params)
         with contextlib.closing(new):
             fill(new, embedder)
         return
     with locked(Path(to).absolute()):
         base, known = root or images, embedder.fingerprint
-        how: dict[str, Any] = {"index": faiss, "config": embedder.config, "grid": grid or 0}
+        how: dict[str, Any] = {"index": faiss or "Flat", "config": embedder.config, "grid": grid or 0}
         fill(ShardedIndex.create(base, known, shards, **how) if shards else SearchIndex(base, known, **how), embedder)
 
 
-def _check_as_made(index: ImageIndex, **asked: int | None) -> None:
+def _check_as_made(index: ImageIndex, **asked: int | str | None) -> None:
     """What was said when the index was made cannot be said otherwise later."""
-    for name, value in {"grid": index.grid, "shards": _n_shards(index)}.items():
-        if asked[name] is not None and asked[name] != value:
+    made: dict[str, Any] = {"grid": index.grid, "shards": _n_shards(index), "faiss": getattr(index, "index", None)}
+    for name, value in asked.items():
+        option = name.replace("_", "-")
+        if value is not None and name not in made:
+            raise ValueError(f"--{option} is {value}, but the index is there already: expected none.")
+        if value is not None and made[name] != value:
             raise ValueError(
-                f"--{name} is {asked[name]}, but the index has {name} {value}: expected the same, or none."
+                f"--{option} is {value}, but the index has {name} {made[name]}: expected the same, or none."
             )
+
+
+def _check_root(index: ImageIndex, root: Path | None, place: str) -> None:
+    from oml_vit_ext.retrieval.index.image_list import folder_below_root
+
+    if root is not None and folder_below_root(root, index.root) != "":
+        raise ValueError(
+            f"--root is {root}, but the index has the root {index.root}: expected the same, or none. If the images "
+            f"have moved: oml-vit-ext sync --index {place} --root {root}"
+        )
 
 
 def _n_shards(index: ImageIndex) -> int:
@@ -198,8 +219,14 @@ def _add_predictions(made: Any, file: Path, embedder: Any) -> Any:
     import numpy as np
     import pandas as pd
 
-    predicted: dict[str, list[float]] = json.loads(file.read_text())
-    embeddings = np.array(list(predicted.values()), dtype=np.float32)
+    try:
+        predicted: dict[str, list[float]] = json.loads(file.read_text())
+        embeddings = np.array(list(predicted.values()), dtype=np.float32)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"--predictions {file} cannot be read ({type(error).__name__}: {error}), expected what predict wrote: a "
+            f"list of numbers, as many each, for each path."
+        ) from error
     return made.add_embeddings(pd.DataFrame({"path": list(predicted)}), embeddings, embedder.fingerprint)
 
 

@@ -26,6 +26,8 @@ def opened(place: str, **how: Any) -> Iterator[ImageIndex]:
 @contextlib.contextmanager
 def changing(place: str, **how: Any) -> Iterator[ImageIndex]:
     """The same to be changed; a folder is locked meanwhile, and saved by the caller."""
+    if not is_milvus(place) and not exists(place):
+        open_index(place)  # says what is there, before a lock is left in somebody's folder
     guard = contextlib.nullcontext() if is_milvus(place) else locked(Path(place).absolute())
     with guard, opened(place, **how) as index:
         yield index
@@ -48,6 +50,17 @@ def save(index: ImageIndex, place: str, *, finish: bool = True) -> None:
     """A folder is written; Milvus has it already."""
     if isinstance(index, SearchIndex | ShardedIndex):
         index.save(Path(place).absolute(), finish=finish)
+
+
+def saving_as_it_goes(index: ImageIndex, place: str, every: int) -> dict[str, Any]:
+    """Arguments of ``add`` and ``sync`` for a long run: a bar is shown, and what is done is saved."""
+    return {"verbose": True, "part_size": every, "after_part": lambda: save(index, place, finish=False)}
+
+
+def save_and_tell(index: ImageIndex, place: str, done: object) -> None:
+    """At the end: what was done, and what is there now."""
+    save(index, place)
+    print(f"{done}\n{described(index, place)}")
 
 
 def described(index: ImageIndex, place: str) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from oml_vit_ext.commands.errors import in_one_sentence
+from oml_vit_ext.common.home import argument_with_home
 
 # In the order of the help. Each is the function of this name, with _ for -, in the module of the same name.
 COMMANDS = (
@@ -31,7 +34,16 @@ COMMANDS = (
     "demo",
 )
 
+
+class _Commands(TyperGroup):
+    """``~/`` is the user's folder wherever a path is typed."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [argument_with_home(argument) for argument in args])
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

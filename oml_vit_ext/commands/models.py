@@ -27,7 +27,7 @@ def embedder_of(model: Path | None, config: str | None, overrides: Sequence[str]
         settings: Of ``Embedder``.
 
     Raises:
-        ValueError: Both are given.
+        ValueError: Both are given, or the config is none of prediction.
         FileNotFoundError: There is no such training.
     """
     if model is not None and config is not None:
@@ -37,6 +37,9 @@ def embedder_of(model: Path | None, config: str | None, overrides: Sequence[str]
         return Embedder.from_config(extractor, transforms, **settings)
     cfg = composed(config or "irt/predict_photos", [*([] if config else PACKAGED), *overrides])
     cfg = with_absolute_paths(cfg)
+    for key in ("extractor", "transforms_predict"):
+        if key not in cfg:
+            raise ValueError(f"--config-name {config} has no {key!r}, expected a config of prediction.")
     return Embedder.from_config(plain(cfg.extractor), plain(cfg.transforms_predict), **settings)
 
 

@@ -20,8 +20,9 @@ def predict(config: Config, overrides: Overrides = None, to: RunFolder = None, m
       oml-vit-ext predict irt/predict_sop data_dir=photos checkpoint=RUN/checkpoints/best.ckpt
     """
     from oml_vit_ext.commands.launching import launch
+    from oml_vit_ext.commands.screen import in_few_words
 
-    launch(config, overrides, predict_extractor, to=to, multirun=multirun)
+    launch(config, overrides, in_few_words(predict_extractor), to=to, multirun=multirun)
 
 
 def predict_extractor(cfg: DictConfig) -> None:

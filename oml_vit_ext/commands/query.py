@@ -76,6 +76,7 @@ def query(
 
     from oml_vit_ext.commands.index_places import opened
     from oml_vit_ext.commands.models import postprocessor_of, reranker_of
+    from oml_vit_ext.common.messages import printable
     from oml_vit_ext.pictures.hits import draw_hits
     from oml_vit_ext.retrieval import rerank_hits, search_shards
 
@@ -122,15 +123,18 @@ def query(
         print(_json(files, found))
         return
     for file, hits in zip(files, found, strict=True):
-        print(f"\n{file}\n{table(hits)}")
+        print(f"\n{printable(str(file))}\n{table(hits)}")
     picture.parent.mkdir(parents=True, exist_ok=True)
     draw_hits(files, found, base, picture)
     print(f"\n{picture}")
 
 
 def _each(places: Sequence[str]) -> list[str]:
-    """The places, patterns replaced by the folders that match."""
+    """The places, patterns replaced by the folders that match; each once."""
+    import os
     from glob import glob
+
+    from oml_vit_ext.retrieval.index import is_milvus
 
     found = []
     for place in places:
@@ -138,15 +142,19 @@ def _each(places: Sequence[str]) -> list[str]:
         if not matching:
             raise FileNotFoundError(f"--index {place!r} matches nothing, expected folders of an index.")
         found += matching
-    return found
+    return list({place if is_milvus(place) else os.path.abspath(place): place for place in reversed(found)}.values())[
+        ::-1
+    ]
 
 
 def table(hits: Sequence[Hit]) -> str:
     """One line for each hit: its rank, distance and image."""
+    from oml_vit_ext.common.messages import printable
+
     lines = [f"{'':>4} {'distance':>9}  image"]
     for rank, hit in enumerate(hits, start=1):
         extra = "".join(f"  [{value}]" for value in (hit.label, hit.crop or hit.box) if value)
-        lines.append(f"{rank:>4} {hit.distance:>9.4f}  {hit.path}{extra}")
+        lines.append(f"{rank:>4} {hit.distance:>9.4f}  {printable(hit.path + extra)}")
     return "\n".join(lines)
 
 

@@ -17,6 +17,9 @@ def report(
         Path | None, typer.Option(help="Folder of a re-ranker's run: also show what it does to the hits.")
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Default: checkpoints/best.ckpt of the run.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Where the photos of the run, and their dataframe, are now, if moved.")
+    ] = None,
     queries: Annotated[int, typer.Option(min=1, help="At most so many are shown; figures are of all.")] = 96,
     hits: Annotated[int, typer.Option(min=1, help="Per query, at most so many are shown.")] = 8,
     thumbnail: Annotated[int, typer.Option(min=16, max=1024, help="Longer side of a picture, px.")] = 144,
@@ -32,6 +35,8 @@ def report(
         oml-vit-ext report logs/irt/train_photos/irt_r_2026-01-31_12-00-00
 
         oml-vit-ext report runs/photos --reranker runs/stir --to report.html
+
+        oml-vit-ext report runs/photos --root /mnt/photos
     """
     from oml_vit_ext.pictures.report import report_of_run, write_report
 
@@ -39,6 +44,7 @@ def report(
         run,
         checkpoint=checkpoint,
         reranker=reranker,
+        root=root,
         n_queries=queries,
         n_hits=hits,
         side=thumbnail,

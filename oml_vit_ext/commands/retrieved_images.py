@@ -17,6 +17,7 @@ from oml.retrieval.retrieval_results import RetrievalResults
 from torch import Tensor
 
 from oml_vit_ext.pictures import Strip, mean_and_std, to_picture
+from oml_vit_ext.runs import retrieve_as_validated
 
 
 class RetrievedImages:
@@ -43,8 +44,8 @@ class RetrievedImages:
         return self.results_of(descriptors, n_items)
 
     def results_of(self, embeddings: Any, n_items: int) -> RetrievalResults:
-        """The same from the embeddings ``(N, D)`` of the images."""
-        return RetrievalResults.from_embeddings(embeddings, self.dataset, n_items=n_items)
+        """The same from the embeddings ``(N, D)`` of the images, in the order of the config's validation."""
+        return retrieve_as_validated(embeddings, self.dataset, self._cfg, n_items, top_n=n_items)
 
     def tensor(self, image_id: int) -> Tensor:
         """``(3, H, W)``, as the model takes it."""

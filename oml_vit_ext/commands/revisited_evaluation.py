@@ -56,7 +56,7 @@ def evaluate(cfg: DictConfig) -> None:
     n_images = len(database) + (n_stored(folder) if folder else 0)
     print(
         f"\n{cfg.benchmark}: {counted(len(queries), 'query', 'queries')}, {counted(n_images, 'image')}, "
-        f"{database.shape[1]} dimensions\n"
+        f"{counted(database.shape[1], 'dimension')}\n"
     )
     print(table(scores))
     _save(scores, Path("revisited.json"))
@@ -97,7 +97,7 @@ def _distractors(cfg: DictConfig, embedder: Embedder) -> str | None:
         paths = [Path(cfg.distractors) / path for path in distractor_paths(cfg.distractors)]
         n_broken = embed_into(folder, embedder, paths, verbose=True)
         if n_broken:
-            print(f"{n_broken} distractors cannot be read and are left out.")
+            print(f"{counted(n_broken, 'distractor')} cannot be read: left out.")
     elif folder is not None:
         check_model(folder, embedder.fingerprint)
     return folder

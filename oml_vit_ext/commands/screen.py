@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -24,11 +25,12 @@ def quieten() -> None:
 @contextlib.contextmanager
 def without_config_dump() -> Iterator[None]:
     """OML's pipelines print the whole config first: not in this block."""
+    import oml.lightning.pipelines.predict as oml_predict
     import oml.lightning.pipelines.train as oml_train
     import oml.lightning.pipelines.train_postprocessor as oml_train_postprocessor
     import oml.lightning.pipelines.validate as oml_validate
 
-    modules: tuple[Any, ...] = (oml_train, oml_train_postprocessor, oml_validate)
+    modules: tuple[Any, ...] = (oml_train, oml_train_postprocessor, oml_validate, oml_predict)
     before = [m.pprint for m in modules]
     for m in modules:
         m.pprint = lambda *_: None
@@ -37,3 +39,14 @@ def without_config_dump() -> Iterator[None]:
     finally:
         for m, pprint in zip(modules, before, strict=True):
             m.pprint = pprint
+
+
+def in_few_words(task: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The task of a config, without its config on the screen: Hydra keeps that in the folder of the run."""
+
+    @functools.wraps(task)
+    def run(cfg: Any) -> Any:
+        with without_config_dump():
+            return task(cfg)
+
+    return run

@@ -39,7 +39,7 @@ def sync(
       oml-vit-ext sync --index photo_index --remove cat/1.jpg --remove cat/2.jpg
     """
     from oml_vit_ext.commands.index import shard_of
-    from oml_vit_ext.commands.index_places import changing, described, save
+    from oml_vit_ext.commands.index_places import changing, save_and_tell, saving_as_it_goes
     from oml_vit_ext.retrieval import list_images
 
     with changing(index, root=root, **access.opening) as kept:
@@ -47,15 +47,12 @@ def sync(
             report = f"{kept.remove(remove)} removed"
         else:
             source = images or kept.root
+            if images is None and not kept.root.is_dir():
+                raise FileNotFoundError(
+                    f"The root of the index, {str(kept.root)!r}, does not exist, expected the folder of its images. If "
+                    f"they have moved, say where they are now: --root FOLDER"
+                )
             embedder = cluster.with_its_machines(access.embedder_of(kept))
             mine = source if shard == "0/1" else shard_of(list_images(source, kept.root), shard)
-            done = kept.sync(
-                mine,
-                embedder,
-                verbose=True,
-                part_size=save_every,
-                after_part=lambda: save(kept, index, finish=False),
-            )
-            report = str(done)
-        save(kept, index)
-        print(f"{report}\n{described(kept, index)}")
+            report = str(kept.sync(mine, embedder, **saving_as_it_goes(kept, index, save_every)))
+        save_and_tell(kept, index, report)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from oml_vit_ext.commands.options import Config, Multirun, Overrides, RunFolder
+from oml_vit_ext.common.messages import counted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -100,7 +101,7 @@ def _train(cfg: DictConfig, compare: bool | None) -> None:
         say("After training")
         result = figures_of(paths, with_weights(extractor, best))
         rows = {"before training": start, "after": result} if start else {"after training": result}
-        print(f"\n{facts.validation_photos:,} validation photos")
+        print(f"\n{counted(facts.validation_photos, 'validation photo')}")
         print(table(rows, n_to_find=facts.gallery_photos - 1))
         if start:
             print(verdict(start, result))

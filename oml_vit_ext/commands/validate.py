@@ -36,8 +36,9 @@ def validate(
         _validate_run(config, overrides or [])
         return
     from oml_vit_ext.commands.launching import launch
+    from oml_vit_ext.commands.screen import in_few_words
 
-    launch(config, overrides, validate_extractor, to=to, multirun=multirun)
+    launch(config, overrides, in_few_words(validate_extractor), to=to, multirun=multirun)
 
 
 def validate_extractor(cfg: DictConfig) -> None:

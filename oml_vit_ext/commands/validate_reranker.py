@@ -21,8 +21,9 @@ def validate_reranker(
         first_stage_checkpoint=FIRST/checkpoints/best.ckpt checkpoint=PAIRS/checkpoints/best.ckpt
     """
     from oml_vit_ext.commands.launching import launch
+    from oml_vit_ext.commands.screen import in_few_words
 
-    launch(config, overrides, validate_pair_model, to=to, multirun=multirun)
+    launch(config, overrides, in_few_words(validate_pair_model), to=to, multirun=multirun)
 
 
 def validate_pair_model(cfg: DictConfig) -> None:

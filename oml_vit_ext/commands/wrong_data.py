@@ -80,7 +80,7 @@ def _photos(root: Path, frame: pd.DataFrame) -> Iterator[Mistake]:
     columns = [PATHS_COLUMN, SPLIT_COLUMN, *(column for column in BBOXES_COLUMNS if column in frame)]
     again = [str(path) for path in paths[frame.duplicated(columns)]]
     if again:
-        told = f"{len(again):,} rows name a photo again in the same part: {some(again)}."
+        told = f"{counted(len(again), 'row names', 'rows name')} a photo again in the same part: {some(again)}."
         yield Mistake("dataset_root", f"{told} In validation each finds its copy, so the figures are too high.", False)
     reasons = {path: why for path in looked_at if (why := why_not_read(path))}
     if reasons:
@@ -137,15 +137,16 @@ def _batches(cfg: DictConfig, frame: pd.DataFrame, facts: FrameFacts) -> Iterato
         few = counts[counts < n_instances]
         yield Mistake(
             "sampler.args.n_instances",
-            f"sampler.args.n_instances is {n_instances}, but {len(few)} of {facts.train_labels} training labels have "
-            f"fewer photos (the fewest: {facts.fewest_per_label}): the same photo stands several times in a batch.",
+            f"sampler.args.n_instances is {n_instances}, but {len(few)} of "
+            f"{counted(facts.train_labels, 'training label')} {'has' if len(few) == 1 else 'have'} fewer photos "
+            f"(the fewest: {facts.fewest_per_label}): the same photo stands several times in a batch.",
             is_error=False,
         )
     size = _number(args, "batch_size")
     if size is not None and size > facts.train_photos > 0:
         yield Mistake(
             "sampler.args.batch_size",
-            f"sampler.args.batch_size is {size}, but there are {facts.train_photos} training photos.",
+            f"sampler.args.batch_size is {size}, expected at most {facts.train_photos}, the number of training photos.",
         )
     bs_train = cfg.get("bs_train")
     if "criterion" in cfg and not args:
@@ -154,7 +155,8 @@ def _batches(cfg: DictConfig, frame: pd.DataFrame, facts: FrameFacts) -> Iterato
         elif bs_train > facts.train_photos > 0:
             yield Mistake(
                 "bs_train",
-                f"bs_train is {bs_train}, but there are {facts.train_photos} training photos: no batch would be full.",
+                f"bs_train is {bs_train}, expected at most {facts.train_photos}, the number of training photos: no "
+                f"batch would be full.",
             )
 
 
@@ -163,8 +165,9 @@ def _memory(cfg: DictConfig, facts: FrameFacts) -> Iterator[Mistake]:
     if size is not None and size > facts.train_photos > 0:
         yield Mistake(
             "criterion.args.memory_size",
-            f"the memory of the criterion takes {size:,} embeddings, but there are {facts.train_photos:,} training "
-            f"photos: it would hold several, ever older ones of each. Say memory_size={facts.train_photos} or less.",
+            f"the memory of the criterion takes {counted(size, 'embedding')} of "
+            f"{counted(facts.train_photos, 'training photo')}: it would hold several, ever older ones of each. "
+            f"Say memory_size={facts.train_photos} or less.",
             is_error=False,
         )
 
@@ -207,8 +210,9 @@ def _ranks(cfg: DictConfig, facts: FrameFacts) -> Iterator[Mistake]:
     if large:
         yield Mistake(
             "metric_args.cmc_top_k",
-            f"metric_args.cmc_top_k asks for {', '.join(map(str, large))} hits, but only {facts.gallery_photos - 1} "
-            f"photos are there to be found: that CMC is 1 for any model.",
+            f"metric_args.cmc_top_k asks for {', '.join(map(str, large))} hits, but only "
+            f"{counted(facts.gallery_photos - 1, 'photo is', 'photos are')} there to be found: that CMC is 1 for "
+            f"any model.",
             is_error=False,
         )
 

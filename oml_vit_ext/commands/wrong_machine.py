@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from oml_vit_ext.commands.launching import to_absolute
 from oml_vit_ext.commands.mistakes import Mistake
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.extractors.backbone import check_arch, total_stride
 from oml_vit_ext.extractors.weights import resolve_weights
 
@@ -45,8 +46,8 @@ def expected_memory(cfg: DictConfig) -> str | None:
     activations = 34 * (1 if half else 2) * width * tokens * depth * images
     fixed = 16 * parameters  # weights, gradients and AdamW's two averages in float32
     return (
-        f"Expected memory: about {(activations + fixed) / _GB:.1f} GB for a batch of {images} photos of {side} px "
-        f"({parameters / 1e6:.0f} million parameters)."
+        f"Expected memory: about {(activations + fixed) / _GB:.1f} GB for a batch of {counted(images, 'photo')} "
+        f"of {side} px ({parameters / 1e6:.0f} million parameters)."
     )
 
 
@@ -106,7 +107,9 @@ def _device(cfg: DictConfig) -> Iterator[Mistake]:
     if isinstance(devices, int) and torch.cuda.is_available() and cfg.get("accelerator") != "cpu":
         there = torch.cuda.device_count()
         if devices > there:
-            yield Mistake("devices", f"devices is {devices}, but there are {there} GPUs.")
+            yield Mistake(
+                "devices", f"devices is {devices}, but there {'is' if there == 1 else 'are'} {counted(there, 'GPU')}."
+            )
 
 
 def _packages(cfg: DictConfig) -> Iterator[Mistake]:

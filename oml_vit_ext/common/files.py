@@ -99,6 +99,12 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
+def check_no_link(lock: Path) -> None:
+    """Raise an ``OSError`` if a link is in the place of a lock: locking it would empty the file that it leads to."""
+    if lock.is_symlink():
+        raise OSError(f"{str(lock)!r} is a link, expected a file of its own: delete it.")
+
+
 def stamp(file: Path) -> tuple[int, int]:
     """Bytes and time of change (ns) of a file, by which a change is noticed; of a missing one ``(-1, -1)``."""
     try:

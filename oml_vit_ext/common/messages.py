@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+
+_STEERING = {"Cc", "Zl", "Zp"}  # control characters, separators of lines
+_TURNING = set(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))  # from here on right to left, and the like
 
 
 def unknown_name(kind: str, value: object, valid: Iterable[str], max_listed: int = 12) -> str:
@@ -57,3 +61,8 @@ def by_reason(items: Sequence[str]) -> str:
         name, _, reason = item.partition(": ")
         names.setdefault(reason, []).append(name)
     return ". ".join(f"{reason} ({len(those)}): {some(those)}" for reason, those in names.items())
+
+
+def printable(name: str) -> str:
+    """A name of a file on one line of a screen: what would steer the screen is written out."""
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in _STEERING or c in _TURNING else c for c in name)

@@ -138,35 +138,51 @@ class _PlainUnpickler(pickle._Unpickler):
 
 def _dtype(code: Any, align: Any = False, copy: Any = True) -> _Unfilled:
     """``numpy.dtype``: the state that follows must be the one that numpy itself writes for this type."""
+    _check_code(code)
+    return _Unfilled(lambda state: dtype_of_parts(code, state))
+
+
+def _check_code(code: Any) -> str:
     if isinstance(code, bytes):
         code = code.decode("latin1")
     if not isinstance(code, str) or not _PLAIN_DTYPE.fullmatch(code):
         raise _Refused(f"the numpy type {code!r:.50}")
+    return code
 
-    def fill(state: Any) -> np.dtype[Any]:
-        plain = isinstance(state, tuple) and all(type(part) in (int, str, type(None)) for part in state)
-        if not plain or len(state) != 8 or state[1] not in ("<", ">", "|", "="):
-            raise _Refused(f"the numpy type {code!r:.50} in another state")
-        found: np.dtype[Any] = np.dtype(code).newbyteorder(state[1])
-        if found.__reduce__()[2] != state:
-            raise _Refused(f"the numpy type {code!r:.50} in another state")
-        return found
 
-    return _Unfilled(fill)
+def dtype_of_parts(code: Any, state: Any) -> np.dtype[Any]:
+    """The numpy type of what ``numpy.dtype`` is called with in a pickle, and of the state that follows.
+
+    Raises:
+        pickle.UnpicklingError: They are not what numpy writes for a plain type.
+    """
+    code = _check_code(code)
+    plain = isinstance(state, tuple) and all(type(part) in (int, str, type(None)) for part in state)
+    if not plain or len(state) != 8 or state[1] not in ("<", ">", "|", "="):
+        raise _Refused(f"the numpy type {code!r:.50} in another state")
+    found: np.dtype[Any] = np.dtype(code).newbyteorder(state[1])
+    if found.__reduce__()[2] != state:
+        raise _Refused(f"the numpy type {code!r:.50} in another state")
+    return found
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> _Unfilled:
     """``numpy.core.multiarray._reconstruct``: the state that follows holds version, shape, type, order and content."""
     if kind is not _NAMES["numpy.ndarray"]:
         raise _Refused("a subclass of numpy.ndarray")
+    return _Unfilled(array_of_parts)
 
-    def fill(state: Any) -> NDArray[Any]:
-        if not isinstance(state, tuple) or len(state) != 5 or state[0] != 1:
-            raise _Refused("an array in another state")
-        _, shape, dtype, is_fortran, content = state
-        return _array(shape, dtype, "F" if is_fortran else "C", content)
 
-    return _Unfilled(fill)
+def array_of_parts(state: Any) -> NDArray[Any]:
+    """The array of its state in a pickle: version, shape, type, order and content.
+
+    Raises:
+        pickle.UnpicklingError: They do not belong together.
+    """
+    if not isinstance(state, tuple) or len(state) != 5 or state[0] != 1:
+        raise _Refused("an array in another state")
+    _, shape, dtype, is_fortran, content = state
+    return _array(shape, dtype, "F" if is_fortran else "C", content)
 
 
 def _array(shape: Any, dtype: Any, order: Any, content: Any) -> NDArray[Any]:
@@ -189,7 +205,12 @@ def _array(shape: Any, dtype: Any, order: Any, content: Any) -> NDArray[Any]:
     return np.ndarray(shape, dtype, buffer=content, order=order).copy(order="K")
 
 
-def _scalar(dtype: Any, content: Any = b"") -> Any:
+def scalar_of_parts(dtype: Any, content: Any = b"") -> Any:
+    """The number of its type and its bytes.
+
+    Raises:
+        pickle.UnpicklingError: They do not belong together.
+    """
     if not isinstance(dtype, np.dtype) or dtype.hasobject:
         raise _Refused("a numpy scalar of objects")
     return _array((), dtype, "C", content)[()]
@@ -216,7 +237,7 @@ def _not_called(*_: Any) -> NoReturn:
 
 _NAMES = {
     "numpy.core.multiarray._reconstruct": _Name(_reconstruct),
-    "numpy.core.multiarray.scalar": _Name(_scalar),
+    "numpy.core.multiarray.scalar": _Name(scalar_of_parts),
     "numpy.core.numeric._frombuffer": _Name(
         lambda content, dtype, shape, order: _array(shape, dtype, order, content)  # protocol 5
     ),

@@ -37,8 +37,8 @@ def _parser() -> argparse.ArgumentParser:
         f"  {name:12} {(function.__doc__ or '').splitlines()[0]}" for name, function in DATASETS.items()
     )
     one.add_argument("name", choices=DATASETS, metavar="NAME", help="one of the names above")
-    one.add_argument("root", type=Path, metavar="ROOT", help="folder of the data set")
-    one.add_argument("--output", type=Path, help="CSV file; default: df.csv in ROOT, df_with_bboxes.csv with boxes")
+    one.add_argument("root", type=_path, metavar="ROOT", help="folder of the data set")
+    one.add_argument("--output", type=_path, help="CSV file; default: df.csv in ROOT, df_with_bboxes.csv with boxes")
     one.add_argument("--no-check", action="store_true", help="any sizes will do, and missing images are left out")
     one.add_argument("--decode", action="store_true", help="read whole images, not only headers")
     one.add_argument(
@@ -53,26 +53,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--train-on-all", action="store_true", help="all 713 models in the training set: sfm120k")
     one.add_argument("--train-labels", type=int, help="the first N classes are for training, -1: all: folders")
-    one.add_argument("--exclude-labels", type=Path, help="file of landmark ids that are left out: gldv2_clean")
+    one.add_argument("--exclude-labels", type=_path, help="file of landmark ids that are left out: gldv2_clean")
     one.add_argument("--validation-share", type=float, help="this share of the classes is for validation: folders")
     one.add_argument("--overwrite", action="store_true", help="replace a dataframe that is there with other content")
     one.set_defaults(run=_convert)
 
     two = commands.add_parser("join", help="training rows of one dataframe, validation rows of another")
-    two.add_argument("--train", type=Path, required=True, help="dataframe with the training rows")
-    two.add_argument("--validation", type=Path, required=True, help="dataframe with the validation rows")
-    two.add_argument("--output", type=Path, required=True, help="CSV file in a folder above both data sets")
+    two.add_argument("--train", type=_path, required=True, help="dataframe with the training rows")
+    two.add_argument("--validation", type=_path, required=True, help="dataframe with the validation rows")
+    two.add_argument("--output", type=_path, required=True, help="CSV file in a folder above both data sets")
     two.set_defaults(run=_join)
 
     three = commands.add_parser("hold-out", help="the training labels alone, some of them for validation")
-    three.add_argument("dataframe", type=Path, metavar="CSV", help="dataframe of a data set")
-    three.add_argument("--output", type=Path, required=True, help="CSV file in the same folder")
+    three.add_argument("dataframe", type=_path, metavar="CSV", help="dataframe of a data set")
+    three.add_argument("--output", type=_path, required=True, help="CSV file in the same folder")
     three.add_argument("--every", type=int, default=3, help="one of so many labels is held out (default: %(default)s)")
     three.add_argument("--by", default="label", metavar="COLUMN", help="category: whole kinds are held out")
     three.add_argument("--part", type=int, metavar="N", help="which of the parts, from 1 (default: the last)")
     three.add_argument("--gallery", type=int, metavar="N", help="images of each label that are searched (default: all)")
     three.set_defaults(run=_hold_out)
     return parser
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
 
 
 def _convert(args: argparse.Namespace) -> int:

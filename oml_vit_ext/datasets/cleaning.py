@@ -45,7 +45,11 @@ def check_listing(name: str, listing: Listing, *, with_counts: bool) -> None:
     differences = listing.counts.differences(listing.frame) if with_counts else []
     if differences:
         absent = [path for path in paths if not (listing.root / path).is_file()]
-        missing = f" {len(absent)} listed images are missing: {some(absent)}." if absent else ""
+        missing = (
+            f" {counted(len(absent), 'listed image is', 'listed images are')} missing: {some(absent)}."
+            if absent
+            else ""
+        )
         found = f"{listing.source} is not {name} as the papers have it: {'; '.join(differences)}."
         raise ValueError(found + missing + _unlisted(listing))
 
@@ -60,9 +64,9 @@ def check_files(name: str, listing: Listing, sizes: Sizes) -> None:
     unlisted = _unlisted(listing)
     if missing:
         raise FileNotFoundError(
-            f"{len(missing):,} of the {counted(len(sizes), 'image')} that {listing.source} lists are missing below "
-            f"{listing.root}: "
-            f"{some(missing)}. check=False (--no-check) takes those that are there.{unlisted}"
+            f"{len(missing):,} of the {counted(len(sizes), 'image')} that {listing.source} lists "
+            f"{'is' if len(missing) == 1 else 'are'} missing below {listing.root}: {some(missing)}. check=False "
+            f"(--no-check) takes those that are there.{unlisted}"
         )
     if unlisted:
         warnings.warn(f"{name}:{unlisted}", stacklevel=3)
@@ -170,4 +174,8 @@ def _unlisted(listing: Listing) -> str:
     listed = set(listing.frame[PATHS_COLUMN])
     there = (path for folder in listing.image_folders for path in image_files(listing.root / folder))
     unlisted = [p for p in (path.relative_to(listing.root).as_posix() for path in there) if p not in listed]
-    return f" {len(unlisted)} image files are not listed: {some(unlisted)}." if unlisted else ""
+    return (
+        f" {counted(len(unlisted), 'image file is', 'image files are')} not listed: {some(unlisted)}."
+        if unlisted
+        else ""
+    )

@@ -165,8 +165,8 @@ def read_listing(name: str, root: str | Path, **options: Any) -> Listing:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # damaged annotations end in errors of any kind
-        if isinstance(error, ValueError) and str(root) in str(error):
-            raise  # it names the file
+        if isinstance(error, ValueError) and (str(root) in str(error) or str(error).startswith(tuple(options))):
+            raise  # it names the file, or the option
         said = " ".join(str(error).split()).rstrip(".")
         raise ValueError(
             f"The annotations of {name} in {root} cannot be understood ({type(error).__name__}: {said}), expected "

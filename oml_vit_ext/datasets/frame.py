@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from oml.const import BBOXES_COLUMNS, IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 
-from oml_vit_ext.common.messages import some
+from oml_vit_ext.common.messages import counted, some
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION, read_table
 
 COLUMNS = (LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN, IS_QUERY_COLUMN, IS_GALLERY_COLUMN)
@@ -98,4 +98,4 @@ def _wrong(frame: pd.DataFrame, column: str, where: pd.Series, expected: str) ->
     values = [repr(value) for value in pd.unique(frame[column][where])]
     first = frame[where].iloc[0]
     place = f"line {int(np.flatnonzero(where)[0]) + 2}, {first[PATHS_COLUMN]}"
-    yield f"{column} is {some(values)} in {int(where.sum())} rows (the first: {place}), expected {expected}."
+    yield f"{column} is {some(values)} in {counted(int(where.sum()), 'row')} (the first: {place}), expected {expected}."

@@ -9,7 +9,7 @@ from oml.const import IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS_COLUMN, SPLIT_C
 
 from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.files import write_frame
-from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.common.messages import counted, unknown_name
 from oml_vit_ext.datasets.frame import read_frame
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION
 
@@ -58,8 +58,10 @@ def hold_out(
         )
     values = sorted(df[by].unique(), key=str if by != LABELS_COLUMN else None)
     if len(values) < every:
-        what = "labels" if by == LABELS_COLUMN else f"values of {by!r}"
-        raise ValueError(f"{dataframe} has {len(values)} training {what}, expected at least every={every}.")
+        what, of = ("label", "") if by == LABELS_COLUMN else ("value", f" of {by!r}")
+        raise ValueError(
+            f"{dataframe} has {counted(len(values), f'training {what}')}{of}, expected at least every={every}."
+        )
     held_out = df[by].isin(values[part - 1 :: every])
     df[SPLIT_COLUMN] = held_out.map({True: VALIDATION, False: TRAIN})
     for flag in (IS_QUERY_COLUMN, IS_GALLERY_COLUMN):

@@ -177,7 +177,8 @@ def _without_landmarks(table: pd.DataFrame, counts: Counts, file: Path, source: 
     known = np.isin(excluded, table["landmark_id"])
     if not known.any():
         raise ValueError(
-            f"{file} lists {len(excluded)} landmarks, none of which is in {source}: is it the list of another data set?"
+            f"{file} lists {counted(len(excluded), 'landmark')}, and {source} none of them: is it the list of "
+            f"another data set?"
         )
     left_out = table["landmark_id"].isin(excluded)
     are = "is" if known.sum() == 1 else "are"
@@ -185,7 +186,8 @@ def _without_landmarks(table: pd.DataFrame, counts: Counts, file: Path, source: 
     told += f"{counted(int(left_out.sum()), 'image')}."
     if not known.all():
         unknown = [str(number) for number in excluded[~known]]
-        told += f" {len(unknown)} of its landmarks are not in {source.name}: {some(unknown)}."
+        are = "is" if len(unknown) == 1 else "are"
+        told += f" {counted(len(unknown), 'other landmark')} of it {are} not in {source.name}: {some(unknown)}."
     warnings.warn(told, stacklevel=2)
     if left_out.all():
         raise ValueError(f"{file} lists every landmark of {source}: there is nothing left to train on.")
@@ -218,6 +220,7 @@ def _gldv2(root: Path, source: Path, table: pd.DataFrame, counts: Counts) -> Lis
     if ids.isna().any():
         landmark = table["landmark_id"][ids.isna()].iloc[0]
         raise ValueError(f"{source} lists no image for the landmark {landmark}, expected at least one.")
+    ids = ids.str.removesuffix(".jpg")
     short = ids[ids.str.len() < 3]
     if len(short):
         raise ValueError(f"{source} lists the image {short.iloc[0]!r}, expected an id of at least three letters.")

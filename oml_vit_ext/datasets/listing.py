@@ -11,6 +11,7 @@ import pandas as pd
 from oml.const import IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS_COLUMN, PATHS_COLUMN, SPLIT_COLUMN
 
 from oml_vit_ext.common.arrays import whole_numbers
+from oml_vit_ext.common.messages import counted
 
 TRAIN, VALIDATION = "train", "validation"
 
@@ -30,14 +31,19 @@ class Counts:
         """One phrase for each count of ``frame`` that is not the expected one."""
         found = counts_of(frame)
         return [
-            f"{getattr(found, name):,} {name.replace('_', ' ')}, expected {expected:,}"
+            f"{_counted(getattr(found, name), name)}, expected {expected:,}"
             for name, expected in vars(self).items()
             if expected is not None and getattr(found, name) != expected
         ]
 
     def __str__(self) -> str:
         given = [(f.name, getattr(self, f.name)) for f in fields(self)]
-        return ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in given if n)
+        return ", ".join(_counted(n, name) for name, n in given if n)
+
+
+def _counted(n: int, name: str) -> str:
+    plural = name.replace("_", " ")
+    return counted(n, "query" if name == "queries" else plural.removesuffix("s"), plural)
 
 
 @dataclass(frozen=True)

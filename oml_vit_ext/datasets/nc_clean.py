@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_plus, urlsplit
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from oml_vit_ext.images.folders import image_files
 
 _LISTS = [f"annotation_clean_{part}.txt" for part in ("train", "val")]
 _COUNTS = Counts(train_images=27_965, train_labels=581)  # of the re-distributed set, which the papers use
+_JPEG = (".jpg", ".jpeg")
 _BOX = ("x_1", "x_2", "y_1", "y_2")  # in the order of the published lists
 
 
@@ -64,6 +65,8 @@ def nc_clean(root: Path, boxes: bool = False) -> Listing:
     published = any(line.is_url for line in lines)
     paths = _photos(root, lines, files[0]) if published else [line.image for line in lines]
     kept = [(line, path) for line, path in zip(lines, paths, strict=True) if path is not None]
+    if not kept:
+        raise ValueError(f"{files[0]} lists no photo that can be told from the others: name them by the MD5 sums.")
     labels = np.array([line.label for line, _ in kept], dtype=object)
     columns: dict[str, object] = {LABEL_NAME: labels}
     if boxes:
@@ -78,7 +81,7 @@ def _parsed(line: str, file: Path) -> _Line:
     if "://" in line and len(words) == 6 and all(word.lstrip("-").isdigit() for word in words[2:]):
         return _Line(words[0], words[1], tuple(map(int, words[2:])))
     words = line.rsplit(maxsplit=1)
-    if len(words) == 2:
+    if len(words) == 2 and ("://" not in line or len(line.split()) == 2):
         return _Line(words[0], words[1])
     raise ValueError(f"{file} has the line {line!r}, expected a URL, a label and a box, or a path and a label.")
 
@@ -99,7 +102,11 @@ def _photos(root: Path, lines: Sequence[_Line], source: Path) -> list[str | None
     if len(absent) == len(lines):
         raise ValueError(f"{root} has no photo of the {len(lines)} that {source} lists, the first: {absent[0]}.")
     if absent:
-        warnings.warn(f"{source}: {len(absent)} of {len(lines)} photos are not there: {some(absent)}.", stacklevel=4)
+        warnings.warn(
+            f"{source}: {len(absent)} of {counted(len(lines), 'photo')} {'is' if len(absent) == 1 else 'are'} not "
+            f"there: {some(absent)}.",
+            stacklevel=4,
+        )
     if doubtful:
         warnings.warn(
             f"{source}: {counted(len(doubtful), 'photo is', 'photos are')} left out, because several have the same "
@@ -117,11 +124,14 @@ def _photos(root: Path, lines: Sequence[_Line], source: Path) -> list[str | None
 
 
 def _photo(line: _Line, by_name: dict[str, list[str]]) -> str | list[str] | None:
-    """The file of a URL; several if its name is theirs and no folder is named after the label."""
+    """The file of a URL; several if its name is theirs and no folder is named after the label or the host."""
     for name in _names(line.image):
         files = by_name.get(name, [])
         if len(files) > 1:
             files = [file for file in files if PurePosixPath(file).parent.name == line.label] or files
+        if len(files) > 1:  # a folder for each host, as wget -x makes them
+            host = urlsplit(line.image).netloc
+            files = [file for file in files if host in PurePosixPath(file).parts] or files
         if files:
             return files[0] if len(files) == 1 else files
     return None
@@ -134,4 +144,15 @@ def _names(url: str) -> Iterator[str]:
     digest = hashlib.md5(url.encode(), usedforsecurity=False).hexdigest()
     yield from dict.fromkeys([digest + ending, digest + ending.lower(), f"{digest}.jpg", f"{digest}.jpeg", digest])
     whole = url.rpartition("/")[2]  # with what follows a question mark
-    yield from dict.fromkeys(name for name in (whole, last, unquote(last), unquote(whole)) if name)
+    plain = [
+        whole,
+        last,
+        unquote(last),
+        unquote(whole),
+        unquote_plus(last),
+        whole.replace("?", "@"),
+    ]  # @: wget, Windows
+    yield from dict.fromkeys(name for name in plain if name)
+    if ending.lower() in _JPEG:  # programs that download write it their own way
+        stem = os.path.splitext(unquote(last))[0]
+        yield from dict.fromkeys(f"{stem}{other}" for other in (*_JPEG, *map(str.upper, _JPEG)) if other != ending)

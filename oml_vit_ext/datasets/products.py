@@ -9,17 +9,19 @@ import numpy as np
 import pandas as pd
 
 from oml_vit_ext.common.mat_file import read_struct
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.datasets.listing import Counts, Listing, find_file, find_folder, make_frame, read_table, read_text
 from oml_vit_ext.datasets.whereabouts import find_root
 
 _INSHOP_SQUARE = 256  # px
+_INSHOP_FOLDERS = r"(?i)^(?:\./)?(?:(?:img|img_highres)/)+"  # before MEN or WOMEN: lists are written for either
 
 
 def sop(root: Path) -> Listing:
     """Stanford Online Products: ``Ebay_train.txt``, ``Ebay_test.txt`` and a folder for each category."""
     root = find_root(root, "Ebay_train.txt")
     files = [find_file(root, name) for name in ("Ebay_train.txt", "Ebay_test.txt")]
-    train, test = (_table(file, ["class_id", "path"], sep=" ") for file in files)
+    train, test = (_table(file, ["class_id", "path"]) for file in files)
     both = pd.concat([train, test], ignore_index=True)
     category = both["path"].str.split("/").str[0]
     return Listing(
@@ -64,24 +66,32 @@ def inshop(root: Path, boxes: bool = False) -> Listing:
     """DeepFashion In-Shop: ``list_eval_partition.txt``, with boxes ``list_bbox_inshop.txt``, and ``img_highres/``.
 
     The lists may lie in ``Eval`` and ``Anno`` as in the download; without ``img_highres`` the small ``img`` is taken.
-    The boxes of the list are those of ``img``, whose images stand in the middle of squares of 256 px; for
-    ``img_highres`` they are scaled.
+    The boxes of the list are those of the small images, which stand in the middle of squares of 256 px; they are scaled
+    to the images that are there, in whatever folder.
     """
     places = tuple(f"{folder}list_eval_partition.txt" for folder in ("", "Eval/", "Anno/"))
     root = find_root(root, *places)
     source = find_file(root, *places)
-    table = _counted_table(source, ["image_name", "item_id", "evaluation_status"])
+    table = _inshop_table(source, ["image_name", "item_id", "evaluation_status"])
     columns: dict[str, Any] = {}
     if boxes:
         box_file = find_file(root, "list_bbox_inshop.txt", "Anno/list_bbox_inshop.txt")
         sides = ["x_1", "x_2", "y_1", "y_2"]
-        table = table.merge(_counted_table(box_file, ["image_name", *sides]), on="image_name", validate="1:1")
+        known = len(table)
+        table = table.merge(_inshop_table(box_file, ["image_name", *sides]), on="image_name", validate="1:1")
+        if len(table) < known:
+            raise ValueError(
+                f"{box_file} has no box for {known - len(table)} images of {source}, expected one for each."
+            )
         columns = _whole({side: table[side].astype(float) for side in sides})
-    below = table["image_name"].str.removeprefix("img/")
+    below = table["image_name"]
     folder = find_folder(root, ("img_highres", "Img/img_highres", "img", "Img/img"), below)
-    status = table["evaluation_status"]
-    # A list with larger coordinates was scaled by someone already.
-    scaled = boxes and folder.endswith("highres") and max(map(max, columns.values())) <= _INSHOP_SQUARE
+    status = table["evaluation_status"].str.lower()
+    unknown = table["evaluation_status"][~status.isin(["train", "query", "gallery"])]
+    if len(unknown):
+        raise ValueError(f"{source} has the status {unknown.iloc[0]!r}, expected train, query or gallery.")
+    # A list with larger coordinates was scaled by someone already. Small images are such squares themselves.
+    of_squares = boxes and max(map(max, columns.values())) <= _INSHOP_SQUARE
     return Listing(
         root=root,
         frame=make_frame(
@@ -97,7 +107,7 @@ def inshop(root: Path, boxes: bool = False) -> Listing:
         source=source,
         image_folders=(folder,),
         drop_single=True,
-        square_of_boxes=_INSHOP_SQUARE if scaled else None,
+        square_of_boxes=_INSHOP_SQUARE if of_squares else None,
     )
 
 
@@ -132,15 +142,17 @@ def cars(root: Path, boxes: bool = False, official_split: bool = False) -> Listi
     )
 
 
-def _table(file: Path, columns: list[str], sep: str) -> pd.DataFrame:
-    table = read_table(file, sep=sep)
+def _table(file: Path, columns: list[str]) -> pd.DataFrame:
+    table = read_table(file, sep=r"[ \t]", engine="python")  # one of them: two mean that a value is missing
     return _with(columns, table, file)
 
 
 def _space_separated(file: Path, columns: list[str]) -> pd.DataFrame:
     table = read_table(file, sep=r"\s+", header=None)
     if table.shape[1] != len(columns):
-        raise ValueError(f"{file} has {table.shape[1]} columns, expected {len(columns)}: {', '.join(columns)}.")
+        raise ValueError(
+            f"{file} has {counted(table.shape[1], 'column')}, expected {len(columns)}: {', '.join(columns)}."
+        )
     return table.set_axis(columns, axis=1)
 
 
@@ -151,6 +163,11 @@ def _counted_table(file: Path, columns: list[str]) -> pd.DataFrame:
     if announced != str(len(table)):
         raise ValueError(f"{file} announces {announced} rows but has {len(table)}: it was cut short or changed.")
     return table
+
+
+def _inshop_table(file: Path, columns: list[str]) -> pd.DataFrame:
+    table = _counted_table(file, columns)
+    return table.assign(image_name=table["image_name"].str.replace(_INSHOP_FOLDERS, "", regex=True))
 
 
 def _with(columns: list[str], table: pd.DataFrame, file: Path) -> pd.DataFrame:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from oml_vit_ext.common.arrays import whole_numbers
-from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.common.messages import counted, unknown_name
 from oml_vit_ext.common.safe_pickle import read_pickle
+from oml_vit_ext.datasets.whereabouts import find_root, found_elsewhere
 
 Box = tuple[int, int, int, int]
 
@@ -37,7 +38,8 @@ def load_revisited(root: str | Path, name: str) -> RevisitedData:
     """Read ``gnd_<name>.pkl``, without executing what else may be in a pickle file.
 
     Args:
-        root: The folder that holds ``<name>/gnd_<name>.pkl`` and ``<name>/jpg/*.jpg``, or the folder ``<name>`` itself.
+        root: The folder that holds ``<name>/gnd_<name>.pkl`` and ``<name>/jpg/*.jpg``, or the folder ``<name>`` itself;
+            or one up to two above. Images may lie a folder deeper, or have another spelling of their ending.
         name: ``roxford5k`` or ``rparis6k``.
 
     Raises:
@@ -46,11 +48,11 @@ def load_revisited(root: str | Path, name: str) -> RevisitedData:
     """
     if name not in REVISITED:
         raise ValueError(unknown_name("data set", name, REVISITED))
-    folder = revisited_folder(root, name)
+    folder = revisited_folder(find_root(Path(root), f"gnd_{name}.pkl", f"{name}/gnd_{name}.pkl"), name)
     file = folder / f"gnd_{name}.pkl"
     content = read_pickle(file)
     queries, database, truth = _checked(content, file)
-    return RevisitedData(
+    data = RevisitedData(
         name=name,
         root=folder,
         query_paths=[_image_path(image, file) for image in queries],
@@ -58,6 +60,11 @@ def load_revisited(root: str | Path, name: str) -> RevisitedData:
         database_paths=[_image_path(image, file) for image in database],
         ground_truth=truth,
     )
+    moved = found_elsewhere(folder, [path.as_posix() for path in data.missing_files()])
+    asked, searched = (
+        [Path(moved.get(path.as_posix(), path)) for path in paths] for paths in (data.query_paths, data.database_paths)
+    )
+    return replace(data, query_paths=asked, database_paths=searched)
 
 
 def revisited_folder(root: str | Path, name: str) -> Path:
@@ -97,7 +104,10 @@ def _checked(content: Any, file: Path) -> tuple[Sequence[str], Sequence[str], li
             f"dict with imlist, qimlist and gnd."
         ) from None
     if len(truth) != len(queries):
-        raise ValueError(f"{file} has {len(queries)} queries but ground truth for {len(truth)}: expected as many.")
+        raise ValueError(
+            f"{file} has {counted(len(queries), 'query', 'queries')} but ground truth for {len(truth)}: expected "
+            f"as many."
+        )
     for i, of_query in enumerate(truth):
         for key in ("easy", "hard", "junk", "bbx"):
             if key not in of_query:
@@ -112,7 +122,8 @@ def _checked(content: Any, file: Path) -> tuple[Sequence[str], Sequence[str], li
 
 
 def _image_path(name: Any, file: Path) -> Path:
-    return _below_jpg(name, file, ".jpg")
+    has_ending = isinstance(name, str) and name.lower().endswith((".jpg", ".jpeg"))
+    return _below_jpg(name, file, "" if has_ending else ".jpg")
 
 
 def _below_jpg(name: Any, file: Path, ending: str = "") -> Path:

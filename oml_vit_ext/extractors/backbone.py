@@ -13,11 +13,28 @@ from oml_vit_ext.common.layer_places import note_places
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.extractors.checkpoints import StateDict
 from oml_vit_ext.extractors.packaged_weights import ARCH, INSTALL, NAME
-from oml_vit_ext.extractors.weights import LOCAL_DIR, architecture_of, load_backbone, resolve_weights
+from oml_vit_ext.extractors.weights import (
+    LOCAL_DIR,
+    WeightsSource,
+    architecture_of,
+    file_of_folder,
+    load_backbone,
+    resolve_weights,
+)
 
 # The timm modules whose models are plain or hybrid vision transformers: one width, a grid of patch tokens behind
 # prefix tokens, position embeddings that follow the input size.
 _VIT_FAMILIES = ("vision_transformer", "vision_transformer_hybrid", "deit", "eva", "naflexvit")
+# Arguments of timm that read files by themselves: older versions run what is in a pickle, and none compares the names.
+_READS_FILES = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
+
+_OF_SIZES = {
+    "nano": ("vit_tiny_patch16_224", "deit_tiny_patch16_224"),
+    "tiny": ("vit_tiny_patch16_224", "deit_tiny_patch16_224"),
+    "small": ("vit_small_patch14_dinov2", "deit_small_patch16_224"),
+    "base": ("vit_base_patch14_dinov2", "deit_base_patch16_224"),
+    "large": ("vit_large_patch14_dinov2", "eva02_large_patch14_224"),
+}
 
 
 class Backbone(Protocol):
@@ -55,12 +72,16 @@ def build_backbone(
 
     Raises:
         ValueError: ``arch`` or ``weights`` is not known; the sentence names the nearest ones. Or ``arch`` has no
-            attention pooling to keep.
+            attention pooling to keep, or ``timm_args`` name weights.
         RuntimeError: The file of ``weights`` does not fit ``arch``.
     """
     check_arch(arch)
+    _check_timm_args(timm_args or {})
     source = resolve_weights(weights, arch)
-    if source.tag is not None:
+    if source.tag is not None and source.tag.startswith(LOCAL_DIR):
+        backbone = _create_of_folder(source.tag, arch, timm_args or {})
+        source = WeightsSource(path=file_of_folder(source.tag))
+    elif source.tag is not None:
         backbone = _create_pretrained(source.tag, arch, timm_args or {})
     else:
         backbone = _create(arch, arch, timm_args or {})
@@ -113,10 +134,6 @@ def check_arch(arch: str) -> None:
     name = arch.split(".")[0]
     if not is_model(name):
         raise ValueError(unknown_name("arch", arch, list_models(module=list(_VIT_FAMILIES))))
-    if name != arch:
-        raise ValueError(
-            f"Unknown arch {arch!r}: it names pretrained weights. Expected arch={name!r} and weights={arch!r}."
-        )
     family = model_entrypoint(name).__module__.rsplit(".", 1)[-1]
     if family == "beit":
         raise ValueError(
@@ -126,9 +143,18 @@ def check_arch(arch: str) -> None:
         )
     if family not in _VIT_FAMILIES:
         raise ValueError(
-            f"arch {arch!r} is not a vision transformer but comes from timm's {family!r} models; "
-            f"expected one of timm's {', '.join(_VIT_FAMILIES)} models, e.g. 'deit_small_patch16_224'."
+            f"arch {arch!r} is one of timm's {family!r} models, expected a plain vision transformer: a ViT, DeiT, EVA, "
+            f"NaFlexViT or hybrid, e.g. {' or '.join(map(repr, _of_the_size_of(name)))}."
         )
+    if name != arch:
+        raise ValueError(
+            f"Unknown arch {arch!r}: it names pretrained weights. Expected arch={name!r} and weights={arch!r}."
+        )
+
+
+def _of_the_size_of(name: str) -> tuple[str, str]:
+    """Two possible architectures of about the size that a name speaks of."""
+    return next((archs for size, archs in _OF_SIZES.items() if size in name), _OF_SIZES["small"])
 
 
 def forward_tokens(backbone: nn.Module, images: Tensor) -> Tensor:
@@ -185,6 +211,32 @@ def resize_to_stride(images: Tensor, stride: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
+def _check_timm_args(timm_args: Mapping[str, Any]) -> None:
+    for name in _READS_FILES:
+        if timm_args.get(name):
+            raise ValueError(
+                f"timm_args holds {name} = {timm_args[name]!r:.80}, expected no weights there: weights takes a file, a "
+                f"pretrained tag, {LOCAL_DIR}FOLDER or hf-hub:org/name."
+            )
+
+
+def _check_tag(tag: str, arch: str) -> None:
+    if (of_tag := architecture_of(tag)) != arch:
+        raise ValueError(f"weights {tag!r} belong to arch {of_tag!r}, but arch is {arch!r}: change one of the two.")
+
+
+def _create_of_folder(tag: str, arch: str, timm_args: Mapping[str, Any]) -> nn.Module:
+    """The model of a folder that timm has saved, without its weights."""
+    _check_tag(tag, arch)
+    try:
+        return _create(tag, arch, timm_args)
+    except Exception as error:  # whatever its config lacks
+        raise RuntimeError(
+            f"weights {tag!r}: timm cannot build the model of its config.json ({type(error).__name__}: {error}), "
+            f"expected a folder that timm has saved (timm.models.save_for_hf)."
+        ) from error
+
+
 def _create(name: str, arch: str, timm_args: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
     import timm
 
@@ -196,12 +248,10 @@ def _create(name: str, arch: str, timm_args: Mapping[str, Any], *, pretrained: b
 
 def _create_pretrained(tag: str, arch: str, timm_args: Mapping[str, Any]) -> nn.Module:
     try:
-        if (of_tag := architecture_of(tag)) != arch:
-            raise ValueError(f"weights {tag!r} belong to arch {of_tag!r}, but arch is {arch!r}: change one of the two.")
+        _check_tag(tag, arch)
         return _create(tag, arch, timm_args, pretrained=True)
     except Exception as error:
-        is_download = not tag.startswith(LOCAL_DIR) and (isinstance(error, OSError) or _is_of_a_client(error))
-        if not is_download:
+        if not isinstance(error, OSError) and not _is_of_a_client(error):
             raise
         raise RuntimeError(
             f"The pretrained weights {tag!r} could not be downloaded ({type(error).__name__}: {error}). "

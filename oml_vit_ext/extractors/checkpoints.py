@@ -78,8 +78,8 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
     ``stand_ins.py``.
 
     Args:
-        path: ``.safetensors``, the ``.safetensors.index.json`` of a model in several parts, or anything that
-            ``torch.save`` wrote. The content counts, not the ending.
+        path: ``.safetensors``, anything that ``torch.save`` wrote, or the ``.index.json`` of a model in several parts
+            of either kind. The content counts, not the ending.
         allow_pickle: Read files that hold more than tensors. Such a file can run any code.
 
     Raises:
@@ -87,8 +87,8 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
     """
     if is_safetensors(path) or (path.suffix == ".safetensors" and not is_by_torch(path) and not what_else(path)):
         return read_safetensors(path)
-    if path.name.endswith(".safetensors.index.json"):
-        return _read_parts(path)
+    if path.name.endswith(".index.json"):
+        return _read_parts(path, allow_pickle)
     if kind := what_else(path):
         raise RuntimeError(f"weights {str(path)!r} is not a checkpoint of torch but {kind}.")
     if _torch_version() < _MEMORY_SAFE:
@@ -104,7 +104,9 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
             content = torch.load(file, map_location="cpu", weights_only=not allow_pickle)
     except pickle.UnpicklingError as error:
         if "weights_only" not in str(error).lower() or not is_by_torch(path):
-            raise RuntimeError(f"weights {str(path)!r} is not a checkpoint of torch ({error}).") from error
+            reason = first_reason(error)
+            why = "it begins as none of them" if reason == "unknown" else reason
+            raise RuntimeError(f"weights {str(path)!r} is not a checkpoint of torch ({why}).") from error
         raise RuntimeError(
             f"weights {str(path)!r} hold more than tensors, so reading them could run any code. If you trust the "
             f"file, pass allow_pickle=True (in YAML: allow_pickle: true). Reason: {first_reason(error)}"
@@ -113,23 +115,27 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
         raise RuntimeError(
             f"weights {str(path)!r} cannot be read, is it truncated or damaged? ({type(error).__name__}: {error})"
         ) from error
-    return _plain_names(_as_large_as_stored(_find_tensors(content, path), path), path)
+    try:
+        found = _find_tensors(content, path)
+    except RecursionError as error:
+        raise RuntimeError(f"weights {str(path)!r} hold a dict that holds itself, expected a state dict.") from error
+    return _plain_names(_as_large_as_stored(found, path), path)
 
 
-def _read_parts(index: Path) -> StateDict:
-    """The tensors of all files that an index of safetensors names, which lie beside it."""
+def _read_parts(index: Path, allow_pickle: bool) -> StateDict:
+    """The tensors of all files that an index names, which lie beside it."""
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        if any(Path(name).name != name for name in names):
+        if any(Path(name).name != name or name.endswith(".index.json") for name in names):
             raise ValueError(f"a part is {some(names)}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RuntimeError(
-            f"weights {str(index)!r} is no index of safetensors ({type(error).__name__}: {error}), expected weight_map "
-            f"with the names of files beside it."
+            f"weights {str(index)!r} is no index of a model in parts ({type(error).__name__}: {error}), expected "
+            f"weight_map with the names of files beside it."
         ) from error
     state: StateDict = {}
     for name in names:
-        state |= read_safetensors(existing_file(index.with_name(name)))
+        state |= read_state_dict(existing_file(index.with_name(name)), allow_pickle=allow_pickle)
     return state
 
 
@@ -178,9 +184,10 @@ def _path_classes() -> list[Any]:
 
 
 def first_reason(error: Exception) -> str:
-    """What ``torch.load(weights_only=True)`` refused."""
-    found = re.search(r"GLOBAL ([\w.]+)|WeightsUnpickler error: ([^\n]+)", str(error))
-    return next((g for g in found.groups() if g), "unknown") if found else "unknown"
+    """What ``torch.load(weights_only=True)`` refused, without its advice."""
+    text = str(error)
+    found = re.search(r"GLOBAL ([\w.]+)", text) or re.search(r"WeightsUnpickler error: ([^\n]+)", text)
+    return found[1] if found else "unknown" if "weights_only" in text.lower() else text.split("\n")[0].rstrip(".")
 
 
 def _find_tensors(content: Any, path: Path) -> StateDict:

@@ -6,11 +6,13 @@ import zipfile
 from pathlib import Path
 
 _PICKLE, _ZIP = b"\x80", b"PK\x03\x04"
+_ONNX = 0x08  # the first field of its protobuf message
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"7z\xbc\xaf", b"BZh", b"Rar!")
 _OTHERS = {
     b"version https://git-lfs": "a pointer of Git LFS in the place of the file: git lfs pull fetches it",
     b"\x89HDF": "an HDF5 file, as Keras writes it",
     b"GGUF": "a GGUF file, as llama.cpp takes it",
+    b"\x93NUMPY": "an array of numpy",
 }
 
 
@@ -46,6 +48,8 @@ def what_else(path: Path) -> str | None:
             return kind
     if start.startswith(_COMPRESSED):
         return "compressed: unpack it first"
+    if start[0] == _ONNX and path.suffix.lower() == ".onnx":
+        return "an ONNX file: its tensors have lost the names of the model, take the file that it was made of"
     if start[257:262] == b"ustar":
         return "a tar archive: unpack it first"
     text = start.lstrip().lower()
@@ -63,6 +67,8 @@ def _what_archive(path: Path) -> str | None:
     except zipfile.BadZipFile:
         return None  # cut short: torch says so
     inside = {name.partition("/")[2] for name in names}
+    if any(name.startswith("data/weights/") for name in inside) and "archive_format" in inside:
+        return "a program of torch.export: load it with torch.export.load, and save its state_dict with torch.save"
     if "constants.pkl" in inside:
         return (
             "a program of TorchScript: load it with torch.jit.load, if you trust it, and save its state_dict() with "

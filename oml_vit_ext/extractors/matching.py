@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from oml_vit_ext.extractors.names import plain_name
@@ -13,6 +15,7 @@ from oml_vit_ext.extractors.names import plain_name
 logger = logging.getLogger(__name__)
 
 _MOST_LISTED = 8
+_ONE_OF_SEVERAL = re.compile(r"-\d{5}-of-\d{5}(?=\.)")
 
 
 def check_match(
@@ -39,6 +42,8 @@ def check_match(
     """
     missing, unexpected = expected.keys() - found.keys(), found.keys() - expected.keys()
     other_shape = [name for name in expected if name in found and found[name].shape != expected[name].shape]
+    if missing and _ONE_OF_SEVERAL.search(path.name):
+        hint = f"It is one part of several: name their index, e.g. {_ONE_OF_SEVERAL.sub('', path.name)}.index.json."
     if missing or unexpected or other_shape:
         raise RuntimeError(
             f"weights {str(path)!r} do not fit {model}{f': {kinds}' if kinds else ''}. Missing: {some(missing)}; "
@@ -53,9 +58,17 @@ def check_values(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], pa
         found, expected, path: As for ``check_match``, which they pass.
 
     Raises:
-        RuntimeError: There are whole numbers (weights that were quantized) in the place of floating-point ones, or NaN
-            or infinity (a training that diverged); the sentence names the tensors.
+        RuntimeError: There are whole numbers (weights that were quantized) in the place of floating-point ones, sparse
+            tensors or such without numbers (of the device ``meta``), or NaN or infinity (a training that diverged); the
+            sentence names the tensors.
     """
+    for is_odd, what in (
+        (lambda tensor: tensor.layout != torch.strided, "sparse tensors, expected dense ones"),
+        (lambda tensor: tensor.is_meta, "tensors without numbers (of the device meta), expected numbers"),
+    ):
+        odd = [name for name in expected if is_odd(found[name])]
+        if odd:
+            raise RuntimeError(f"weights {str(path)!r} hold {what}: {some(odd)}.")
     whole = [name for name in expected if expected[name].is_floating_point() and not found[name].is_floating_point()]
     if whole:
         raise RuntimeError(

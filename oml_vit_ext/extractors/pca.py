@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.files import replaced
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.common.momentum_embeddings import mapped
 from oml_vit_ext.extractors.checkpoints import existing_file, read_safetensors
 from oml_vit_ext.extractors.wrapped import WrappedExtractor
@@ -58,6 +59,10 @@ def fit_pca(embeddings: Tensor | NDArray[np.float64], n_components: int) -> PCAW
 
     if embeddings.is_complex() if isinstance(embeddings, Tensor) else np.iscomplexobj(embeddings):
         raise ValueError("Embeddings of complex numbers were given, expected real ones.")
+    if isinstance(embeddings, Tensor) and (embeddings.is_meta or embeddings.layout != torch.strided):
+        raise ValueError(
+            f"Embeddings of device {embeddings.device} and {embeddings.layout} were given, expected numbers."
+        )
     if isinstance(embeddings, Tensor):
         embeddings = embeddings.detach().cpu().double().numpy()
     matrix = np.asarray(embeddings, dtype=np.float64)
@@ -65,7 +70,7 @@ def fit_pca(embeddings: Tensor | NDArray[np.float64], n_components: int) -> PCAW
         raise ValueError(f"Embeddings of shape {matrix.shape} were given, expected (N, D) with N of at least 2.")
     if not np.isfinite(matrix).all():
         bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-        raise ValueError(f"{len(bad)} of {len(matrix)} embeddings hold NaN or infinity, the first in row {bad[0]}.")
+        raise ValueError(f"NaN or infinity is in {len(bad)} of {len(matrix)} embeddings, the first in row {bad[0]}.")
     check_whole(
         "n_components", n_components, 1, min(matrix.shape), f"{len(matrix)} embeddings of width {matrix.shape[1]}"
     )
@@ -242,6 +247,7 @@ def _check_whitening(variance: Tensor, source: str) -> None:
     usable = int((variance > _NEGLIGIBLE * variance[0]).sum()) if variance[0] > 0 else 0
     if usable < len(variance):
         raise ValueError(
-            f"PCA weights {source!r}: only {usable} of {len(variance)} components have any variance, so whitening "
-            f"would divide by zero: expected n_components of at most {usable}, or whiten=False."
+            f"PCA weights {source!r}: only {usable} of {counted(len(variance), 'component')} "
+            f"{'has' if usable == 1 else 'have'} any variance, so whitening would divide by zero: expected "
+            f"n_components of at most {usable}, or whiten=False."
         )

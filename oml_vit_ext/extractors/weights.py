@@ -23,6 +23,12 @@ from oml_vit_ext.extractors.published import image_tower, to_timm_names
 logger = logging.getLogger(__name__)
 
 HF_HUB, LOCAL_DIR = "hf-hub:", "local-dir:"  # timm's prefixes of models in its own format: config.json and weights
+# The names of weights in such a folder, the safest first.
+_IN_FOLDER = (
+    *("model.safetensors", "open_clip_model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.pth", "open_clip_pytorch_model.bin", "model.pth"),
+)
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".npz")
 
 # Parts of published checkpoints that an extractor has no use for: classifiers, CLIP's projection, the attention pooling
 # of SigLIP, the projections of DINO, the decoder of MAE, mask tokens, the counter of torch's AveragedModel.
@@ -72,9 +78,8 @@ def resolve_weights(weights: str | Path | None, arch: str) -> WeightsSource:
                 f"weights {name!r} belong to arch {name.split('.')[0]!r}, but arch is {arch!r}: change one of the two."
             )
         return WeightsSource(tag=name)
-    if path.is_dir():
-        raise ValueError(f"weights {name!r} is a folder, expected a file (.safetensors, .pth, .pt, .ckpt).")
-    if path.suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".npz") or len(path.parts) > 1:
+    check_no_folder(path)
+    if path.suffix in _SUFFIXES or len(path.parts) > 1:
         existing_file(name)
     known = [f"{arch}.{tag.split('.', 1)[1]}" for tag in list_pretrained(f"{arch}.*")] or list_pretrained()
     known += [NAME] if arch == ARCH else []
@@ -104,6 +109,44 @@ def architecture_of(tag: str) -> str:
             f"weights {tag!r}: {str(config)!r} names no architecture, expected a folder that timm has saved "
             f"(timm.models.save_for_hf)."
         ) from error
+
+
+def file_of_folder(tag: str) -> Path:
+    """The file of weights in ``local-dir:FOLDER``, by the names that timm gives; safetensors first.
+
+    Raises:
+        FileNotFoundError: There is none, or several by other names.
+    """
+    folder = Path(tag.removeprefix(LOCAL_DIR))
+    for name in _IN_FOLDER:
+        if (folder / name).is_file():
+            return folder / name
+    others = [file for file in sorted(folder.iterdir()) if file.suffix in _SUFFIXES]
+    if len(others) == 1:
+        return others[0]
+    raise FileNotFoundError(f"weights {tag!r}: {str(folder)!r} holds no weights, expected one of {some(_IN_FOLDER)}.")
+
+
+def check_no_folder(path: Path) -> None:
+    """Raise a ``ValueError`` for a folder, which says what to name instead."""
+    if path.is_dir():
+        raise ValueError(
+            f"weights {str(path)!r} is a folder, expected a file (.safetensors, .pth, .pt, .ckpt)."
+            f"{_hint_of_folder(path)}"
+        )
+
+
+def _hint_of_folder(folder: Path) -> str:
+    if (folder / ".metadata").is_file():
+        return (
+            " It holds a sharded checkpoint of torch.distributed: make a file of it with "
+            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save."
+        )
+    endings = (*_SUFFIXES, ".index.json")
+    files = sorted(file.name for file in folder.iterdir() if file.name.endswith(endings))
+    if (folder / "config.json").is_file() and files:
+        return f" Of a model that timm has saved: {LOCAL_DIR}{folder}."
+    return f" It holds {some(files)}." if files else ""
 
 
 def load_backbone(
@@ -199,8 +242,10 @@ def _load_npz(backbone: nn.Module, path: Path, arch: str) -> None:
 def in_words(state: Mapping[str, Tensor]) -> str:
     """What kind of transformer a state dict is, in the words of the field."""
     depth = len({m.group(1) for m in (re.match(r"blocks\.(\d+)\.", k) for k in state) if m})
-    width = state["blocks.0.norm1.weight"].shape[0] if "blocks.0.norm1.weight" in state else "unknown"
-    patch = state["patch_embed.proj.weight"].shape[-1] if "patch_embed.proj.weight" in state else "unknown"
+    width, patch = (
+        state[name].shape[-1] if name in state and state[name].ndim == ndim else "unknown"
+        for name, ndim in (("blocks.0.norm1.weight", 1), ("patch_embed.proj.weight", 4))
+    )
     words = f"a ViT of width {width}, depth {depth}, patch {patch}"
     if any(k.startswith("patch_embed.backbone.") for k in state):
         words += " behind a convolutional stem"

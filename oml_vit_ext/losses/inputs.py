@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from oml_vit_ext.common.distributed import Batch, gather_batch
+from oml_vit_ext.common.messages import counted
 
 # Vectors shorter than this have no direction worth following: they are zero vectors.
 SHORTEST = 1e-12
@@ -45,9 +46,14 @@ def check_batch(features: Tensor, labels: Tensor | Sequence[int]) -> tuple[Tenso
         ValueError: Wrong shapes or types. On the CPU also for infinite or NaN embeddings; elsewhere that check would
             stall the device at every step, so there the loss becomes NaN, which is what a gradient scaler looks for.
     """
-    if not isinstance(features, Tensor) or features.ndim != 2 or not features.is_floating_point() or len(features) == 0:
+    if (
+        not isinstance(features, Tensor)
+        or features.ndim != 2
+        or not features.is_floating_point()
+        or not features.numel()
+    ):
         got = f"{features.dtype} {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-        raise ValueError(f"features is {got}, expected a floating-point tensor (B, D) with B of at least 1.")
+        raise ValueError(f"features is {got}, expected a floating-point tensor (B, D) with B and D of at least 1.")
     labels = labels if isinstance(labels, Tensor) else _tensor_of(labels)
     if labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"labels is {labels.dtype}, expected whole numbers (an integer tensor or a list of ints).")
@@ -55,7 +61,9 @@ def check_batch(features: Tensor, labels: Tensor | Sequence[int]) -> tuple[Tenso
     if features.device.type == "cpu":
         n_bad = int((~torch.isfinite(features)).any(dim=1).sum())
         if n_bad:
-            raise ValueError(f"features is not finite in {n_bad} of {len(features)} rows, expected no NaN or infinity.")
+            raise ValueError(
+                f"features is not finite in {n_bad} of {counted(len(features), 'row')}, expected no NaN or infinity."
+            )
     if features.dtype != torch.float64:
         features = features.float()
     return features, labels.to(device=features.device, dtype=torch.int64)

@@ -116,8 +116,9 @@ def build(kind: str, config: Mapping[str, Any], more_args: Mapping[str, Any] | N
             raise ValueError(unknown_name(f"argument of {name}:", argument, accepted))
     try:
         module: nn.Module = constructor(**{key: _value(key, value) for key, value in args.items()})
-    except (TypeError, AssertionError) as error:
+    except (TypeError, AssertionError, KeyError) as error:
         reason = str(error).removeprefix(f"{name}.__init__() ")
+        reason = f"missing the argument {reason}" if isinstance(error, KeyError) else reason
         raise ValueError(f"args of {name} is {args!r}, expected what the class accepts: {reason}.") from error
     return module
 

@@ -22,6 +22,7 @@ from oml_vit_ext.oml_patches.resume import resume_trainings
 from oml_vit_ext.oml_patches.sampler_epochs import introduce_samplers
 from oml_vit_ext.oml_patches.search_from_config import search_as_configured
 from oml_vit_ext.oml_patches.strict_arguments import build_losses_strictly, build_samplers_strictly
+from oml_vit_ext.oml_patches.unknown_names import tell_unknown_names
 
 WITHOUT = "OML_VIT_EXT_WITHOUT"
 
@@ -53,6 +54,7 @@ def apply(
         "postprocessor_embeddings": hand_over_embeddings,
         "search_from_config": search_as_configured,
         "dead_workers": name_dead_workers,
+        "unknown_names": tell_unknown_names,
     }
     unwanted = {name.strip() for name in os.environ.get(WITHOUT, "").split(",")} - {""}
     for name in unwanted - {"all", *changes}:

@@ -8,6 +8,7 @@ trained as ever.
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -31,17 +32,28 @@ def resume_trainings() -> None:
 
 
 def read_own_checkpoints(torch_io: ModuleType) -> None:
-    """Let Lightning read its own checkpoints again, with the path in them that torch >= 2.6 refuses by default."""
-    from oml_vit_ext.extractors.checkpoints import reading_paths
+    """Let Lightning read its own checkpoints again, with the paths and plain data that torch >= 2.6 refuses by default.
+
+    Plain data are numbers and arrays of numpy, parsed arguments and configs of OmegaConf, as callbacks and
+    ``save_hyperparameters`` leave them.
+    """
+    from oml_vit_ext.common.checkpoint_values import filled, plain_values
+    from oml_vit_ext.extractors.checkpoints import first_reason, reading_paths
 
     def wrap(load: Callable[..., Any]) -> Callable[..., Any]:
-        def load_checkpoint(self: Any, *args: Any, **kwargs: Any) -> Any:
-            with reading_paths():
-                return load(self, *args, **kwargs)
+        def load_checkpoint(self: Any, path: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                with reading_paths(*plain_values()):
+                    return filled(load(self, path, *args, **kwargs))
+            except pickle.UnpicklingError as error:
+                raise RuntimeError(
+                    f"Checkpoint {str(path)!r} holds more than tensors and plain data ({first_reason(error)}): reading "
+                    f"it could run any code. Keep such values as numbers, texts, lists and dicts."
+                ) from error
 
         return load_checkpoint
 
-    effect = "trainer.fit(ckpt_path=...) takes the paths that checkpoints hold"
+    effect = "trainer.fit(ckpt_path=...) takes the paths and the plain data that checkpoints hold"
     replace(torch_io.TorchCheckpointIO, "load_checkpoint", wrap, effect)
 
 

@@ -67,10 +67,13 @@ def fit_head(
     numbers = np.unique(np.asarray(labels), return_inverse=True)[1].reshape(-1)
     if x.ndim != 2 or len(numbers) != len(x):
         raise ValueError(
-            f"Embeddings of shape {tuple(x.shape)} and {len(numbers)} labels were given, expected (N, D) and N labels."
+            f"Embeddings of shape {tuple(x.shape)} and {counted(len(numbers), 'label')} were given, expected (N, "
+            f"D) and N labels."
         )
     if not torch.isfinite(x).all():
-        raise ValueError(f"{int((~x.isfinite().all(dim=1)).sum())} of {len(x)} embeddings hold NaN or infinity.")
+        raise ValueError(
+            f"NaN or infinity is in {int((~x.isfinite().all(dim=1)).sum())} of {counted(len(x), 'embedding')}."
+        )
     steps = check_whole("steps", steps, 1)
     batches = _batches(numbers, check_whole("n_labels", n_labels, 2), check_whole("n_instances", n_instances, 2), seed)
     with torch.random.fork_rng(devices=[]):

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from oml_vit_ext.common.messages import counted
+
 
 def first_gaps(distances: Sequence[Tensor]) -> NDArray[np.float64]:
     """Second minus first distance of each query; infinite where there are fewer than two candidates."""
@@ -78,8 +80,8 @@ def budget_curve(first_stage: Any, reranked: Any, top_n: int) -> BudgetCurve:
         raise ValueError("The retrieval results have no ground truth (gt_ids is None): CMC@1 cannot be computed.")
     if len(first_stage.retrieved_ids) != len(reranked.retrieved_ids):
         raise ValueError(
-            f"The results before re-ranking have {len(first_stage.retrieved_ids)} queries and those after have "
-            f"{len(reranked.retrieved_ids)}: expected the same queries."
+            f"The results before re-ranking are of {counted(len(first_stage.retrieved_ids), 'query', 'queries')}, "
+            f"those after of {len(reranked.retrieved_ids)}: expected the same queries."
         )
     gaps = first_gaps(first_stage.distances)
     order = np.argsort(gaps, kind="stable")

@@ -10,6 +10,7 @@ from oml.interfaces.retrieval import IRetrievalPostprocessor
 from oml.retrieval.retrieval_results import RetrievalResults
 
 from oml_vit_ext.common.checks import check_number
+from oml_vit_ext.common.messages import counted
 
 if TYPE_CHECKING:  # the folder imports faiss, which registering names must not
     from oml_vit_ext.retrieval.rows import Embeddings
@@ -84,8 +85,8 @@ def check_queries(rr: RetrievalResults, dataset: IQueryGalleryDataset) -> None:
     n_queries = dataset.get_query_ids().numel()
     if n_queries != len(rr.retrieved_ids):
         raise ValueError(
-            f"The retrieval results have {len(rr.retrieved_ids)} queries, but the data set has {n_queries}: "
-            f"expected the data set that they were retrieved from."
+            f"The retrieval results have {counted(len(rr.retrieved_ids), 'query', 'queries')}, but the data set has "
+            f"{n_queries}: expected the data set that they were retrieved from."
         )
 
 

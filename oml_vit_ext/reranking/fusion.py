@@ -19,7 +19,7 @@ from torch import Tensor
 
 from oml_vit_ext.common.checks import check_number
 from oml_vit_ext.common.files import replaced
-from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.common.messages import counted, unknown_name
 
 # What fit_fusion tries. The sigmoid is a step for a large temperature t, a straight line for a small one.
 FIRST_STAGE_WEIGHTS = tuple(round(0.05 * i, 2) for i in range(21))
@@ -172,8 +172,8 @@ def fit_fusion(
     lengths = [[len(row) for row in part] for part in (distances, pair_scores, right)]
     if not lengths[0] or lengths[0] != lengths[1] or lengths[0] != lengths[2]:
         raise ValueError(
-            f"Distances, pair scores and ground truth are of {len(distances)}, {len(pair_scores)} and {len(right)} "
-            f"queries, expected the same candidates of at least one query in each."
+            f"Distances, pair scores and ground truth are of {len(distances)}, {len(pair_scores)} and "
+            f"{counted(len(right), 'query', 'queries')}, expected the same candidates of at least one query in each."
         )
     d, s = _padded(distances, torch.inf), _padded(pair_scores, 0.5)
     is_right = _padded(right, 0.0) > 0

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from oml_vit_ext.common.checks import check_number, check_whole
 from oml_vit_ext.common.distributed import rank_and_world, run_share
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.reranking.budget import queries_to_rerank
 from oml_vit_ext.reranking.fusion import Fusion, fusion_of
 from oml_vit_ext.reranking.pair_order import Pairs
@@ -116,7 +117,8 @@ class STIRReranker(PairwiseReranker):
         n_queries = dataset.get_query_ids().numel()
         if n_queries != len(rr.retrieved_ids):
             raise ValueError(
-                f"The retrieval results have {len(rr.retrieved_ids)} queries, but the data set has {n_queries}: "
+                f"The retrieval results have {counted(len(rr.retrieved_ids), 'query', 'queries')}, but the data "
+                f"set has {n_queries}: "
                 f"expected the data set that they were retrieved from."
             )
         distances, retrieved_ids = self._process_raw(rr.retrieved_ids, rr.distances, dataset)

@@ -16,7 +16,7 @@ from torch import nn
 
 from oml_vit_ext.common.array_files import read_arrays, write_arrays
 from oml_vit_ext.common.distributed import gather, rank_and_world, run_share
-from oml_vit_ext.common.files import remove_leftovers
+from oml_vit_ext.common.files import check_no_link, remove_leftovers
 from oml_vit_ext.common.hashing import hash_state
 from oml_vit_ext.images.loading import load_images
 from oml_vit_ext.reranking.pair_order import Pairs
@@ -98,6 +98,7 @@ class ScoreFile:
     def _locked(self) -> Iterator[None]:
         """Alone among all threads and processes that write this file; the lock's own file stays beside it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        check_no_link(_lock_file(self.path))
         lock = FileLock(_lock_file(self.path), timeout=_LOCK_TIMEOUT_S)
         try:
             lock.acquire()

@@ -16,6 +16,7 @@ from oml.interfaces.models import IPairwiseModel
 from torch import Tensor, nn
 
 from oml_vit_ext.common.evaluating import evaluating
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.common.progress import progress
 from oml_vit_ext.images.loading import image_name, load_images
 from oml_vit_ext.reranking.pair_order import Pairs, Step, order_for_reuse, plan_steps
@@ -197,8 +198,9 @@ def _check_finite(scores: Tensor, pairs: Pairs, dataset: Any) -> None:
     if wrong:
         first, second = (image_name(dataset, int(i)) for i in pairs[wrong[0]])
         raise RuntimeError(
-            f"The pairwise model gives {scores[wrong[0]].item()} for {first} and {second} (and for {len(wrong) - 1} "
-            f"more pairs of this batch): check its weights for NaN, or turn half precision off (use_fp16: False)."
+            f"The pairwise model gives {scores[wrong[0]].item()} for {first} and {second} (and for "
+            f"{counted(len(wrong) - 1, 'more pair')} of this batch): check its weights for NaN, or turn half "
+            f"precision off (use_fp16: False)."
         )
 
 

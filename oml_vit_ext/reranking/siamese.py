@@ -15,6 +15,7 @@ from torch.nn.modules.activation import Sigmoid
 from torchvision.ops import MLP
 
 from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.extractors.freezable_parts import FreezableParts
 from oml_vit_ext.extractors.irt import IRTExtractor
 from oml_vit_ext.extractors.momentum import ExtractorWithMomentum
@@ -233,7 +234,9 @@ def _check_join_layer(extractor: IExtractor, join_layer: int) -> None:
             f"plain vision transformer, e.g. arch 'vit_small_patch16_224'."
         )
     depth = len(extractor.backbone.blocks)  # type: ignore[arg-type]
-    check_whole("join_layer", join_layer, 0, depth - 1, f"at least one of the {depth} blocks has to see both images")
+    check_whole(
+        "join_layer", join_layer, 0, depth - 1, f"at least one of {counted(depth, 'block')} has to see both images"
+    )
 
 
 def distinct_images(images: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from oml_vit_ext.common.array_files import write_array
 from oml_vit_ext.common.arrays import Box
 from oml_vit_ext.common.checks import check_number
 from oml_vit_ext.common.evaluating import evaluating
-from oml_vit_ext.common.files import replaced, stamp
+from oml_vit_ext.common.files import UNFINISHED, replaced, stamp
 from oml_vit_ext.common.hashing import hash_state
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.common.progress import progress
@@ -30,6 +29,7 @@ from oml_vit_ext.reranking.token_files import PRECISIONS, pack_tokens
 from oml_vit_ext.transforms.boxed_images import BoxedImages
 
 _AT_ONCE = 32
+_UNFINISHED = re.compile(UNFINISHED.format("[0-9a-f]{32}"))
 _HEADER = 128  # bytes of an .npy file before its numbers
 
 
@@ -172,8 +172,8 @@ class TokenStore:
         if not self.folder.is_dir():
             return 0
         for other in self.folder.iterdir():
-            if other.is_dir() and other != self._files and _is_hash(other.name):
-                shutil.rmtree(other)
+            if other != self._files and _is_hash(other.name) and not other.is_symlink() and other.is_dir():
+                _remove_tokens(other)
         stale = [file for file in self._files.glob("*.npy") if file.name not in wanted and _is_hash(file.stem)]
         for file in stale:
             file.unlink()
@@ -184,6 +184,19 @@ def _fingerprint(model: STIRSiamese, transform: Any, precision: str) -> str:
     steps = re.sub(r" at 0x[0-9a-f]+", "", repr(transform))
     settings = f"{hash_state(model.state_dict())}|{model.join_layer}|{steps}|{precision}"
     return hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()
+
+
+def _remove_tokens(folder: Path) -> None:
+    """A folder with tokens of another model; one that holds anything else is somebody else's and stays."""
+    files = list(folder.iterdir())
+    if all(_is_tokens(file.name) and not file.is_dir() for file in files):
+        for file in files:
+            file.unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _is_tokens(name: str) -> bool:
+    return (name.endswith(".npy") and _is_hash(name.removesuffix(".npy"))) or _UNFINISHED.fullmatch(name) is not None
 
 
 def _is_hash(name: str) -> bool:

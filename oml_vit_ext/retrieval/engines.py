@@ -12,6 +12,7 @@ import numpy as np
 
 from oml_vit_ext.common.arrays import Floats, Ids
 from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.common.progress import progress
 from oml_vit_ext.retrieval.forks import lock_across_forks, search_in_one_thread_after_forks
 from oml_vit_ext.retrieval.rows import Rows
@@ -20,6 +21,7 @@ from oml_vit_ext.retrieval.settings import EXACT, Settings
 
 _EXAMPLES = "'Flat', 'IVF1024,Flat', 'HNSW32', 'IVF4096,PQ48np'"
 _TRAINING_SEED = 0
+_LEAST_OF_NSG = 101  # rows of its graph
 # Numbers in a factory string: below and above, faiss takes memory before it has seen a row, hangs, or ends the process.
 _LIMITS = (
     ("inverted lists", r"IVF(\d+)", 1, 2**22),
@@ -178,8 +180,11 @@ def check_fillable(dim: int, index: str, n_rows: int | None = None) -> None:
     for number in kept:
         check_whole(f"The number of dimensions in index {index!r:.80}", number, 1, widest, "dimensions before it")
     try:
-        if isinstance(faiss.downcast_index(built), faiss.IndexLattice):
+        inner = faiss.downcast_index(built)
+        if isinstance(inner, faiss.IndexLattice):
             raise RuntimeError("faiss writes such an index to a file, but cannot read it again")
+        if isinstance(inner, (faiss.AdditiveCoarseQuantizer, faiss.Index2Layer)):
+            raise RuntimeError("it only assigns vectors to lists, for other indexes")
         if re.search(r"(^|,)IDMap", index):
             raise RuntimeError("IDMap expects a number with each row, and here their order is their number")
         if built.is_trained:
@@ -188,13 +193,41 @@ def check_fillable(dim: int, index: str, n_rows: int | None = None) -> None:
         raise ValueError(
             f"index {index!r} cannot be filled: {reason(error)}. Expected a faiss factory string, e.g. {_EXAMPLES}."
         ) from error
-    bits = [int(found or 8) for found in re.findall(r"PQ\d+(?:x(\d+))?", index)]
-    least = 0 if built.is_trained else max([_n_lists(built), *(2**b for b in bits), *kept])
+    least = 0 if built.is_trained else max([_least_for_quantizers(built, index), *kept])
     if n_rows is not None and n_rows < least:
         raise ValueError(
-            f"index {index!r} cannot be trained on a gallery of {n_rows} rows of dimension {dim}, expected at least "
-            f"{least}. Use a smaller index, or 'Flat'."
+            f"index {index!r} cannot be trained on a gallery of {counted(n_rows, 'row')} of dimension {dim}, "
+            f"expected at least {least}. Use a smaller index, or 'Flat'."
         )
+
+
+def _least_for_quantizers(built: Any, index: str) -> int:
+    """Rows that training needs, as far as the lists and the codes of the factory string tell.
+
+    Raises:
+        ValueError: Lists are found by an index of their centroids that needs more of them than there are.
+    """
+    found = re.search(r"IVF(\d+)(?:\((?P<inner>.*?)\)|_(?P<graph>NSG\d*))", index)
+    outer = index
+    if found:
+        coarse = found["inner"] or found["graph"]
+        least = max(_rows_for_codes(coarse), _LEAST_OF_NSG if "NSG" in coarse else 0)
+        if int(found[1]) < least:
+            raise ValueError(
+                f"index {index!r} has {found[1]} lists, expected at least {least} for {coarse!r}, an index of their "
+                f"centroids."
+            )
+        outer = index.replace(coarse, "")
+    halves = re.search(r"IMI\d+x(\d+)", index)
+    lists = 2 ** int(halves[1]) if halves else _n_lists(built)
+    return max(lists, _rows_for_codes(outer))
+
+
+def _rows_for_codes(index: str) -> int:
+    """As many as a code has values: 256 for 8 bits. LSQ makes do with fewer."""
+    sizes = re.findall(r"(?:^|[,(_+])(?:O?PQ|P?RQ)\d+(?:_\d+)?((?:x\d+)*)", index)
+    bits = [int(size.rpartition("x")[2] or 8) for size in sizes]
+    return max([0, *(2**b for b in bits)])
 
 
 def train_index(index: Any, gallery: Rows, name: str, *, verbose: bool) -> None:
@@ -203,13 +236,13 @@ def train_index(index: Any, gallery: Rows, name: str, *, verbose: bool) -> None:
         return
     n_rows = min(len(gallery), max(_LEAST_TRAINING_ROWS, _TRAINING_ROWS_PER_CENTROID * _n_lists(index)))
     chosen = np.sort(np.random.default_rng(_TRAINING_SEED).permutation(len(gallery))[:n_rows])
-    with progress(total=1, desc=f"Training {name} on {n_rows} rows", verbose=verbose) as bar:
+    with progress(total=1, desc=f"Training {name} on {counted(n_rows, 'row')}", verbose=verbose) as bar:
         try:
             index.train(gallery.take(chosen))
         except RuntimeError as error:
             raise ValueError(
-                f"index {name!r} cannot be trained on a gallery of {len(gallery)} rows of dimension {gallery.dim}: "
-                f"{reason(error)}. Use a smaller index, or 'Flat'."
+                f"index {name!r} cannot be trained on a gallery of {counted(len(gallery), 'row')} of dimension "
+                f"{gallery.dim}: {reason(error)}. Use a smaller index, or 'Flat'."
             ) from error
         bar.update()
 
@@ -221,7 +254,10 @@ def add_rows(index: Any, rows: Rows, *, start: int = 0, memory_mb: float, verbos
     with progress(total=len(rows) - start, desc="Filling the index", unit=" rows", verbose=verbose) as bar:
         for first in range(start, len(rows), block):
             part = rows.block(first, min(first + block, len(rows)))
-            index.add(part)
+            try:
+                index.add(part)
+            except RuntimeError as error:
+                raise ValueError(f"The index of faiss cannot take the embeddings: {reason(error)}.") from error
             bar.update(len(part))
 
 

@@ -43,6 +43,9 @@ def nearest(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """For each query up to ``n_items`` gallery items, nearest first, those of its own ``ignored`` groups left out.
 
+    Of items at the same distance, the earlier one in the gallery comes first. Where not all of them are among the
+    ``n_items``, those that are come from the engine.
+
     Distances are computed in float32 from the differences where the expanded formula loses digits, and always for an
     engine that is not exact; the found items are ordered by them. Half of the memory is for what is made here, the
     other half is the engine's.
@@ -113,15 +116,18 @@ def _chunks(
 def _first_of_the_rest(distances: Floats, found: Ids, left_out: NDArray[np.bool_], n: int) -> tuple[Floats, Ids]:
     """The ``n`` nearest of each row that are not left out, then what is left out, at infinity.
 
-    Few rows are out of order, those in which a distance was computed again; only these are sorted by distance. For the
-    others it is enough to move what is left out to the end, which takes a tenth of the time.
+    Few rows are out of order, those in which a distance was computed again or several are equal; only these are sorted.
+    For the others it is enough to move what is left out to the end, which takes a tenth of the time.
     """
     distances[left_out] = np.inf
     order = np.argsort(left_out, axis=1, kind="stable")
     ordered = np.take_along_axis(distances, order, axis=1)
-    unsorted = np.flatnonzero((ordered[:, 1:] < ordered[:, :-1]).any(axis=1))
+    positions = np.take_along_axis(found, order, axis=1)
+    equal = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] < np.inf)
+    wrong = (ordered[:, 1:] < ordered[:, :-1]) | (equal & (positions[:, 1:] < positions[:, :-1]))
+    unsorted = np.flatnonzero(wrong.any(axis=1))
     if len(unsorted):
-        order[unsorted] = np.argsort(distances[unsorted], axis=1, kind="stable")
+        order[unsorted] = np.lexsort((found[unsorted], distances[unsorted]), axis=1)
         ordered[unsorted] = np.take_along_axis(distances[unsorted], order[unsorted], axis=1)
     return ordered[:, :n], np.take_along_axis(found, order[:, :n], axis=1)
 

@@ -19,6 +19,7 @@ from oml.retrieval.retrieval_results import RetrievalResults
 from torch import FloatTensor, LongTensor, Tensor
 
 from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.retrieval.engines import make_engine
 from oml_vit_ext.retrieval.nearest import Grouping, ground_truth, nearest
 from oml_vit_ext.retrieval.rows import Embeddings, Rows, check_dims, check_matrix
@@ -42,10 +43,10 @@ def retrieve(
 ) -> RetrievalResults:
     """What OML's ``RetrievalResults.from_embeddings`` gives, found through faiss.
 
-    With ``index="Flat"`` the items are the same (equal distances may come in another order), and so are the distances,
-    except that those near zero are more precise here. As there, a query neither finds itself nor its own sequence,
-    queries may get fewer items than asked for, and ground truth is given for labelled datasets. The results are on the
-    CPU.
+    With ``index="Flat"`` the items are the same, and so are the distances, except that those near zero are more precise
+    here. Of items at the same distance the earlier one in the gallery comes first; OML promises no order. As there, a
+    query neither finds itself nor its own sequence, queries may get fewer items than asked for, and ground truth is
+    given for labelled datasets. The results are on the CPU.
 
     Args:
         embeddings: ``(len(dataset), dim)``, a tensor or an array of any floating type; a memory-mapped array is read
@@ -235,7 +236,9 @@ def flat(values: Any) -> Any:
 def check_length(embeddings: Embeddings, dataset: IBaseDataset, name: str) -> None:
     check_matrix(embeddings, name)
     if len(embeddings) != len(dataset):
-        raise ValueError(f"There are {len(embeddings)} {name} for a dataset of {len(dataset)} items: expected as many.")
+        raise ValueError(
+            f"There are {len(embeddings)} {name} for a dataset of {counted(len(dataset), 'item')}: expected as many."
+        )
 
 
 def oml_results(

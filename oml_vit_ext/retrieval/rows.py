@@ -125,6 +125,8 @@ def check_matrix(embeddings: Embeddings, name: str) -> None:
     """Raise a ``ValueError`` unless it is a tensor or an array of two dimensions."""
     if not isinstance(embeddings, (Tensor, np.ndarray)):
         raise ValueError(f"{name} are a {type(embeddings).__name__}, expected a torch tensor or a numpy array.")
+    if isinstance(embeddings, Tensor) and (embeddings.is_meta or embeddings.layout != torch.strided):
+        raise ValueError(f"{name} are of device {embeddings.device} and {embeddings.layout}, expected numbers.")
     if embeddings.ndim != 2:
         raise ValueError(f"{name} have shape {tuple(embeddings.shape)}, expected (rows, dim).")
 

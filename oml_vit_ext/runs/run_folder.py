@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oml_vit_ext.common.home import argument_with_home, with_home
+
 CONFIG, ABOUT_HYDRA = ".hydra/config.yaml", ".hydra/hydra.yaml"
 _BEST = "checkpoints/best.ckpt"
 
@@ -36,12 +38,19 @@ def is_run(folder: Path | str) -> bool:
     return (Path(folder) / CONFIG).is_file()
 
 
-def read_run(folder: Path | str, checkpoint: Path | str | None = None, *, overrides: Sequence[str] = ()) -> RunFolder:
+def read_run(
+    folder: Path | str,
+    checkpoint: Path | str | None = None,
+    *,
+    root: Path | str | None = None,
+    overrides: Sequence[str] = (),
+) -> RunFolder:
     """Read a run's folder.
 
     Args:
         folder: Where a training or validation ran under Hydra, e.g. ``logs/irt/train_photos/irt_r_2026-01-31``.
         checkpoint: Another one than ``checkpoints/best.ckpt`` of the folder.
+        root: Where the data set is now, the folder of the dataframe, if it has moved since.
         overrides: Other values for keys of the config, ``key=value``. Their paths count from here.
 
     Raises:
@@ -64,7 +73,9 @@ def read_run(folder: Path | str, checkpoint: Path | str | None = None, *, overri
         for key, value in config.items()
     }
     if config.get("dataset_root"):  # one word may be a folder here
-        config["dataset_root"] = str(started_in / config["dataset_root"])
+        config["dataset_root"] = str(started_in / with_home(config["dataset_root"]))
+    if root is not None:
+        config["dataset_root"] = str(Path(root).absolute())
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise FileNotFoundError(f"checkpoint is {str(checkpoint)!r}, expected a file, e.g. {str(path / _BEST)!r}.")
     found = best_checkpoint(path) if checkpoint is None else Path(checkpoint).absolute()
@@ -81,6 +92,8 @@ def with_paths_from(folder: Path, config: Any) -> Any:
         return {key: with_paths_from(folder, value) for key, value in config.items()}
     if isinstance(config, list):
         return [with_paths_from(folder, value) for value in config]
+    if isinstance(config, str) and config.startswith("~/"):
+        return with_home(config)
     # A bare word, such as a name of weights, is a path only if it has an ending or a folder in it.
     if isinstance(config, str) and (len(Path(config).parts) > 1 or Path(config).suffix) and (folder / config).exists():
         return str(folder / config)
@@ -94,9 +107,9 @@ def best_checkpoint(folder: Path) -> Path | None:
 
 
 def _from_here(override: str) -> str:
-    key, equals, value = override.partition("=")
+    key, equals, value = argument_with_home(override).partition("=")
     is_path = key != "dataframe_name" and value and Path(value).exists()
-    return f"{key}{equals}{Path(value).absolute()}" if is_path else override
+    return f"{key}{equals}{Path(value).absolute() if is_path else value}"
 
 
 def _no_run(path: Path, given: str) -> str:

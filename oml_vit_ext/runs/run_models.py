@@ -7,6 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from oml.const import PATHS_COLUMN
 from oml.datasets.images import get_retrieval_images_datasets
 from oml.interfaces.datasets import IQueryGalleryLabeledDataset
 from oml.interfaces.models import IExtractor
@@ -15,13 +16,15 @@ from oml.registry.models import get_extractor_by_cfg
 from oml.registry.postprocessors import get_postprocessor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
-from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.common.messages import counted, some, unknown_name
+from oml_vit_ext.datasets.frame import read_frame
 from oml_vit_ext.extractors.checkpoints import read_state_dict
 from oml_vit_ext.extractors.matching import load_all, under_prefix
 from oml_vit_ext.runs.run_folder import RunFolder
 from oml_vit_ext.transforms.upright import reader_for
 
 _MODEL = "model."  # what OML's Lightning modules call the model that they train
+_IF_MOVED = "If the photos have moved, say where they are now: --root FOLDER, in Python root=FOLDER."
 _NEEDS_WEIGHTS = "extractor_with_pca"  # its own weights are no start, but what it is
 
 
@@ -82,12 +85,18 @@ def validation_images(run: RunFolder, transform: Any = None) -> IQueryGalleryLab
         transform: Other transforms than those of the run.
 
     Raises:
-        FileNotFoundError: The dataframe has gone.
+        FileNotFoundError: The dataframe, or an image, is not there.
     """
     transform = get_transforms_by_cfg(_transforms(run)) if transform is None else transform
     root, name = Path(run.config["dataset_root"]), run.config["dataframe_name"]
     if not (root / name).is_file():
-        raise FileNotFoundError(f"The data set of the run has gone: there is no {str(root / name)!r}.")
+        raise FileNotFoundError(f"The data set of the run has gone: there is no {str(root / name)!r}. {_IF_MOVED}")
+    missing = [path for path in read_frame(root / name)[PATHS_COLUMN].map(str) if not (root / path).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{counted(len(missing), 'photo')} of the run's {name} {'is' if len(missing) == 1 else 'are'} not below "
+            f"{str(root)!r}: {some(missing)}. {_IF_MOVED}"
+        )
     _, images = get_retrieval_images_datasets(
         root, None, transform, f_imread_val=reader_for(transform), dataframe_name=name, verbose=False
     )

@@ -93,8 +93,9 @@ class GroupSizeSampler(EpochBatchSampler):
         self._cells = Cells.of(label_numbers, self.groups, len(self.sizes))
         if n_instances is not None and len(self._cells.counts) < batch_size // n_instances:
             raise ValueError(
-                f"batch_size={batch_size} and n_instances={n_instances} ask for {batch_size // n_instances} labels "
-                f"in a batch, but the training set has {len(self._cells.counts)}."
+                f"batch_size={batch_size} and n_instances={n_instances} ask for "
+                f"{counted(batch_size // n_instances, 'label')} in a batch, but the training set has "
+                f"{len(self._cells.counts)}."
             )
 
     @property
@@ -121,8 +122,9 @@ class GroupSizeSampler(EpochBatchSampler):
             raise ValueError("The training set has no images, expected rows of the split 'train'.")
         if small.sum() == (counts > 0).sum():
             raise ValueError(
-                f"The training set has {len(groups)} images in groups of {_named(counts, self.sizes, counts > 0)}, all "
-                f"smaller than half of batch_size={self._batch_size}: choose smaller batches or fewer sizes."
+                f"The training set has {counted(len(groups), 'image')} in groups of "
+                f"{_named(counts, self.sizes, counts > 0)}, all smaller than half of batch_size={self._batch_size}: "
+                f"choose smaller batches or fewer sizes."
             )
         kept = np.where(small[groups], -1, groups)
         if small.any():
@@ -159,9 +161,10 @@ def _training_rows(dataframe: Path, labels: NDArray[np.int64]) -> pd.DataFrame:
     same = len(rows) == len(labels) and np.array_equal(pd.factorize(rows[LABELS_COLUMN])[0], pd.factorize(labels)[0])
     if not same:
         raise ValueError(
-            f"{dataframe} has {len(rows)} training rows of {rows[LABELS_COLUMN].nunique()} labels, but the sampler was "
-            f"given {len(labels)} labels, {len(np.unique(labels))} of them different, or in another order: expected "
-            f"the dataset_root and the dataframe_name of the training set."
+            f"{dataframe} has {counted(len(rows), 'training row')} of "
+            f"{counted(rows[LABELS_COLUMN].nunique(), 'label')}, but the sampler was given "
+            f"{counted(len(labels), 'label')}, {len(np.unique(labels))} of them different, or in another order: "
+            f"expected the dataset_root and the dataframe_name of the training set."
         )
     return rows
 

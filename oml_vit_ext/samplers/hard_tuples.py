@@ -76,8 +76,9 @@ class HardTuplesSampler(EpochBatchSampler):
             raise ValueError(f"pairs is {pairs!r:.80}, expected the path of a CSV file, or None.")
         if len(np.unique(self.labels)) < n_negatives + 1:
             raise ValueError(
-                f"n_negatives is {n_negatives}, but the training set has {len(np.unique(self.labels))} labels: each "
-                f"negative has one of its own, and the anchor too."
+                f"n_negatives is {n_negatives}, but the training set has "
+                f"{counted(len(np.unique(self.labels)), 'label')}: each negative has one of its own, and the anchor "
+                f"too."
             )
         self.n_tuples = n_tuples
         self.n_negatives = n_negatives
@@ -88,7 +89,9 @@ class HardTuplesSampler(EpochBatchSampler):
         self._anchors = np.flatnonzero(_counts_of(self.labels) > 1) if self.pairs is None else self.pairs[:, 0]
         self.n_pairs = min(n_pairs, len(self._anchors))
         if self.n_pairs < n_tuples:
-            raise ValueError(f"The training set has {len(self._anchors)} pairs, expected at least n_tuples={n_tuples}.")
+            raise ValueError(
+                f"The training set has {counted(len(self._anchors), 'pair')}, expected at least n_tuples={n_tuples}."
+            )
         self.last_similarity: float | None = None  # mean of the anchors and their negatives, when last mined
         self._embed: Embed | None = None
         self._report: Callable[[dict[str, float]], None] | None = None
@@ -189,7 +192,10 @@ def _rows_of_pairs(file: Path, labels: Ids, dataset_root: str | Path | None, dat
     df = read_frame(dataframe, (PATHS_COLUMN, SPLIT_COLUMN))
     paths = df[PATHS_COLUMN][df[SPLIT_COLUMN] == "train"].astype(str).tolist()
     if len(paths) != len(labels):
-        raise ValueError(f"{dataframe} has {len(paths)} training rows, but the sampler was given {len(labels)} labels.")
+        raise ValueError(
+            f"{dataframe} has {counted(len(paths), 'training row')}, but the sampler was given {len(labels)} "
+            f"labels: expected as many."
+        )
     table = read_table(file, index_col=False)
     missing = {"anchor", "positive"} - set(table.columns)
     if missing:
@@ -215,7 +221,9 @@ def _rows_of_pairs(file: Path, labels: Ids, dataset_root: str | Path | None, dat
 def _checked(embeddings: Tensor | NDArray[np.floating[Any]], n_rows: int) -> Floats:
     found = embeddings.detach().float().cpu().numpy() if isinstance(embeddings, Tensor) else np.asarray(embeddings)
     if found.ndim != 2 or len(found) != n_rows:
-        raise ValueError(f"The shape of the embeddings of {n_rows} images is {found.shape}, expected a row for each.")
+        raise ValueError(
+            f"The shape of the embeddings of {counted(n_rows, 'image')} is {found.shape}, expected a row for each."
+        )
     if not np.isfinite(found).all():
         raise ValueError("The model's embeddings hold NaN or infinity: hard negatives cannot be mined.")
     return np.ascontiguousarray(found, dtype=np.float32)

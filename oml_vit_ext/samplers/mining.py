@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from oml_vit_ext.common.messages import counted
+
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -37,8 +39,8 @@ def hardest_negatives(
     n_labels = len(np.unique(candidate_labels))
     if n_labels < n_negatives + 1:
         raise ValueError(
-            f"The candidates have {n_labels} labels, expected at least {n_negatives + 1}: {n_negatives} of the "
-            f"negatives and that of the anchor. Take more candidates or fewer negatives."
+            f"The candidates have {counted(n_labels, 'label')}, expected at least {n_negatives + 1}: one of each of "
+            f"{counted(n_negatives, 'negative')} and that of the anchor. Take more candidates or fewer negatives."
         )
     chosen = np.empty((len(anchors), n_negatives), dtype=np.int64)
     similarity = np.empty((len(anchors), n_negatives), dtype=np.float32)

@@ -11,6 +11,7 @@ from torchvision.transforms import Compose, ToTensor
 
 from helpers.embedders import make_embedder
 from oml_vit_ext.app.attention import attention_pictures
+from oml_vit_ext.images.reading import read_image
 from oml_vit_ext.pictures import attention_maps
 from oml_vit_ext.retrieval import Embedder
 
@@ -22,13 +23,20 @@ def test_the_brightest_patch_is_the_maps(photos: Path):
     assert [picture.size for picture in pictures] == [(32, 32)] * 2
     whole = attention_pictures(embedder, files[1:])[0]
     assert not np.array_equal(np.asarray(pictures[1]), np.asarray(whole)), "the box counts"
-    from oml_vit_ext.images.reading import read_image
-
     maps = attention_maps(embedder.extractor, embedder.transform(read_image(files[0]))[None])[0]
     row, column = divmod(int(maps.argmax()), maps.shape[1])
     colours = np.asarray(pictures[0], dtype=float)
     yellow = (colours[..., 0] - colours[..., 2])[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8].mean()
     assert yellow > np.median(colours[..., 0] - colours[..., 2])
+
+
+def test_a_box_beyond_the_photo_is_cut_as_in_the_index(photos: Path):
+    embedder, file = make_embedder(), photos / "06.jpg"
+    width, height = read_image(file).size
+    beyond, inside = (-9, -9, width - 5, height + 30), (0, 0, width - 5, height)
+    with_box, cut = (np.asarray(attention_pictures(embedder, [file], [box])[0]) for box in (beyond, inside))
+    np.testing.assert_array_equal(with_box, cut)
+    np.testing.assert_array_equal(*(embedder.embed_all([file], [box]) for box in (beyond, inside)))
 
 
 def test_a_model_that_cannot_say(photos: Path):

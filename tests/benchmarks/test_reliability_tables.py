@@ -68,3 +68,12 @@ def test_the_short_selection_takes_files_of_each_folder(monkeypatch: pytest.Monk
         if not (ROOT / "tests" / folder / f"{name}.py").is_file()
     ]
     assert not missing
+
+
+def test_known_faults_of_the_libraries():
+    found = results("audit")
+    n, answered, faults = found["libraries"], found["answered"], found["faults"]
+    assert answered + len(found["not_answered"]) == n
+    assert f"got an answer for {answered} of {n} libraries, {len(faults)} of them with known faults" in TEXT
+    assert f"({found['date']}, `docs/results/audit.json`)" in TEXT
+    assert all(name.split()[0] in TEXT for name in [*faults, *found["not_answered"]])

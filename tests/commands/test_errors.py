@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 
 import pytest
 import typer
+import yaml
 
 from oml_vit_ext.commands.errors import in_one_sentence, leaving_in_one_sentence
 
@@ -26,6 +28,7 @@ def _ends(error: BaseException, capsys: pytest.CaptureFixture) -> tuple[int, str
         (FileNotFoundError("There is no photo."), 1, "Error: There is no photo.\n"),
         (TypeError("unexpected argument"), 1, "Error: TypeError: unexpected argument\n"),
         (ModuleNotFoundError("No module", name="hydra"), 1, "pip install 'oml-vit-ext[pipelines]'"),
+        (yaml.scanner.ScannerError("while scanning", problem="found a tab"), 1, "Error: while scanning\nfound a tab\n"),
         (KeyboardInterrupt(), 130, "Interrupted."),
     ],
 )
@@ -48,6 +51,13 @@ def test_an_exit_of_the_command_itself_stays(capsys: pytest.CaptureFixture):
 def test_a_script_leaves_with_the_sentence():
     with pytest.raises(SystemExit, match="k is 0"), leaving_in_one_sentence():
         raise ValueError("k is 0")
+
+
+def test_names_that_a_screen_has_no_characters_for(monkeypatch: pytest.MonkeyPatch):
+    screen = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(screen, encoding="ascii"))
+    in_one_sentence(lambda: print("日 \udcff.jpg", flush=True))()
+    assert screen.getvalue() == b"\\u65e5 \\udcff.jpg\n"
 
 
 def test_warnings_of_libraries_are_not_for_users(capsys: pytest.CaptureFixture):

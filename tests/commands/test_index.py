@@ -10,6 +10,7 @@ import pytest
 
 from helpers import ROOT
 from helpers.command_line import fails, succeeds
+from helpers.random_index import random_index
 from oml_vit_ext.commands.index import shard_of
 
 SMALL = [
@@ -56,6 +57,62 @@ def test_shards_and_milvus_are_filled_asked_and_synced(folder: Path, monkeypatch
     assert _paths(answers[0]) == _paths(answers[1]) and _paths(answers[0])[0] == names[3]
     assert "--shards is 2, but the index has shards 3" in fails("index", "photos", "--to", "shards", "--shards", "2")
     assert "--shards is 2, expected none in Milvus" in fails("index", "photos", "--to", "kept.db", "--shards", "2")
+
+
+def test_what_an_index_is_made_of_is_not_changed_in_silence(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder)
+    index = ["index", "photos", "--to", "kept", "--device", "cpu"]
+    assert "12 added" in succeeds(*index, *SMALL)
+    assert "12 unchanged" in succeeds(*index, "--faiss", "Flat", "--root", str(folder / "photos"), *SMALL)
+    assert "--faiss is HNSW8, but the index has faiss Flat" in fails(*index, "--faiss", "HNSW8")
+    assert "--root is ., but the index has the root" in fails(*index, "--root", ".")
+    assert "'nowhere', which does not exist" in fails(*index, "--model", "nowhere")
+    assert "come from different models" in fails(*index, *SMALL, "images.crop=32", "images.test_resize=32")
+    assert "--milvus-index is HNSW, expected none in a folder" in fails(*index, "--milvus-index", "HNSW")
+    photo = next(Path("photos").iterdir())
+    twice = ["--index", "kept", "--index", str(folder / "k*t")]
+    assert len(set(_paths(succeeds("query", str(photo), *twice, "-k", "3", "--json")))) == 3
+
+
+def test_a_folder_with_other_files_is_refused_before_the_work(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder)
+    before = sorted(path.name for path in (folder / "photos").iterdir())
+    for to, said in (("photos", "is no index and holds other files"), (f"photos/{before[0]}", "is a file, expected")):
+        assert said in fails("index", "photos", "--to", to, "--config-name", "nowhere")
+    assert sorted(path.name for path in (folder / "photos").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("extractor: !!python/object/apply:os.system ['true']", "could not determine a constructor for the tag"),
+        ("extractor: {name: irt, args: {}}", "has no 'transforms_predict', expected a config of prediction"),
+        ("extractor: {name: irtt}\ntransforms_predict: {name: norm_resize_irt}", "Unknown extractor 'irtt': did you"),
+        ("extractor: {name: irt}\ntransforms_predict: {name: norm_resize_ir}", "Unknown transforms 'norm_resize_ir'"),
+        ("extractor: [1", "while parsing a flow sequence"),
+    ],
+)
+def test_configs_that_build_no_model_are_told(folder: Path, text: str, said: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder)
+    Path("mine.yaml").write_text(f"{text}\n")
+    assert said in fails("index", "photos", "--to", "mine", "--config-name", "mine.yaml")
+    assert not Path("mine").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[1]", '{"a.jpg": [1], "b.jpg": [1, 2]}', '{"a.jpg": ["text"]}', '{"a.jpg": {}}']
+)
+def test_predictions_of_another_form_are_told(folder: Path, content: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder)
+    Path("predictions.json").write_text(content)
+    index = ["index", "photos", "--to", "predicted", "--predictions", "predictions.json", "--device", "cpu", *SMALL]
+    assert "--predictions predictions.json cannot be read (" in fails(*index)
+
+
+def test_moved_photos_are_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder)
+    random_index(folder / "before").save(folder / "moved")
+    assert "does not exist, expected the folder of its images. If" in fails("sync", "--index", "moved")
 
 
 def _paths(answer: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +50,34 @@ def test_a_wrong_command_or_option_is_a_matter_of_usage():
 def test_the_module_is_the_same_as_the_script():
     done = subprocess.run([sys.executable, "-m", "oml_vit_ext", "-h"], capture_output=True, text=True, check=True)
     assert "train-reranker" in done.stdout and "Exit codes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["convert", "folders", "~/photos"], "photos"),
+        (["check", "irt/train_photos", "dataset_root=~/photos"], "photos"),
+        (["check", "~/mine.yaml"], "from_file/photos"),
+        (["validate-reranker", "stir/validate_reranker_sop", "dataset_root=~/photos"], "photos"),
+        (["validate", "~/run"], "run"),
+        (["report", "~/run"], "run"),
+        (["report", "{here}/run", "--checkpoint", "~/other.ckpt"], "other.ckpt"),
+        (["index", "~/photos", "--to", "{here}/index"], "photos"),
+        (["query", "cat.jpg", "--index=~/index"], "index"),
+        (["sync", "--index", "~/index"], "index"),
+        (["app", "~/index"], "index"),
+        (["info", "--weights", "~/start.pth"], "start.pth"),
+    ],
+)
+def test_the_users_folder_wherever_a_path_is_typed(
+    arguments: list[str], named: str, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    home = in_tmp_path / "me"
+    monkeypatch.setenv("HOME", str(home))
+    (home / "nothing").mkdir(parents=True)
+    (home / "mine.yaml").write_text("defaults: [irt/train_photos, _self_]\ndataset_root: ~/from_file/photos\n")
+    (in_tmp_path / "run/.hydra").mkdir(parents=True)
+    (in_tmp_path / "run/.hydra/config.yaml").write_text("optimizer: {}\n")
+    (in_tmp_path / "photos").mkdir()
+    printed = fails(*[argument.format(here=in_tmp_path) for argument in arguments])
+    assert str(home / named) in printed.replace("\n", "") and "~" not in printed, printed

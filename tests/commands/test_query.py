@@ -18,9 +18,10 @@ from torch import Tensor
 from helpers import ROOT
 from helpers.command_line import fails, succeeds
 from helpers.random_index import random_index
+from oml_vit_ext.commands.query import table
 from oml_vit_ext.extractors import IRTExtractor
 from oml_vit_ext.reranking import QueryExpansion, STIRSiamese, TokenStore
-from oml_vit_ext.retrieval import Hit, SearchIndex, rerank_hits
+from oml_vit_ext.retrieval import AddReport, Hit, SearchIndex, rerank_hits
 
 WEIGHTS = ROOT / "examples/demo_weights/vit_tiny_emoji.safetensors"
 SMALL = ["--config-name", "irt/predict_demo", "irt/variant=irt_o", f"pretrained={WEIGHTS}"]
@@ -280,3 +281,9 @@ def test_the_first_hits_are_reranked_the_others_stay(tmp_path: Path) -> None:
     assert [hit.distance for hit in reranked] == sorted(hit.distance for hit in reranked)
     assert reranked[1].label == "a" and reranked[0].box == "0,0,10,20"
     assert rerank_hits(tmp_path / "100.png", hits[:1], tmp_path, reranker, transform) == hits[:1]
+
+
+def test_names_do_not_steer_the_screen() -> None:
+    printed = table([Hit("\x1b[2J.png", 0.1, "a\nlabel", "")])
+    assert printed.splitlines()[1:] == ["   1    0.1000  \\x1b[2J.png  [a\\nlabel]"]
+    assert str(AddReport(broken=[("a\rb.png", "missing")])).endswith("broken: a\\rb.png: missing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import typer
@@ -32,3 +33,19 @@ def test_where_it_is_to_go(reranker_run: Path, tmp_path: Path):
 def test_no_run(tmp_path: Path):
     done = _call(str(tmp_path))
     assert done.exit_code != 0 and "has no .hydra/config.yaml" in str(done.exception)
+
+
+def test_photos_that_have_moved_since(extractor_run: Path, data_of_runs: Path, tmp_path: Path):
+    shutil.copytree(extractor_run, tmp_path / "run")
+    config = tmp_path / "run/.hydra/config.yaml"
+    config.write_text(config.read_text().replace(str(data_of_runs), str(tmp_path / "before")))
+    done = _call(str(tmp_path / "run"), "--device", "cpu")
+    assert done.exit_code != 0 and "say where they are now: --root FOLDER" in str(done.exception)
+    done = _call(str(tmp_path / "run"), "--root", str(data_of_runs), "--device", "cpu", "--queries", "2")
+    assert done.exit_code == 0, done.output
+    here = _call(str(extractor_run), "--device", "cpu", "--queries", "2", "--to", str(tmp_path / "here.html"))
+    rows = [
+        next(line for line in printed.splitlines() if line.startswith("extractor_with_momentum"))
+        for printed in (done.output, here.output)
+    ]
+    assert rows[0] == rows[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import oml.lightning.pipelines.validate as pipeline
 import pandas as pd
 import pytest
 from omegaconf import DictConfig
@@ -16,9 +17,17 @@ def test_the_config_arrives_in_the_folder_of_the_run(
     photos: Path, frame: pd.DataFrame, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     arrived: list[tuple[Path, DictConfig]] = []
-    monkeypatch.setattr(validate, "validate_extractor", lambda cfg: arrived.append((Path.cwd(), cfg)))
-    succeeds("validate", "irt/validate_photos", f"dataset_root={photos}", "irt/variant=irt_o", "--to", "run", *QUIET)
+
+    def arrive(cfg: DictConfig) -> None:
+        pipeline.pprint("the whole config")
+        arrived.append((Path.cwd(), cfg))
+
+    monkeypatch.setattr(validate, "validate_extractor", arrive)
+    printed = succeeds(
+        "validate", "irt/validate_photos", f"dataset_root={photos}", "irt/variant=irt_o", "--to", "run", *QUIET
+    )
     [(folder, cfg)] = arrived
+    assert "the whole config" not in printed, "OML prints it, Hydra keeps it in a file"
     assert folder == in_tmp_path / "run" and cfg.metric_args.cmc_top_k == [1, 5]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import oml.lightning.pipelines.validate as pipeline
 import pandas as pd
 import pytest
 from omegaconf import DictConfig
@@ -16,7 +17,12 @@ def test_the_config_arrives_in_the_folder_of_the_run(
     photos: Path, frame: pd.DataFrame, in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     arrived: list[tuple[Path, DictConfig]] = []
-    monkeypatch.setattr(validate_reranker, "validate_pair_model", lambda cfg: arrived.append((Path.cwd(), cfg)))
+
+    def arrive(cfg: DictConfig) -> None:
+        pipeline.pprint("the whole config")
+        arrived.append((Path.cwd(), cfg))
+
+    monkeypatch.setattr(validate_reranker, "validate_pair_model", arrive)
     (in_tmp_path / "model.pth").touch()
     arguments = [
         "stir/validate_reranker_photos",
@@ -29,6 +35,7 @@ def test_the_config_arrives_in_the_folder_of_the_run(
         *QUIET,
     ]
     monkeypatch.setattr("oml_vit_ext.commands.mistakes.find_mistakes", lambda cfg: [])
-    succeeds("validate-reranker", *arguments)
+    printed = succeeds("validate-reranker", *arguments)
     [(folder, cfg)] = arrived
+    assert "the whole config" not in printed, "OML prints it, Hydra keeps it in a file"
     assert folder == in_tmp_path / "run" and cfg.bs == 7 and cfg.dataset_root == str(photos)

@@ -26,7 +26,7 @@ def test_a_frame_and_batches_that_fit_have_none(tiny: list[str]):
     [
         ("sampler.args.n_labels=7", "sampler.args.n_labels", "the training part has 6 labels", True),
         ("sampler.args.n_instances=40", "sampler.args.n_instances", "the same photo stands several times", False),
-        ("memory_size=31", "criterion.args.memory_size", "there are 30 training photos", False),
+        ("memory_size=31", "criterion.args.memory_size", "of 30 training photos", False),
         ("metric_args.cmc_top_k=[1,10]", "metric_args.cmc_top_k", "only 9 photos are there to be found", False),
         ("dataframe_name=gone.csv", "dataset_root", "make it with oml-vit-ext convert folders", True),
     ],

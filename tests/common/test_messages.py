@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from oml_vit_ext.common.messages import some, unknown_name
+import pytest
+
+from oml_vit_ext.common.messages import printable, some, unknown_name
 
 
 def test_a_typo_is_told_with_the_nearest_name_and_all_of_few():
@@ -32,3 +34,16 @@ def test_what_is_no_text_is_told_too():
 def test_a_list_is_told_by_its_first_three():
     assert some([]) == "" and some(["a", "b", "c"]) == "a; b; c"
     assert some(["d", "c", "b", "a"]) == "d; c; b; and 1 more"
+
+
+@pytest.mark.parametrize("name", ["a b.jpg", "日本語 фото ü.jpg", "\udcff.jpg", "\u0645\u200c\u0645.jpg", "a\\b.jpg"])
+def test_names_of_files_are_printed_as_they_are(name: str):
+    assert printable(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [("a\nb\r.jpg", "a\\nb\\r.jpg"), ("\x1b[31m.jpg", "\\x1b[31m.jpg"), ("gpj.\u202e.exe", "gpj.\\u202e.exe")],
+)
+def test_a_name_does_not_steer_the_screen(name: str, printed: str):
+    assert printable(name) == printed

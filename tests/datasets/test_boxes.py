@@ -35,7 +35,7 @@ def test_boxes_end_where_the_upright_image_ends():
     assert whole.to_numpy().tolist() == [[0, 20, 0, 30]]
 
 
-@pytest.mark.parametrize("folder", ["img", "img_highres"])
+@pytest.mark.parametrize("folder", ["img", "img_highres", "large in img", "small in img_highres"])
 def test_boxes_of_inshop_hold_the_garment_in_either_folder(tmp_path: Path, folder: str):
     """The list's boxes are of the small images: the large ones in the middle of a white square of 256 px."""
     miniature.inshop(tmp_path)
@@ -48,16 +48,19 @@ def test_boxes_of_inshop_hold_the_garment_in_either_folder(tmp_path: Path, folde
         copy = tmp_path / "img" / file.relative_to(tmp_path / "img_highres")
         copy.parent.mkdir(parents=True, exist_ok=True)
         small.save(copy)
-    if folder == "img":
-        (tmp_path / "img_highres").rename(tmp_path / "elsewhere")
+    if folder != "img_highres":
+        (tmp_path / "img_highres").rename(tmp_path / "large")
+    if " in " in folder:
+        (tmp_path / "img").rename(tmp_path / "small")
+        (tmp_path / folder.split(" in ")[0]).rename(tmp_path / folder.split(" in ")[1])
     lists = tmp_path / "list_bbox_inshop.txt"
     lists.write_text(lists.read_text().replace("021 085 235 192", "086 085 171 213"))
     df = convert("inshop", tmp_path, boxes=True, check=False, verbose=False)
     row = df.iloc[0]
-    assert row.path.startswith(f"{folder}/")
+    assert row.path.startswith(f"{folder.split()[-1]}/")
     cut = np.asarray(Image.open(tmp_path / row.path).crop((row.x_1, row.y_1, row.x_2, row.y_2))).astype(int)
     assert (cut[..., 2] > 150).mean() > 0.97 and (cut[..., 0] < 100).mean() > 0.97
-    if folder == "img_highres":
+    if folder in ("img_highres", "large in img"):
         expected = (150, 450, 300, 750)
         assert max(abs(row[side] - value) for side, value in zip(SIDES, expected, strict=True)) <= 4
 

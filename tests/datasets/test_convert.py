@@ -223,8 +223,8 @@ def test_the_papers_counts_are_checked_and_files_named(tmp_path: Path):
         convert("sop", tmp_path, verbose=False)
     text = str(caught.value)
     assert "3 train images, expected 59,551" in text and "2 validation labels, expected 11,316" in text
-    assert "1 listed images are missing: chair_final/2_0.JPG" in text
-    assert "1 image files are not listed: chair_final/9_9.JPG" in text
+    assert "1 listed image is missing: chair_final/2_0.JPG" in text
+    assert "1 image file is not listed: chair_final/9_9.JPG" in text
     assert not list(tmp_path.glob("*.csv*"))
 
 
@@ -241,7 +241,7 @@ def test_missing_and_extra_images_are_named_when_counts_are_right(tmp_path: Path
     counts = Counts(3, 2, 3, 2, 3, 3)
     monkeypatch.setitem(DATASETS, "sop", lambda root: dataclasses.replace(sop(root), counts=counts))
     miniature.image(tmp_path / "chair_final/9_9.JPG")
-    with pytest.warns(UserWarning, match=r"sop: 1 image files are not listed: chair_final/9_9.JPG"):
+    with pytest.warns(UserWarning, match=r"sop: 1 image file is not listed: chair_final/9_9.JPG"):
         convert("sop", tmp_path, verbose=False)
     (tmp_path / "df.csv").unlink()
     (tmp_path / "chair_final/2_0.JPG").unlink()
@@ -436,6 +436,12 @@ def test_damaged_annotations_are_one_sentence_with_their_place(tmp_path: Path, n
 def test_a_name_that_is_no_text(tmp_path: Path, name: Any):
     with pytest.raises(ValueError, match="Unknown data set"):
         read_listing(name, tmp_path)
+
+
+def test_a_wrong_option_is_not_the_fault_of_the_annotations(tmp_path: Path):
+    miniature.image(tmp_path / "a/1.jpg")
+    with pytest.raises(ValueError, match=r"^validation_share is 2\.0, expected a number from 0 to 1"):
+        convert("folders", tmp_path, validation_share=2.0, verbose=False)
 
 
 @pytest.mark.parametrize("wrong", ["2", 1.0, True])

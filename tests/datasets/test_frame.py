@@ -51,30 +51,30 @@ def test_what_oml_takes_has_no_mistakes(tmp_path: Path, columns: dict[str, Any])
     ("columns", "said"),
     [
         ({"split": ["Train", "train", "val", "validation"]}, r"split is 'Train'; 'val' in 2 rows \(the first: line 2,"),
-        ({"path": ["0.jpg", None, "2.jpg", "3.jpg"]}, r"path is nan in 1 rows \(the first: line 3,"),
+        ({"path": ["0.jpg", None, "2.jpg", "3.jpg"]}, r"path is nan in 1 row \(the first: line 3,"),
         ({"label": ["cat", "cat", "dog", "dog"]}, r"label is 'cat'; 'dog' in 4 rows .*pandas.factorize"),
         ({"label": [3.0, 3.0, 7.5, 7.5]}, r"label is 3.0; 7.5 in 4 rows .*without a point"),
-        ({"label": [3.0, 3.0, None, 7]}, r"label is nan in 1 rows \(the first: line 4, 2.jpg\)"),
+        ({"label": [3.0, 3.0, None, 7]}, r"label is nan in 1 row \(the first: line 4, 2.jpg\)"),
         (
             {"is_query": [False, False, True, True]},
             r"is_query is False in 2 rows .* an empty cell in rows",
         ),
         ({"is_gallery": [None, None, "yes", "no"]}, r"is_gallery is 'yes'; 'no' in 2 rows .*expected True or False"),
-        ({"is_query": [None, None, None, True]}, r"is_query is nan in 1 rows"),
+        ({"is_query": [None, None, None, True]}, r"is_query is nan in 1 row"),
         (
             {"is_query": [None, None, False, True], "is_gallery": [None, None, False, True]},
-            r"is_query is False in 1 rows .*expected True here or in is_gallery",
+            r"is_query is False in 1 row .*expected True here or in is_gallery",
         ),
         (
             {"label": [3, 3, 7, 8], "is_query": [None, None, True, False], "is_gallery": [None, None, False, True]},
-            r"label is 7 in 1 rows .*one that a gallery photo has",
+            r"label is 7 in 1 row .*one that a gallery photo has",
         ),
         ({"x_1": 0, "x_2": 5}, r"there are the columns .*expected none or"),
         ({**BOX, "x_2": 5.5}, r"x_2 is 5.5 in 4 rows .*whole numbers of pixels"),
         ({**BOX, "x_1": -1}, r"x_1 is -1 in 4 rows .*from 0 on"),
-        ({**BOX, "y_2": [5, 5, None, 5]}, r"y_2 is nan in 1 rows \(the first: line 4, 2.jpg\), .*in each row"),
+        ({**BOX, "y_2": [5, 5, None, 5]}, r"y_2 is nan in 1 row \(the first: line 4, 2.jpg\), .*in each row"),
         (dict.fromkeys(BOX), r"x_1 is nan in 4 rows"),
-        ({**BOX, "x_2": [5, 5, 5, 0]}, r"x_2 is 0 in 1 rows \(the first: line 5, 3.jpg\), expected more than x_1"),
+        ({**BOX, "x_2": [5, 5, 5, 0]}, r"x_2 is 0 in 1 row \(the first: line 5, 3.jpg\), expected more than x_1"),
     ],
 )
 def test_what_oml_refuses_is_one_sentence(tmp_path: Path, columns: dict[str, Any], said: str):

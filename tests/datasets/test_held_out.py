@@ -80,3 +80,10 @@ def test_whole_kinds_are_held_out(dataframe: Path, capsys: pytest.CaptureFixture
         hold_out(dataframe, new, by="path")
     with pytest.raises(ValueError, match="has 4 training values of 'category', expected at least every=5"):
         hold_out(dataframe, new, every=5, by="category")
+
+
+def test_the_users_folder_in_paths(dataframe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setenv("HOME", str(dataframe.parent))
+    assert main(["hold-out", "~/df.csv", "--output=~/new.csv"]) == 0 and dataframe.with_name("new.csv").is_file()
+    assert main(["join", "--train=~/df.csv", "--validation=~/new.csv", "--output=~/joined.csv"]) == 0
+    assert str(dataframe.with_name("joined.csv")) in capsys.readouterr().out

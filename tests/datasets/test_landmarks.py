@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers import miniature
+from oml_vit_ext.datasets import convert
 from oml_vit_ext.datasets.landmarks import gldv2_clean, gldv2_noisy, rparis6k, sfm120k
 from oml_vit_ext.datasets.nc_clean import nc_clean
 
@@ -58,6 +59,13 @@ def test_images_of_gldv2_are_found_in_every_layout(tmp_path: Path, folder: str):
     assert frame.label.tolist() == [0, 0, 1] and frame.landmark_id.tolist() == [7, 7, 9]  # class centres count from 0
 
 
+def test_ids_of_gldv2_may_have_the_ending(tmp_path: Path):
+    miniature.gldv2(tmp_path)
+    expected = convert("gldv2_clean", tmp_path, check=False, verbose=False).path.tolist()
+    (tmp_path / "train_clean.csv").write_text("landmark_id,images\n1,0a1b2c.jpg 0a1b3d.jpg\n7,ffee00.jpg\n")
+    assert convert("gldv2_clean", tmp_path, check=False, verbose=False).path.tolist() == expected
+
+
 def test_wrong_tables_of_gldv2_are_named(tmp_path: Path):
     (tmp_path / "train_clean.csv").write_text("id,url,landmark_id\n0123,http://x,7\n")
     with pytest.raises(ValueError, match="has the columns id, url, landmark_id, expected landmark_id and images"):
@@ -101,10 +109,10 @@ def test_lists_of_landmarks_that_do_not_fit_are_named(tmp_path: Path):
     (tmp_path / "train_clean.csv").write_text(LANDMARKS)
     file = tmp_path / "overlap.txt"
     file.write_text("7\n100\n101\n")
-    with pytest.warns(UserWarning, match="2 of its landmarks are not in train_clean.csv: 100; 101"):
+    with pytest.warns(UserWarning, match="2 other landmarks of it are not in train_clean.csv: 100; 101"):
         gldv2_clean(tmp_path, exclude_labels=file)
     for text, message in (
-        ("100\n", "lists 1 landmarks, none of which is in .*train_clean.csv"),
+        ("100\n", "lists 1 landmark, and .*train_clean.csv none of them"),
         ("Eiffel Tower\n", "has the line 'Eiffel Tower', expected the id of a landmark"),
         ("", "has no line, expected the id of a landmark"),
     ):

@@ -41,7 +41,7 @@ def test_only_what_the_papers_tell_is_compared():
     assert Counts().differences(_frame()) == []
     assert Counts(train_images=2, gallery=2).differences(_frame()) == []
     told = Counts(train_images=59_551, validation_labels=2, queries=0).differences(_frame())
-    assert told == ["2 train images, expected 59,551", "1 queries, expected 0"]
+    assert told == ["2 train images, expected 59,551", "1 query, expected 0"]
 
 
 def test_counts_are_written_without_what_is_not_there():

@@ -33,6 +33,8 @@ KINDS = {
     "base name": _last,
     "decoded": lambda url: unquote(_last(url)),
     "no query": lambda url: _last(url).partition("?")[0],
+    "as wget names it for Windows": lambda url: _last(url).replace("?", "@"),
+    "with the usual ending": lambda url: f"{unquote(_last(url)).partition('?')[0].rpartition('.')[0]}.jpg",
     "md5": lambda url: f"{_md5(url)}.jpg",
     "md5 and ending": lambda url: _md5(url) + os.path.splitext(_last(url).partition("?")[0])[1],
     "md5 alone": _md5,
@@ -89,6 +91,16 @@ def test_one_name_for_two_photos_leaves_a_doubt_unless_folders_tell(tmp_path: Pa
     for label in ("5", "6"):
         miniature.image(tmp_path / label / "1.jpg")
     assert _converted(tmp_path).path.tolist() == ["5/1.jpg", "6/1.jpg", "mali.JPG"]
+    for label, host in (("5", "a.org"), ("6", "b.org")):  # as wget -x has it
+        (tmp_path / label).rename(tmp_path / host)
+    assert _converted(tmp_path).path.tolist() == ["a.org/1.jpg", "b.org/1.jpg", "mali.JPG"]
+
+
+def test_no_photo_that_can_be_told_from_the_others(tmp_path: Path):
+    _published(tmp_path, [("http://a.org/1.jpg", "5", (0, 5, 0, 5)), ("http://b.org/1.jpg", "6", (0, 5, 0, 5))])
+    miniature.image(tmp_path / "1.jpg")
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="lists no photo that can be told from the others"):
+        _converted(tmp_path)
 
 
 def test_bad_lists_are_named(tmp_path: Path):
@@ -98,6 +110,10 @@ def test_bad_lists_are_named(tmp_path: Path):
     (tmp_path / "annotations/annotation_clean_train.txt").write_text("oneword\n")
     with pytest.raises(ValueError, match="has the line 'oneword', expected a URL, a label and a box"):
         _converted(tmp_path)
+    for box in ("1.0 9.0 2.0 7.0", "1 9 2"):
+        (tmp_path / "annotations/annotation_clean_train.txt").write_text(f"http://a.org/1.jpg 5 {box}\n")
+        with pytest.raises(ValueError, match="expected a URL, a label and a box"):
+            _converted(tmp_path)
 
 
 def test_boxes_need_a_published_list(tmp_path: Path):

@@ -96,3 +96,35 @@ def test_inshop_lists_lie_where_people_put_them_and_may_be_from_windows(tmp_path
         (tmp_path / to / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
     found = convert("inshop", tmp_path, boxes=True, check=False, verbose=False)
     assert found.path.tolist() == expected
+
+
+@pytest.mark.parametrize("folder", ["img_highres/", "Img/img/", "./img/", ""])
+def test_inshop_lists_may_name_either_folder(tmp_path: Path, folder: str):
+    miniature.inshop(tmp_path)
+    expected = convert("inshop", tmp_path, boxes=True, check=False, verbose=False)
+    file = tmp_path / "list_eval_partition.txt"
+    file.write_text(file.read_text().replace("img/", folder).replace("train", "TRAIN").replace("query", "Query"))
+    assert convert("inshop", tmp_path, boxes=True, check=False, verbose=False).equals(expected)
+
+
+def test_other_rows_of_inshop_are_told(tmp_path: Path):
+    miniature.inshop(tmp_path)
+    file, boxes = tmp_path / "list_eval_partition.txt", tmp_path / "list_bbox_inshop.txt"
+    whole = file.read_text(), boxes.read_text()
+    file.write_text(whole[0].replace("gallery", "galery"))
+    with pytest.raises(ValueError, match=r"has the status 'galery', expected train, query or gallery\."):
+        inshop(tmp_path)
+    file.write_text(whole[0])
+    boxes.write_text(whole[1].replace("01_3_back", "01_4_back"))
+    with pytest.raises(
+        ValueError, match=r"has no box for 1 images of .*list_eval_partition\.txt, expected one for each"
+    ):
+        inshop(tmp_path, boxes=True)
+
+
+def test_columns_of_sop_may_stand_behind_tabs(tmp_path: Path):
+    miniature.sop(tmp_path)
+    expected = sop(tmp_path).frame
+    for file in tmp_path.glob("*.txt"):
+        file.write_text(file.read_text().replace(" ", "\t"))
+    assert sop(tmp_path).frame.equals(expected)

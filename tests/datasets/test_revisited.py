@@ -33,6 +33,26 @@ def test_the_official_layout_is_read(data: Path):
     (data / "gone.jpg").rename(data / "roxford5k/jpg/img_003.jpg")
 
 
+@pytest.mark.parametrize("where", ["x", "data/test", "x/roxford5k"])
+def test_it_may_lie_deeper(tmp_path: Path, where: str):
+    miniature.revisited(tmp_path / where)
+    assert load_revisited(tmp_path, "roxford5k").root == tmp_path / where / "roxford5k"
+
+
+@pytest.mark.parametrize("place", ["jpg/{}.JPG", "jpg/oxbuild_images/{}.jpg", "images/jpg/{}.jpeg"])
+@pytest.mark.parametrize("ending", ["", ".jpg"])
+def test_images_may_lie_elsewhere_and_lists_may_have_the_ending(tmp_path: Path, place: str, ending: str):
+    content = miniature.revisited(tmp_path)
+    for file in list((tmp_path / "roxford5k/jpg").iterdir()):
+        moved = tmp_path / "roxford5k" / place.format(file.stem)
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(moved)
+    content["imlist"] = [f"{name}{ending}" for name in content["imlist"]]
+    (tmp_path / "roxford5k/gnd_roxford5k.pkl").write_bytes(pickle.dumps(content))
+    data = load_revisited(tmp_path, "roxford5k")
+    assert data.missing_files() == [] and data.query_paths[0] == Path(place.format("all_souls_000001"))
+
+
 def test_bad_ground_truths_are_named(tmp_path: Path):
     with pytest.raises(ValueError, match="did you mean 'roxford5k'"):
         load_revisited(tmp_path, "oxford5k")

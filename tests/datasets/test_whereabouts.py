@@ -49,7 +49,7 @@ def test_images_may_lie_one_folder_deeper(in_place, where: str):
     assert all((root / path).is_file() for path in df.path)
 
 
-@pytest.mark.parametrize("ending", [".jpg", ".JPG", ".jpeg"])
+@pytest.mark.parametrize("ending", [".jpg", ".JPG", ".jpeg", ".Jpg"])
 @pytest.mark.filterwarnings("ignore")
 def test_the_spelling_of_the_ending_does_not_matter(in_place, ending: str):
     name, root, expected = in_place
@@ -84,6 +84,28 @@ def test_some_archives_of_gldv2(tmp_path: Path, unpacked: str, folder: str):
         for path in ("0/a/1/0a1b2c.jpg", "0/a/1/0a1b3d.jpg", "f/f/e/ffee00.jpg")
         if path[0] == unpacked
     ]
+
+
+@pytest.mark.parametrize("layout", ["images_{0}", "train/images_{0}", "train_images", "archive/train"])
+def test_archives_of_gldv2_in_folders_of_their_own(tmp_path: Path, layout: str):
+    miniature.gldv2(tmp_path / "data")
+    expected = convert("gldv2_clean", tmp_path / "data", check=False, verbose=False)
+    (tmp_path / "data/train").rename(tmp_path / "unpacked")
+    for first in (tmp_path / "unpacked").iterdir():
+        shutil.copytree(first, tmp_path / "data" / layout.format(first.name) / first.name)
+    df = convert("gldv2_clean", tmp_path / "data", check=False, verbose=False)
+    assert df.label.tolist() == expected.label.tolist() and len(df) == 3
+    assert all((tmp_path / "data" / path).is_file() for path in df.path)
+    assert [Path(path).name for path in df.path] == [Path(path).name for path in expected.path]
+
+
+def test_a_photo_of_another_folder_is_not_taken(tmp_path: Path):
+    """Short paths do not tell images apart, and where the listed folder is, the others hold something else."""
+    for name in ("cars_test/1.jpg", "img/MEN/Denim/id_1/1.jpg", "img_highres/MEN/Denim/id_1/2.jpg"):
+        miniature.image(tmp_path / name)
+    assert found_elsewhere(tmp_path, ["cars_train/1.jpg", "img_highres/MEN/Denim/id_1/1.jpg"]) == {}
+    miniature.image(tmp_path / "photos/4.JPG")
+    assert found_elsewhere(tmp_path, ["4.jpg", "1.jpg"]) == {"4.jpg": "photos/4.JPG", "1.jpg": "cars_test/1.jpg"}
 
 
 def test_what_is_nowhere_is_not_found(tmp_path: Path):

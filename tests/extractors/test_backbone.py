@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from oml.const import MEAN, STD
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from helpers import DEMO_DATA, TINY_HYBRID
 from oml_vit_ext.extractors import HybridViTExtractor, IRTExtractor
-from oml_vit_ext.extractors.backbone import check_images, resize_to_stride
+from oml_vit_ext.extractors.backbone import check_arch, check_images, resize_to_stride
 
 
 def read(path: Path, size: tuple[int, int]) -> Tensor:
@@ -71,3 +73,72 @@ def test_photos_of_odd_size_with_trained_weights(name: str):
 def test_bytes_are_no_images():
     with pytest.raises(ValueError, match=r"Images are torch.uint8, expected floating-point numbers: divide by 255"):
         check_images(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("arch", "family"),
+    [
+        ("swin_tiny_patch4_window7_224", "swin_transformer"),
+        ("swin_tiny_patch4_window7_224.ms_in1k", "swin_transformer"),
+        ("swinv2_base_window8_256", "swin_transformer_v2"),
+        ("convnext_tiny", "convnext"),
+        ("maxvit_tiny_rw_224", "maxxvit"),
+        ("resnet50", "resnet"),
+        ("efficientnet_b0", "efficientnet"),
+        ("levit_128", "levit"),
+        ("mobilevit_s", "mobilevit"),
+        ("pvt_v2_b0", "pvt_v2"),
+        ("xcit_nano_12_p8_224", "xcit"),
+        ("cait_xxs24_224", "cait"),
+        ("samvit_base_patch16", "vision_transformer_sam"),
+        ("vit_relpos_base_patch16_224", "vision_transformer_relpos"),
+        ("hiera_large_224", "hiera"),
+    ],
+)
+def test_models_that_are_no_plain_transformer_are_told_with_some_that_are(arch: str, family: str):
+    with pytest.raises(
+        ValueError, match=f"^arch '{arch}' is one of timm's '{family}' models, expected a plain"
+    ) as told:
+        check_arch(arch)
+    possible = re.findall(r"'([^']+)'", str(told.value).split("e.g.")[1])
+    assert len(possible) == 2
+    for other in possible:
+        check_arch(other)
+    sizes = [size for size in ("tiny", "small", "base", "large") if size in possible[0]]
+    assert sizes == [size for size in ("tiny", "base", "large") if size in arch] or not any(
+        size in arch for size in ("tiny", "base", "large")
+    )
+
+
+@pytest.mark.parametrize(
+    ("arch", "pooling"),
+    [
+        ("vit_tiny_patch16_224", "cls"),
+        ("eva02_tiny_patch14_224", "cls"),
+        ("eva02_tiny_patch14_224", "avg"),
+        ("deit3_small_patch16_224", "cls"),
+        ("deit_tiny_distilled_patch16_224", "cls"),
+        ("vit_medium_patch16_reg4_gap_256", "avg"),
+        ("vit_pwee_patch16_reg1_gap_256", "max"),
+        ("vit_base_patch16_siglip_224", "map"),
+        ("vit_base_patch16_siglip_224", "avg"),
+        ("vit_small_patch16_dinov3", "cls"),
+        ("vit_small_patch14_reg4_dinov2", "avg"),
+    ],
+)
+def test_embeddings_are_read_from_the_tokens_of_timms_own_model(arch: str, pooling: str):
+    """At the model's own size, from a model that timm builds by itself; prefix tokens are in no mean."""
+    extractor = IRTExtractor(None, arch, pooling, timm_args={"depth": 2}).eval()
+    images = torch.rand(2, *extractor.backbone.pretrained_cfg["input_size"])
+    plain = timm.create_model(arch, num_classes=0, depth=2).eval()
+    plain.load_state_dict(extractor.backbone.state_dict(), strict=False)
+    with torch.no_grad():
+        tokens = plain.forward_features(images)
+        patches = tokens[:, plain.num_prefix_tokens :]
+        assert patches.shape[1] == (images.shape[-1] // plain.patch_embed.patch_size[0]) ** 2
+        if pooling == "map":
+            expected = plain(images)
+        else:
+            expected = {"cls": tokens[:, 0], "avg": patches.mean(1), "max": patches.amax(1)}[pooling]
+            expected = plain.fc_norm(expected)
+        torch.testing.assert_close(extractor(images), F.normalize(expected, dim=-1), atol=1e-5, rtol=1e-4)

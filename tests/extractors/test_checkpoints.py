@@ -52,19 +52,39 @@ def test_two_state_dicts_of_unknown_names_are_not_chosen_from(tmp_path: Path):
         read_state_dict(tmp_path / "x.pth")
 
 
-def test_parts_of_safetensors_are_read_together(tmp_path: Path):
+@pytest.mark.parametrize(("ending", "write"), [("safetensors", save_file), ("bin", torch.save)])
+def test_parts_of_a_model_are_read_together(tmp_path: Path, ending: str, write: Callable[[Any, Path], None]):
     for part, name in enumerate(STATE):
-        save_file({name: STATE[name]}, tmp_path / f"model-{part}.safetensors")
-    index = tmp_path / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {name: f"model-{i}.safetensors" for i, name in enumerate(STATE)}}))
+        write({name: STATE[name]}, tmp_path / f"model-{part}.{ending}")
+    index = tmp_path / f"model.{ending}.index.json"
+    index.write_text(json.dumps({"weight_map": {name: f"model-{i}.{ending}" for i, name in enumerate(STATE)}}))
     _assert_same(read_state_dict(index), STATE)
-    (tmp_path / "model-1.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"model-1\.safetensors': there is no such file"):
+    (tmp_path / f"model-1.{ending}").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"model-1\.{ending}': there is no such file"):
         read_state_dict(index)
-    for wrong in ('{"weight_map": {"a": "../x.safetensors"}}', "[]", '{"weight_map": 3}', "{"):
+    itself = json.dumps({"weight_map": {"a": index.name}})
+    for wrong in ('{"weight_map": {"a": "../x.safetensors"}}', "[]", '{"weight_map": 3}', "{", itself):
         index.write_text(wrong)
-        with pytest.raises(RuntimeError, match=r"is no index of safetensors"):
+        with pytest.raises(RuntimeError, match=r"is no index of a model in parts"):
             read_state_dict(index)
+
+
+def test_parts_that_hold_code_run_nothing(tmp_path: Path):
+    torch.save({**STATE, "x": _RunsCode(tmp_path / "touched")}, tmp_path / "part.bin")
+    index = tmp_path / "model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": {"b": "part.bin"}}))
+    with pytest.raises(RuntimeError, match="hold more than tensors"):
+        read_state_dict(index)
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("outer", ["model", "stuff"])
+def test_a_dict_that_holds_itself(tmp_path: Path, outer: str):
+    content: dict[str, Any] = {"epoch": 1}
+    content[outer] = {"inner": content} if outer == "stuff" else content
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(RuntimeError, match=r"x\.pth' hold a dict that holds itself, expected a state dict\.$"):
+        read_state_dict(tmp_path / "x.pth")
 
 
 def test_safetensors_are_read_as_they_are(tmp_path: Path):
@@ -125,6 +145,9 @@ def test_other_files_are_no_checkpoints(tmp_path: Path):
     (tmp_path / "text.pth").write_text("Entry not found")
     with pytest.raises(RuntimeError, match=r"text\.pth' is not a checkpoint of torch"):
         read_state_dict(tmp_path / "text.pth", allow_pickle=True)
+    (tmp_path / "flax_model.msgpack").write_bytes(b"\x83\xa7encoder" + bytes(30))
+    with pytest.raises(RuntimeError, match=r"is not a checkpoint of torch \(it begins as none of them\)\.$"):
+        read_state_dict(tmp_path / "flax_model.msgpack")
     torch.save(STATE, tmp_path / "cut.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:-100])
     with pytest.raises(RuntimeError, match=r"cut\.pth' cannot be read, is it truncated or damaged\?"):

@@ -40,6 +40,7 @@ def _packed(how: str) -> bytes:
         (gzip.compress(b"0" * 40, mtime=0), "compressed: unpack it first"),
         (b'{"weight_map": {}}', "a text in JSON"),
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (b"\x93NUMPY\x01\x00", "an array of numpy"),
         (_packed("zip"), r"a zip archive of model/weights\.pth: unpack it first"),
         (_packed("tar"), "a tar archive: unpack it first"),
     ],
@@ -56,6 +57,15 @@ def test_a_program_of_torchscript_is_told(tmp_path: Path):
     torch.jit.trace(nn.Linear(3, 2), torch.ones(1, 3)).save(str(tmp_path / "ViT-B-32.pt"))
     with pytest.raises(RuntimeError, match=r"but a program of TorchScript: load it with torch\.jit\.load"):
         read_state_dict(tmp_path / "ViT-B-32.pt")
+
+
+def test_other_programs_are_told(tmp_path: Path):
+    torch.export.save(torch.export.export(nn.Linear(3, 2), (torch.ones(1, 3),)), tmp_path / "model.pt2")
+    with pytest.raises(RuntimeError, match=r"but a program of torch\.export: load it with torch\.export\.load"):
+        read_state_dict(tmp_path / "model.pt2")
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x08\x12\x07pytorch")
+    with pytest.raises(RuntimeError, match=r"but an ONNX file: its tensors have lost the names"):
+        read_state_dict(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("ending", ["pth", "bin", "ckpt", "safetensors"])

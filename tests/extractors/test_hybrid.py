@@ -211,7 +211,7 @@ NO_CLS = {"arch": "vit_base_patch16_gap_224", "timm_args": {"img_size": 32, "dep
         (NO_CLS, r"'vit_base_patch16_gap_224' has no CLS token, so branches='both' is not possible: use branches='loc"),
         ({**NO_CLS, "branches": "global"}, "has no CLS token, so branches='global' is not possible"),
         ({"arch": "vit_tiny_r_s16_p8_223"}, "did you mean 'vit_tiny_r_s16_p8_224'"),
-        ({"arch": "resnet50"}, "is not a vision transformer but comes from timm's 'resnet' models"),
+        ({"arch": "resnet50"}, "is one of timm's 'resnet' models, expected a plain vision transformer"),
         ({"embed_dim": 0}, "embed_dim is 0, expected a whole number of at least 1"),
         ({"local_dim": 0}, "local_dim is 0, expected a whole number of at least 1"),
         ({"scales": []}, r"scales is \[\], expected positive factors"),

@@ -73,7 +73,7 @@ def test_empty_batch_gives_empty_descriptors():
     ("arguments", "message"),
     [
         ({"arch": "deit_smal_patch16_224"}, "did you mean 'deit_small_patch16_224'"),
-        ({"arch": "resnet50"}, "arch 'resnet50' is not a vision transformer but comes from timm's 'resnet' models"),
+        ({"arch": "resnet50"}, "arch 'resnet50' is one of timm's 'resnet' models, expected a plain vision transformer"),
         ({"arch": "deit_small_patch16_224.fb_in1k"}, "Expected arch='deit_small_patch16_224' and weights="),
         ({"arch": "beit_base_patch16_224"}, "has relative positions for one size of image alone"),
         ({"pooling": "mean"}, "Unknown pooling 'mean'"),

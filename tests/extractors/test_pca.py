@@ -131,7 +131,7 @@ def test_a_wrong_number_of_components_is_named(descriptors: Tensor, n_components
 def test_descriptors_that_are_no_finite_matrix_are_refused(descriptors: Tensor):
     descriptors[7, 3] = float("nan")
     descriptors[9, 1] = float("inf")
-    with pytest.raises(ValueError, match="2 of 300 embeddings hold NaN or infinity, the first in row 7"):
+    with pytest.raises(ValueError, match="NaN or infinity is in 2 of 300 embeddings, the first in row 7"):
         fit_pca(descriptors, 3)
     with pytest.raises(ValueError, match=r"shape \(12,\) were given, expected \(N, D\)"):
         fit_pca(descriptors[0], 3)
@@ -314,3 +314,9 @@ def test_complex_numbers_are_no_embeddings(as_array: bool):
     embeddings = torch.randn(9, 4, dtype=torch.complex64)
     with pytest.raises(ValueError, match=r"complex numbers were given, expected real ones"):
         fit_pca(embeddings.numpy() if as_array else embeddings, 2)
+
+
+@pytest.mark.parametrize("odd", [lambda x: x.to_sparse(), lambda x: x.to("meta")])
+def test_tensors_without_a_number_in_each_place_are_no_embeddings(odd):
+    with pytest.raises(ValueError, match=r"Embeddings of device \w+ and torch\.\w+ were given, expected numbers"):
+        fit_pca(odd(torch.rand(4, 3)), 2)

@@ -140,6 +140,9 @@ def test_a_url_is_no_file(url: str):
     [
         (lambda t: (t * 100).to(torch.int8), r"hold torch\.int8 numbers, expected floating-point ones: cls_token\."),
         (lambda t: t * float("nan"), r"hold NaN or infinity, as after a training that diverged, .*: cls_token\."),
+        (lambda t: t.to(torch.complex64), r"hold torch\.complex64 numbers, expected floating-point ones: cls_token\."),
+        (lambda t: t.to_sparse(), r"hold sparse tensors, expected dense ones: cls_token\."),
+        (lambda t: t.to("meta"), r"hold tensors without numbers \(of the device meta\), expected numbers: cls_token\."),
     ],
 )
 def test_numbers_that_no_model_computes_with(trained: IRTExtractor, tmp_path: Path, spoilt: Any, said: str):
@@ -149,9 +152,40 @@ def test_numbers_that_no_model_computes_with(trained: IRTExtractor, tmp_path: Pa
         IRTExtractor(tmp_path / "x.pth", **TINY_PLAIN)
 
 
-def test_a_folder(tmp_path: Path):
-    with pytest.raises(ValueError, match="is a folder, expected a file"):
-        IRTExtractor(tmp_path, **TINY_PLAIN)
+@pytest.mark.parametrize(
+    ("files", "hint"),
+    [
+        ([], r"\.ckpt\)\.$"),
+        (["a.pth", "b.safetensors", "notes.txt"], r"It holds a\.pth, b\.safetensors\.$"),
+        (["config.json", "model.safetensors"], r"Of a model that timm has saved: local-dir:.*folder\.$"),
+        ([".metadata", "__0_0.distcp"], r"a sharded checkpoint of torch\.distributed: .*dcp_to_torch_save"),
+    ],
+)
+def test_a_folder(tmp_path: Path, files: list[str], hint: str):
+    (tmp_path / "folder").mkdir()
+    for file in files:
+        (tmp_path / "folder" / file).touch()
+    with pytest.raises(ValueError, match=rf"is a folder, expected a file .*{hint}"):
+        IRTExtractor(tmp_path / "folder", **TINY_PLAIN)
+
+
+def test_one_part_of_several_names_their_index(trained: IRTExtractor, tmp_path: Path):
+    state = trained.backbone.state_dict()
+    del state["norm.bias"]
+    torch.save(state, tmp_path / "pytorch_model-00001-of-00002.bin")
+    with pytest.raises(
+        RuntimeError, match=r"one part of several: name their index, e\.g\. pytorch_model\.bin\.index\.json"
+    ):
+        IRTExtractor(tmp_path / "pytorch_model-00001-of-00002.bin", **TINY_PLAIN)
+
+
+@pytest.mark.parametrize(
+    "args", [{"checkpoint_path": "x.pth"}, {"pretrained": True}, {"pretrained_cfg_overlay": {"file": "x.pth"}}]
+)
+def test_weights_are_named_by_weights_alone(args: dict[str, Any]):
+    """timm reads those by itself: what is missing in them stays random, and older versions run what is in a pickle."""
+    with pytest.raises(ValueError, match=rf"timm_args holds {next(iter(args))} = .*, expected no weights there"):
+        IRTExtractor(None, TINY_PLAIN["arch"], timm_args=args)
 
 
 def test_a_tag_with_a_typing_error():
@@ -297,9 +331,35 @@ def test_a_folder_that_timm_has_saved(saved_by_timm: tuple[Path, torch.nn.Module
         IRTExtractor(f"local-dir:{folder}", "vit_small_patch16_224")
     with pytest.raises(FileNotFoundError, match=r"weights 'local-dir:.*nowhere'.*config\.json"):
         IRTExtractor(f"local-dir:{folder}/nowhere", "vit_tiny_patch16_224")
+    kept = (folder / "model.safetensors").rename(folder / "weights.safetensors")
+    assert IRTExtractor(f"local-dir:{folder}", "vit_tiny_patch16_224")
+    (folder / "second.pth").touch()
+    with pytest.raises(FileNotFoundError, match=r"holds no weights, expected one of model\.pth, model\.safetensors"):
+        IRTExtractor(f"local-dir:{folder}", "vit_tiny_patch16_224")
+    kept.unlink()
+    (folder / "config.json").write_text('{"architecture": "vit_tiny_patch16_224", "model_args": {"depht": 1}}')
+    with pytest.raises(RuntimeError, match=r"timm cannot build the model of its config\.json \(TypeError"):
+        IRTExtractor(f"local-dir:{folder}", "vit_tiny_patch16_224")
     (folder / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="names no architecture, expected a folder that timm has saved"):
         IRTExtractor(f"local-dir:{folder}", "vit_tiny_patch16_224")
+
+
+def test_code_in_a_folder_that_timm_has_saved_is_not_run(saved_by_timm: tuple[Path, torch.nn.Module], tmp_path: Path):
+    folder, model = saved_by_timm
+    (folder / "model.safetensors").unlink()
+    torch.save({**model.state_dict(), "x": _RunsCode(tmp_path / "touched")}, folder / "pytorch_model.bin")
+    with pytest.raises(RuntimeError, match=r"pytorch_model\.bin' hold more than tensors"):
+        IRTExtractor(f"local-dir:{folder}", "vit_tiny_patch16_224")
+    assert not (tmp_path / "touched").exists()
+
+
+class _RunsCode:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.file,)
 
 
 def test_a_model_of_the_hub(saved_by_timm: tuple[Path, torch.nn.Module], monkeypatch: pytest.MonkeyPatch):

@@ -49,7 +49,7 @@ def test_an_architecture_names_its_weights():
     [
         ("deit_smal_patch16_224.fb_in1k", ValueError, "did you mean 'deit_small_patch16_224.fb_in1k'"),
         ("deit_small_patch16_224.fb", ValueError, "pretrained tag 'deit_small_patch16_224.fb'.*fb_in1k"),
-        ("resnet50.a1_in1k", ValueError, "not a vision transformer"),
+        ("resnet50.a1_in1k", ValueError, "expected a plain vision transformer"),
         ("nothing/there.pth", FileNotFoundError, "there is no such file"),
     ],
 )
@@ -110,6 +110,19 @@ def test_kinds_of_our_own_files(tmp_path: Path, irt: IRTExtractor):
 
     save_pca(fit_pca(torch.randn(20, 6), n_components=2), tmp_path / "pca.safetensors")
     assert "PCA of embeddings of width 6 to at most 2" in describe(tmp_path / "pca.safetensors").title
+
+
+@pytest.mark.parametrize("name", ["blocks.0.norm1.weight", "patch_embed.proj.weight", "pos_embed", "cls_token"])
+def test_odd_shapes_are_described_too(irt: IRTExtractor, tmp_path: Path, name: str):
+    torch.save({**irt.backbone.state_dict(), name: torch.tensor(1.0)}, tmp_path / "odd.pth")
+    assert describe(tmp_path / "odd.pth").facts["fits"].startswith("none of the architectures")
+
+
+def test_folders_are_told_and_those_of_timm_described(irt: IRTExtractor, tmp_path: Path):
+    save_file(irt.backbone.state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"is a folder, expected a file .* It holds model\.safetensors\.$"):
+        describe(tmp_path)
+    assert describe(f"local-dir:{tmp_path}").title == "A vision transformer."
 
 
 def test_a_broken_file_is_one_sentence(tmp_path: Path):

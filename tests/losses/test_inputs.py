@@ -58,12 +58,17 @@ def test_wrong_arguments(loss: Any, args: dict[str, Any], sentence: str) -> None
         (
             torch.zeros(3),
             [0, 1, 2],
-            "features is torch.float32 (3,), expected a floating-point tensor (B, D) with B of at least 1.",
+            "features is torch.float32 (3,), expected a floating-point tensor (B, D) with B and D of at least 1.",
         ),
         (
             torch.zeros(0, 4),
             [],
-            "features is torch.float32 (0, 4), expected a floating-point tensor (B, D) with B of at",
+            "features is torch.float32 (0, 4), expected a floating-point tensor (B, D) with B and D of at",
+        ),
+        (
+            torch.zeros(3, 0),
+            [0, 1, 2],
+            "features is torch.float32 (3, 0), expected a floating-point tensor (B, D) with B and D of at",
         ),
         (
             torch.zeros(3, 4).long(),

@@ -47,6 +47,11 @@ def test_class_weights_come_as_a_list() -> None:
         ("loss", {"name": "TripletMarginLoss", "args": {"margn": 1}}, "Unknown argument of TripletMarginLoss: 'margn'"),
         (
             "loss",
+            {"name": "SubCenterArcFaceLoss"},
+            "args of SubCenterArcFaceLoss is {}, expected what the class accepts: missing the argument 'num_classes'",
+        ),
+        (
+            "loss",
             {"name": "ArcFaceLoss"},
             "args of ArcFaceLoss is {}, expected what the class accepts: missing 2 required",
         ),

@@ -11,6 +11,7 @@ from oml_vit_ext import oml_patches
 
 NAMES = ["strict_arguments", "freezing", "sampler_epochs", "image_reader", "lonely_queries", "new_transforms"]
 NAMES += ["resume", "embedding_loader", "postprocessor_embeddings", "search_from_config", "dead_workers"]
+NAMES += ["unknown_names"]
 
 
 @pytest.fixture()
@@ -30,6 +31,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "hand_over_embeddings": "postprocessor_embeddings",
         "search_as_configured": "search_from_config",
         "name_dead_workers": "dead_workers",
+        "tell_unknown_names": "unknown_names",
     }
     for function, name in functions.items():
         monkeypatch.setattr(oml_patches, function, lambda *_, name=name: names.append(name) if name else None)

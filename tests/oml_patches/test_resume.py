@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from omegaconf import OmegaConf
 from oml.lightning.pipelines import train as pipeline
 from oml.lightning.pipelines.train import extractor_training_pipeline
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -85,20 +88,36 @@ def test_a_config_without_the_keys_is_trained_as_ever(in_tmp_path: Path):
 def test_a_trainer_of_ones_own_takes_its_checkpoints_again(in_tmp_path: Path):
     """Lightning puts the folder into the checkpoint, which ``torch.load`` refuses by default since 2.6."""
 
+    got = []
+
+    class Keeps(pl.Callback):
+        def state_dict(self) -> dict[str, Any]:
+            return {"best": np.float64(0.5), "curve": np.arange(3), "args": argparse.Namespace(lr=0.1)}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            got.append(state)
+
     def fit(epochs: int, checkpoint: str | None = None) -> pl.Trainer:
         keep = ModelCheckpoint(dirpath=in_tmp_path / "kept", save_last=True)
         silent = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
-        trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=[keep], **silent)
+        trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=[keep, Keeps()], **silent)
         trainer.fit(Line(), DataLoader(torch.ones(4, 1), batch_size=2), ckpt_path=checkpoint)  # type: ignore[arg-type]
         return trainer
 
     fit(1)
     assert fit(2, "kept/last.ckpt").global_step == 4
+    (state,) = got
+    assert (state["best"], state["curve"].tolist(), state["args"].lr) == (0.5, [0, 1, 2], 0.1)
+    whole = torch.load("kept/last.ckpt", weights_only=False)
+    torch.save({**whole, "more": Bite()}, "evil.ckpt")
+    with pytest.raises(RuntimeError, match=r"'evil\.ckpt' holds more than tensors and plain data \(posix\.mkdir\)"):
+        fit(2, "evil.ckpt")
 
 
 class Line(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
+        self.save_hyperparameters({"config": OmegaConf.create({"lr": 0.1, "sizes": [1, 2]})})
         self.layer = torch.nn.Linear(1, 1)
 
     def training_step(self, batch: torch.Tensor, _: int) -> torch.Tensor:

@@ -88,7 +88,7 @@ def test_what_cannot_be_fitted():
         fit_head(x, [0, 1, 2], ContrastiveXBMLoss())
     with pytest.raises(ValueError, match="1 label has two embeddings or more, expected at least 2"):
         fit_head(x[:4], [0, 0, 1, 2], ContrastiveXBMLoss(), [2])
-    with pytest.raises(ValueError, match="1 of 160 embeddings hold NaN or infinity"):
+    with pytest.raises(ValueError, match="NaN or infinity is in 1 of 160 embeddings"):
         fit_head(x.index_fill(0, torch.tensor([3]), torch.nan), labels, ContrastiveXBMLoss())
     with pytest.raises(ValueError, match="dims is 128, expected a list"):
         fit_head(x, labels, ContrastiveXBMLoss(), 128)

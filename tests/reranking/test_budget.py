@@ -58,5 +58,5 @@ def test_curve_needs_ground_truth_and_the_same_queries():
     with pytest.raises(ValueError, match="no ground truth"):
         budget_curve(rr, rr, 2)
     with_gt = RetrievalResults([torch.tensor([0.1, 0.2])], ids, [torch.tensor([0])])
-    with pytest.raises(ValueError, match="1 queries and those after have 2"):
+    with pytest.raises(ValueError, match="1 query, those after of 2"):
         budget_curve(with_gt, RetrievalResults([torch.tensor([0.1])] * 2, [torch.tensor([0])] * 2), 2)

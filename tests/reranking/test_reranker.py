@@ -226,7 +226,7 @@ def test_what_is_no_pairwise_model():
 def test_results_of_another_data_set(tmp_path):
     dataset = small_dataset(tmp_path)
     rr = RetrievalResults([torch.tensor([0.1])], [torch.tensor([0])])
-    with pytest.raises(ValueError, match="have 1 queries, but the data set has 12"):
+    with pytest.raises(ValueError, match="have 1 query, but the data set has 12"):
         reranker(small_model()).process(rr, dataset)
 
 

@@ -52,6 +52,16 @@ def test_an_empty_file_knows_nothing(tmp_path: Path):
     assert not list(tmp_path.iterdir()), "nothing new, nothing written"
 
 
+def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path):
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / ".x.npz.lock").symlink_to(tmp_path / "victim")
+    file = ScoreFile(tmp_path / "x.npz", "me")
+    file.add(_pairs((0, 1)), _scores(0.5))
+    with pytest.raises(OSError, match="is a link, expected a file of its own"):
+        file.write()
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
 def test_scores_are_written_every_half_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     now = 100.0
     monkeypatch.setattr(score_file.time, "monotonic", lambda: now)

@@ -156,3 +156,20 @@ def test_wrong_arguments(tmp_path: Path):
         TokenStore(tmp_path, small_model(), TO_TENSOR, precision="int4")
     with pytest.raises(ValueError, match="max_mb is 0, expected"):
         TokenStore(tmp_path, small_model(), TO_TENSOR, max_mb=0)
+
+
+def test_only_tokens_are_taken_away(index: SimpleNamespace, tmp_path: Path):
+    """Folders of hex digits may be somebody else's."""
+    folder = tmp_path / "tokens"
+    TokenStore(folder, small_model(), TO_TENSOR).sync(index)
+    (former,) = folder.iterdir()
+    (former / f".{'0' * 32}.1-2.partial.npy").touch()
+    theirs = [folder / ("1" * 32) / "photo.jpg", folder / ("2" * 32) / f"{'a' * 32}.npy" / "photo.jpg"]
+    for file in theirs:
+        file.parent.mkdir(parents=True)
+        file.write_text("mine")
+    (tmp_path / "album").mkdir()
+    (folder / ("3" * 32)).symlink_to(tmp_path / "album")
+    TokenStore(folder, small_model(), TO_TENSOR, precision="int8").sync(index)
+    assert not former.exists() and all(file.read_text() == "mine" for file in theirs)
+    assert (folder / ("3" * 32)).is_symlink() and (tmp_path / "album").is_dir()

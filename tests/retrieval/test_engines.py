@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import faiss
@@ -13,6 +14,7 @@ from oml_vit_ext.retrieval.engines import (
     FaissEngine,
     add_rows,
     build_index,
+    check_fillable,
     empty_index,
     make_engine,
     train_index,
@@ -105,7 +107,7 @@ def test_no_more_rows_than_needed_train_an_index(monkeypatch: pytest.MonkeyPatch
         ("PQ3", "^index 'PQ3' cannot be built for dimension 8: .*multiple of the number of subquantizers"),
         (
             "IVF4096,Flat",
-            r"cannot be trained on a gallery of 2500 rows of dimension 8: .*Use a smaller index",
+            r"cannot be trained on a gallery of 2,500 rows of dimension 8: .*Use a smaller index",
         ),
     ],
 )
@@ -127,6 +129,38 @@ def test_what_faiss_refuses_is_one_sentence(index: str, message: str):
 def test_numbers_that_no_index_can_have_are_refused(index: str) -> None:
     with pytest.raises(ValueError, match=r"in index .* expected a whole number from"):
         empty_index(64, index)
+
+
+@pytest.mark.parametrize(
+    ("index", "least"),
+    [
+        *(("PQ8x6", 64), ("RQ2x6", 64), ("PRQ2x2x6", 64), ("IVF4,RQ2x6", 64), ("IVF48,PQ4x4fs", 48), ("LSQ2x6", 0)),
+        *(("IMI2x5,PQ4x4", 32), ("HNSW8_PQ4x6", 64), ("IVF64(PQ4x6),Flat", 64), ("IVF4,SQ8", 4), ("ITQ8,LSH", 8)),
+    ],
+)
+def test_too_few_rows_are_told_before_the_work_and_as_many_as_needed_will_do(index: str, least: int):
+    if least:
+        with pytest.raises(ValueError, match=rf"{least - 1} rows of dimension 8, expected at least {least}\."):
+            check_fillable(8, index, least - 1)
+    n_rows = max(least, 1)
+    check_fillable(8, index, n_rows)
+    built = build_index(Rows(GALLERY[:n_rows]), index, memory_mb=10, verbose=False)
+    assert built.ntotal == n_rows
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ("IVF4(PQ4),Flat", "has 4 lists, expected at least 256 for 'PQ4', an index of their centroids"),
+        ("IVF32(RQ2x6),Flat", "has 32 lists, expected at least 64 for 'RQ2x6'"),
+        ("IVF100_NSG8,Flat", "has 100 lists, expected at least 101 for 'NSG8'"),
+        ("RCQ2x4", "cannot be filled: it only assigns vectors to lists, for other indexes"),
+        ("Residual1x6,PQ4", "cannot be filled: it only assigns vectors to lists, for other indexes"),
+    ],
+)
+def test_indexes_that_no_number_of_rows_can_fill(index: str, said: str):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        check_fillable(8, index, 10_000)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,20 @@ def test_close_rows_get_the_digits_that_products_lose():
         assert sorted(positions.tolist()) == list(range(90))
 
 
+@pytest.mark.parametrize("memory_mb", [1e-6, 256.0])
+@pytest.mark.parametrize("factory", ["Flat", "HNSW16"])
+def test_of_items_at_the_same_distance_the_earlier_one_comes_first(factory: str, memory_mb: float):
+    order = np.random.default_rng(1).permutation(90)
+    gallery = np.tile(GALLERY[:30], (3, 1))[order]
+    distances, ids = _search(QUERIES, gallery, 90, [ITEMS], index=factory, memory_mb=memory_mb)
+    n_equal = 0
+    for of_query, positions in zip(distances, ids, strict=True):
+        equal = of_query[1:] == of_query[:-1]
+        n_equal += int(equal.sum())
+        assert (positions[1:] > positions[:-1])[equal].all()
+    assert n_equal > 1_000
+
+
 def test_true_items_are_those_of_the_label_but_for_what_is_left_out():
     labels = Grouping(RNG.integers(6, size=40), RNG.integers(5, size=90))
     found = ground_truth(labels, [ITEMS, SEQUENCES])

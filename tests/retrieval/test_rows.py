@@ -80,6 +80,8 @@ def test_what_is_no_matrix_of_numbers_is_told():
         ([[1.0]], "queries are a list, expected a torch tensor or a numpy array"),
         (X[0], r"queries have shape \(4,\), expected \(rows, dim\)"),
         (X.astype(int), "queries are of type int64, expected floating-point numbers"),
+        (torch.from_numpy(X).to_sparse(), r"queries are of device cpu and torch\.sparse_coo, expected numbers"),
+        (torch.empty(3, 4, device="meta"), r"queries are of device meta and torch\.strided, expected numbers"),
     ]:
         with pytest.raises(ValueError, match=message):
             Rows(wrong, name="queries")

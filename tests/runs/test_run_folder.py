@@ -61,6 +61,17 @@ def test_values_given_now_count_and_their_paths_from_here(run: Path, in_tmp_path
     assert is_run(run) and not is_run(in_tmp_path)
 
 
+def test_the_users_folder_is_none_of_where_the_run_was_started(run: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(run.parent / "me"))
+    cfg = {"dataset_root": "~/photos", "extractor": {"args": {"weights": "~/start.pth"}}}
+    written_down(cfg, run.parent / "second", run.parent / "here")
+    config = read_run(run.parent / "second", overrides=["fusion=~/fusion.json"]).config
+    me = str(run.parent / "me")
+    assert config["dataset_root"] == f"{me}/photos" and config["extractor"]["args"]["weights"] == f"{me}/start.pth"
+    assert config["fusion"] == f"{me}/fusion.json"
+    assert read_run(run.parent / "second", overrides=["dataset_root=~/more"]).config["dataset_root"] == f"{me}/more"
+
+
 def test_a_training_that_has_not_validated_yet(tmp_path: Path):
     written_down({"optimizer": {}, "dataset_root": "x"}, tmp_path / "run", tmp_path)
     with pytest.raises(

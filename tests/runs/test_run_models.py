@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,8 +70,23 @@ def test_a_data_set_that_has_gone(tmp_path: Path):
         "transforms_val": {"name": "norm_resize_irt", "args": {}},
     }
     written_down(cfg, tmp_path / "run", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"The data set of the run has gone: there is no '.*gone/df.csv'"):
+    with pytest.raises(FileNotFoundError, match=r"of the run has gone: there is no '.*gone/df.csv'.*--root FOLDER"):
         validation_images(read_run(tmp_path / "run"))
+
+
+def test_photos_that_have_gone(demo_slice: Path, tmp_path: Path):
+    cfg = {
+        "dataset_root": "moved",
+        "dataframe_name": "df.csv",
+        "transforms_val": {"name": "norm_resize_irt", "args": {}},
+    }
+    written_down(cfg, tmp_path / "run", tmp_path)
+    (tmp_path / "moved").mkdir()
+    shutil.copy(demo_slice / "df.csv", tmp_path / "moved")
+    told = r"photos of the run's df.csv are not below '.*moved': images/.*; and \d+ more\. If .* --root FOLDER"
+    with pytest.raises(FileNotFoundError, match=told):
+        validation_images(read_run(tmp_path / "run"))
+    assert len(validation_images(read_run(tmp_path / "run", root=demo_slice))) > 0
 
 
 def test_weights_to_start_from_are_not_read_but_a_pca_is_what_the_model_is():

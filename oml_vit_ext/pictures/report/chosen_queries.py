@@ -31,3 +31,8 @@ def chosen_queries(last: Floats, before: Floats | None, n: int, seed: int = 0) -
     drawn = np.random.default_rng(seed).permutation(rest)[: n - len(chosen)].tolist()
     together = np.array([*chosen, *drawn], dtype=np.int64)[:n]
     return together[np.lexsort((together, last[together]))]
+
+
+def drawn_queries(n_queries: int, n: int, seed: int = 0) -> NDArray[np.int64]:
+    """Positions of at most ``n`` of so many queries, each as likely as the other, in the order drawn."""
+    return np.random.default_rng(seed).permutation(n_queries)[:n].astype(np.int64)

@@ -60,7 +60,8 @@ class Report:
         stages: Names of the stages, in the order in which they follow each other.
         compared: Number of the stage that the last one is compared with.
         queries: Those that are shown.
-        shown: One sentence on which they are.
+        shown: What they are, and how many of all queries the last stage changed.
+        at_random: They are drawn from all, and shown in this order at first; else the worst come first.
         images: By the numbers that the queries use.
         curves, spectra, similarities: Charts.
         logged_once: Name and value of what the training logged a single time: no curve.
@@ -80,6 +81,7 @@ class Report:
     queries: list[ShownQuery]
     shown: str
     images: dict[int, ShownImage]
+    at_random: bool = False
     curves: list[Chart] = field(default_factory=list)
     logged_once: list[tuple[str, str]] = field(default_factory=list)
     spectra: list[Chart] = field(default_factory=list)

@@ -17,7 +17,7 @@ from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.messages import counted, unknown_name
 from oml_vit_ext.pictures.report import terms
 from oml_vit_ext.pictures.report.charts import Chart, histogram, line_chart
-from oml_vit_ext.pictures.report.chosen_queries import chosen_queries
+from oml_vit_ext.pictures.report.chosen_queries import chosen_queries, drawn_queries
 from oml_vit_ext.pictures.report.content import Report, ShownImage, ShownQuery, ShownStage, Table
 from oml_vit_ext.pictures.report.curves import Curve
 from oml_vit_ext.pictures.report.measures import (
@@ -33,6 +33,7 @@ from oml_vit_ext.pictures.report.thumbnails import SIDE, thumbnails
 
 TOP_K: dict[str, Sequence[int]] = {"cmc": (1, 5, 10), "map": (5,)}
 N_QUERIES, N_HITS = 96, 8
+_SAME = 1e-6  # a smaller change of the average precision is none, on the page (page.js) too
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def gather(
     n_queries: int = N_QUERIES,
     n_hits: int = N_HITS,
     side: int = SIDE,
+    at_random: bool = False,
     verbose: bool = False,
 ) -> Report:
     """The content of a report.
@@ -86,6 +88,8 @@ def gather(
         n_queries: At most so many are shown; the figures are of all.
         n_hits: Per query and stage, at most so many are shown.
         side: Of the thumbnails, px at most.
+        at_random: Queries are drawn evenly from all, and stay in this order: what a stranger should judge by. Else
+            whoever wants to know what is wrong sees the worst first.
         verbose: Show a progress bar.
 
     Raises:
@@ -106,7 +110,8 @@ def gather(
     precisions = {name: average_precisions(results, n_hits) for name, results in stages.items()}
     old = max(0, len(stages) - 2) if compared_with is None else list(stages).index(compared_with)
     ordered = list(precisions.values())
-    chosen = chosen_queries(ordered[-1], ordered[old] if len(ordered) > 1 else None, n_queries)
+    before = ordered[old] if len(ordered) > 1 else None
+    chosen = drawn_queries(len(query_ids), n_queries) if at_random else chosen_queries(ordered[-1], before, n_queries)
     shown = _shown_queries(stages, precisions, chosen, query_ids, gallery_ids, n_hits)
     n_labels = len(np.unique(labels[query_ids]))
     spectra = {name: cumulative_variance(of_stage) for name, of_stage in (embeddings or {}).items()}
@@ -121,7 +126,9 @@ def gather(
         stages=list(stages),
         compared=old,
         queries=shown,
-        shown=_which(len(shown), len(query_ids), list(stages), old),
+        shown=_which(len(shown), len(query_ids), list(stages), old, at_random)
+        + _changed(ordered[-1], before, list(stages), old),
+        at_random=at_random,
         images=_images(dataset, shown, names, labels, side, verbose),
         curves=[_curve(curve) for curve in about.curves if len(curve.values) > 1],
         logged_once=[(c.name, f"{c.values[0]:.4g}") for c in about.curves if len(c.values) == 1],
@@ -156,8 +163,8 @@ def _check(dataset: IQueryGalleryLabeledDataset, stages: Mapping[str, RetrievalR
             raise ValueError(f"The results of {name!r} have no ground truth, expected those of a data set with labels.")
         if len(results.retrieved_ids) != n_queries:
             raise ValueError(
-                f"The results of {name!r} are of {len(results.retrieved_ids)} queries, expected {n_queries} as in the "
-                f"data set."
+                f"The results of {name!r} are of {counted(len(results.retrieved_ids), 'query', 'queries')}, expected "
+                f"{n_queries} as in the data set."
             )
 
 
@@ -215,13 +222,30 @@ def _images(
     return {i: ShownImage(uris.get(i), names(labels[i]), str(paths[i])) for i in sorted(wanted)}
 
 
-def _which(n_shown: int, n_queries: int, stages: list[str], old: int) -> str:
+def _which(n_shown: int, n_queries: int, stages: list[str], old: int, at_random: bool) -> str:
+    if n_queries == 1:
+        return "The one query."
+    if at_random:
+        of_all = f"{n_shown} of the {n_queries} queries" if n_shown < n_queries else f"All {n_queries} queries"
+        return f"{of_all}, drawn at random."
     if n_shown == n_queries:
         return f"All {n_queries} queries, the worst first."
     changed = f", those that it changed most against “{stages[old]}”" if len(stages) > 1 else ""
     return (
         f"{n_shown} of the {n_queries} queries: the worst of “{stages[-1]}”{changed}, and others drawn at random. The "
         f"figures above are of all queries."
+    )
+
+
+def _changed(last: Floats, before: Floats | None, stages: list[str], old: int) -> str:
+    """How many of all queries the last stage made better and worse."""
+    if before is None or old == len(stages) - 1:
+        return ""
+    change = last.round(4) - before.round(4)
+    better, worse = int((change > _SAME).sum()), int((change < -_SAME).sum())
+    return (
+        f" Of all {len(last)}, “{stages[-1]}” found more of {better} and less of {worse} than "
+        f"“{stages[old]}” did, by average precision; {len(last) - better - worse} are as before."
     )
 
 
@@ -265,8 +289,8 @@ def _similarities(
                 found.edges.tolist(),
                 {"two labels": found.negative.tolist(), "one label": found.positive.tolist()},
                 x_label="cosine similarity",
-                text=f"{found.n_positive} pairs of one label, {found.n_negative} of two labels, drawn at random. The "
-                f"less the two overlap, the better a threshold on the similarity tells them apart.",
+                text=f"{counted(found.n_positive, 'pair')} of one label, {found.n_negative} of two labels, drawn "
+                f"at random. The less the two overlap, the better a threshold on the similarity tells them apart.",
             )
         )
     return charts

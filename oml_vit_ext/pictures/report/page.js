@@ -38,6 +38,7 @@
   };
   const precision = (query) => query.stages[now()].average_precision;
   const ORDERS = {
+    drawn: () => 0,
     worst: (a, b) => precision(a) - precision(b),
     best: (a, b) => precision(b) - precision(a),
     change: (a, b) => Math.abs(change(b)) - Math.abs(change(a)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,14 @@ from oml_vit_ext.pictures.report.content import Report
 from oml_vit_ext.pictures.report.curves import learning_curves
 from oml_vit_ext.pictures.report.gather import N_HITS, N_QUERIES, TOP_K, About, gather
 from oml_vit_ext.pictures.report.thumbnails import SIDE
-from oml_vit_ext.retrieval import retrieve
-from oml_vit_ext.runs import RunFolder, read_run, run_extractor, run_reranker, validation_images
+from oml_vit_ext.runs import (
+    RunFolder,
+    read_run,
+    retrieve_as_validated,
+    run_extractor,
+    run_reranker,
+    validation_images,
+)
 from oml_vit_ext.runs.run_folder import CONFIG
 
 _FIRST, _RERANKED = "first stage", "re-ranked"
@@ -26,6 +33,7 @@ def report_of_run(
     *,
     checkpoint: Path | str | None = None,
     reranker: Path | str | None = None,
+    root: Path | str | None = None,
     n_queries: int = N_QUERIES,
     n_hits: int = N_HITS,
     side: int = SIDE,
@@ -38,6 +46,7 @@ def report_of_run(
         folder: Of a training or a validation, of an extractor or of a re-ranker.
         checkpoint: Another one than the run's best.
         reranker: Folder of a re-ranker's run, to re-rank what the run's extractor finds.
+        root: Where the run's data set is now, the folder of its dataframe, if it has moved since.
         n_queries, n_hits, side: As in ``gather``.
         device: ``None``: the GPU if there is one.
         verbose: Show progress bars.
@@ -46,7 +55,7 @@ def report_of_run(
         FileNotFoundError: There is no such run, or its checkpoint or data set has gone.
         ValueError, RuntimeError: Its config cannot be built, or the checkpoint does not fit it.
     """
-    run = read_run(folder, checkpoint)
+    run = read_run(folder, checkpoint, root=root)
     second = read_run(reranker) if reranker is not None else run if run.has_reranker else None
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     images = validation_images(run)
@@ -57,14 +66,19 @@ def report_of_run(
     top_k = _top_k(run)
     n_items = max(n_hits, *(k for ks in top_k.values() for k in ks))
     if second is None:
-        stages = {_name(run): retrieve(embeddings, images, n_items, verbose=verbose)}
+        stages = {_name(run): retrieve_as_validated(embeddings, images, run.config, n_items, verbose=verbose)}
     else:
         postprocessor, transform = run_reranker(second, verbose=verbose)
-        found = retrieve(embeddings, images, max(n_items, getattr(postprocessor, "top_n", 0)), verbose=verbose)
+        top_n = getattr(postprocessor, "top_n", 1)
+        n_items = max(n_items, top_n)
+        found = retrieve_as_validated(embeddings, images, run.config, n_items, top_n=top_n, verbose=verbose)
         if hasattr(postprocessor, "model"):
             postprocessor.model.to(device)
         same = second is run
-        reranked = postprocessor.process(found, images if same else validation_images(run, transform))
+        # As OML's metric does with our change: postprocessors that search again get what to search with.
+        searches = "embeddings" in inspect.signature(postprocessor.process).parameters
+        more = {"embeddings": embeddings} if searches else {}
+        reranked = postprocessor.process(found, images if same else validation_images(run, transform), **more)
         stages = {_FIRST: found, _RERANKED: reranked}
     about = About(
         title=f"Report: {run.path.name}",
@@ -126,5 +140,7 @@ def _terms(postprocessor: Any) -> dict[str, str]:
     return {
         _FIRST: "the extractor alone: hits by the distance of their embeddings",
         _RERANKED: f"the first {top_n or 'few'} hits of each query, put into the order of a model that looks at query "
-        f"and hit together",
+        f"and hit together"
+        if hasattr(postprocessor, "model")
+        else f"hits after the postprocessor {type(postprocessor).__name__}",
     }

@@ -17,6 +17,19 @@ def digests(paths: Sequence[Path]) -> list[str]:
         return list(threads.map(_digest, paths))
 
 
+def stamp(file: Path) -> tuple[int, int]:
+    """Bytes and time (ns) by which a change is noticed; of a missing file ``(-1, -1)``.
+
+    The time is that of content or status, whichever is later: a file that takes another's place with its size and its
+    time (``cp -p``, ``unzip``) has a status of its own. Where the status alone has changed, the content tells.
+    """
+    try:
+        state = file.stat()
+    except OSError:
+        return -1, -1
+    return state.st_size, max(state.st_mtime_ns, state.st_ctime_ns)
+
+
 def is_gone(path: Path) -> bool:
     """Whether there is no such file; a file that cannot be reached just now is not gone."""
     try:

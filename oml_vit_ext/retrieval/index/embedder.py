@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from oml.registry.models import get_extractor_by_cfg
-from oml.registry.transforms import get_transforms_by_cfg
+from oml.registry.models import EXTRACTORS_REGISTRY, get_extractor_by_cfg
+from oml.registry.transforms import TRANSFORMS_REGISTRY, get_transforms_by_cfg
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from oml_vit_ext.common.arrays import Box, Floats
+from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.common.progress import progress
 from oml_vit_ext.images.reading import why_unreadable
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
@@ -70,8 +71,15 @@ class Embedder(OldEmbedderNames):
 
     @classmethod
     def from_config(cls, extractor: Mapping[str, Any], transforms: Mapping[str, Any], **settings: Any) -> Embedder:
-        """Build from the two parts of a YAML config, each ``{name, args}``; ``settings`` as in the constructor."""
+        """Build from the two parts of a YAML config, each ``{name, args}``; ``settings`` as in the constructor.
+
+        Raises:
+            ValueError: One has another form, or a name that is not registered.
+        """
         config = {"extractor": part("extractor", extractor), "transforms": part("transforms", transforms)}
+        for kind, registry in (("extractor", EXTRACTORS_REGISTRY), ("transforms", TRANSFORMS_REGISTRY)):
+            if config[kind]["name"] not in registry:
+                raise ValueError(unknown_name(kind, config[kind]["name"], registry, max_listed=20))
         return cls(
             get_extractor_by_cfg(config["extractor"]),
             get_transforms_by_cfg(config["transforms"]),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from oml_vit_ext.common.evaluating import evaluating
 from oml_vit_ext.common.hashing import hash_state
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.transforms.boxed_images import transformed
 from oml_vit_ext.transforms.compose import check_tensor
 from oml_vit_ext.transforms.upright import reader_for
@@ -41,6 +42,11 @@ class Fingerprint:
 
     @classmethod
     def of(cls, extractor: nn.Module, transform: Any) -> Fingerprint:
+        """The fingerprint of a model.
+
+        Raises:
+            ValueError: It does not give one row of finite numbers for an image.
+        """
         return cls(
             model=type(extractor).__name__,
             weights=hash_state(extractor.state_dict()),
@@ -88,7 +94,7 @@ class Fingerprint:
 
     def _difference(self, other: Fingerprint, ours: str, theirs: str) -> str:
         if self.width != other.width:
-            return f"{ours} has embeddings of {self.width} dimensions, {theirs} of {other.width}"
+            return f"{ours} has embeddings of {counted(self.width, 'dimension')}, {theirs} of {other.width}"
         if self.weights != other.weights:
             return (
                 f"the weights of {ours} ({self.model}) have the hash {self.weights[:12]}, "
@@ -113,4 +119,15 @@ def _probe(extractor: nn.Module, transform: Any) -> Tensor:
     check_tensor(tensor)
     device = next((p.device for p in extractor.parameters()), torch.device("cpu"))
     with evaluating(extractor), torch.no_grad():
-        return extractor(tensor[None].to(device))[0].float().cpu()
+        found = extractor(tensor[None].to(device))
+    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 1 or found.is_complex():
+        kind = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise ValueError(
+            f"The extractor {type(extractor).__name__} gives {kind} for one image, expected real numbers (1, dim)."
+        )
+    if not found.isfinite().all():
+        raise ValueError(
+            f"The extractor {type(extractor).__name__} gives NaN or infinity for a test picture, expected finite "
+            f"numbers: did its training diverge?"
+        )
+    return found[0].float().cpu()

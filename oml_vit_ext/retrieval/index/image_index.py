@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,15 +15,20 @@ from torch import Tensor
 
 from oml_vit_ext.common.arrays import Box, Floats
 from oml_vit_ext.common.checks import check_whole
-from oml_vit_ext.common.files import stamp
-from oml_vit_ext.common.messages import counted, unknown_name
+from oml_vit_ext.common.messages import counted, printable, unknown_name
 from oml_vit_ext.images.sizes import look_at_images
 from oml_vit_ext.retrieval.engines import Engine
-from oml_vit_ext.retrieval.index.content import digests, is_gone
+from oml_vit_ext.retrieval.index.content import digests, is_gone, stamp
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.grid import grid_boxes, rows_per_image
-from oml_vit_ext.retrieval.index.image_list import key_of, list_images, parse_box, relative_to_root
+from oml_vit_ext.retrieval.index.image_list import (
+    folder_below_root,
+    key_of,
+    list_images,
+    parse_box,
+    relative_to_root,
+)
 from oml_vit_ext.retrieval.index.model_config import check_runs_no_code, plain
 from oml_vit_ext.retrieval.old_names import OldIndexNames, takes_descriptors
 from oml_vit_ext.retrieval.rows import Embeddings, Rows
@@ -45,6 +49,15 @@ class Hit(NamedTuple):
     label: str
     box: str
     crop: str = ""
+
+
+class Known(NamedTuple):
+    """What an index keeps of an image's file, and its label."""
+
+    size: int  # bytes
+    mtime_ns: int
+    digest: str  # of the content; empty if it is not known
+    label: str
 
 
 class Searchable(NamedTuple):
@@ -79,7 +92,11 @@ class AddReport:
     def __str__(self) -> str:
         counts = f"{self.added} added, {self.changed} changed, {self.unchanged} unchanged, {len(self.broken)} broken"
         counts += "".join(f", {n} {what}" for n, what in ((self.renamed, "renamed"), (self.removed, "removed")) if n)
-        return "\n".join([counts, *(f"  broken: {path}: {reason}" for path, reason in self.broken)])
+        return "\n".join([counts, *(f"  broken: {printable(f'{path}: {reason}')}" for path, reason in self.broken)])
+
+
+def _is_as_known(known: Known, size: int, mtime_ns: int, label: str) -> bool:
+    return (known.size, known.mtime_ns, known.label) == (size, mtime_ns, label)
 
 
 class _Parts:
@@ -124,7 +141,8 @@ class ImageIndex(OldIndexNames, ABC):
         """Embed and add the images that are new or have changed since (by size and time of the file, then content).
 
         With a folder, images of the index below it whose files are gone leave; a file that was renamed keeps its
-        embedding.
+        embedding and its label. A label that the source has for an image counts from now on; without one, that of the
+        index stays.
 
         Args:
             source: A folder below the root, a dataframe of OML, or a part of what ``list_images`` returns.
@@ -250,6 +268,11 @@ class ImageIndex(OldIndexNames, ABC):
         """
         if self.config is None:
             raise ValueError("The index holds no config of its model: build the Embedder yourself.")
+        if not {"extractor", "transforms"} <= set(self.config):
+            raise ValueError(
+                f"The index holds the config {self.config!r:.200} of its model, expected extractor and transforms: "
+                f"build the Embedder yourself."
+            )
         if not trust_weights:
             check_runs_no_code(self.config)
         built = Embedder.from_config(self.config["extractor"], self.config["transforms"], **settings)
@@ -281,8 +304,8 @@ class ImageIndex(OldIndexNames, ABC):
         """The images, with the columns of ``list_images`` and ``digest``, of the file's content."""
 
     @abstractmethod
-    def _stamps(self, keys: list[str]) -> Mapping[str, tuple[int, int, str]]:
-        """Size, time and content of the files, as stored, of those of ``keys`` that the index holds."""
+    def _stamps(self, keys: list[str]) -> Mapping[str, Known]:
+        """What is stored of those of ``keys`` that the index holds."""
 
     @abstractmethod
     def _embeddings_of(self, keys: list[str]) -> Floats:
@@ -302,11 +325,14 @@ class ImageIndex(OldIndexNames, ABC):
         self.check_model(embedder.fingerprint, "the images")
         images = list_images(source, self.root)
         report = AddReport()
-        if len(images) == 0:
+        if len(images) == 0 and not exactly:
             return report
         known = self._stamps(images.key.tolist())
-        now = zip(images.key, images["size"], images.mtime_ns, strict=True)
-        same = np.array([known.get(key, ())[:2] == (size, time) for key, size, time in now])
+        given = zip(images.key, images.label, strict=True)
+        labels = [label or (known[key].label if key in known else "") for key, label in given]
+        images = images.assign(label=np.array(labels, dtype=object))
+        now = zip(images.key, images["size"], images.mtime_ns, images.label, strict=True)
+        same = np.array([key in known and _is_as_known(known[key], *of_file) for key, *of_file in now], dtype=bool)
         report.unchanged = int(same.sum())
         left = self._left(source, images, exactly)
         todo = images[~same].reset_index(drop=True)
@@ -317,7 +343,7 @@ class ImageIndex(OldIndexNames, ABC):
         no_longer_read = [key for key, _ in report.broken if key in known]
         report.changed = sum(key in known for key in todo.key) - len(no_longer_read)
         report.added -= report.changed
-        if len(report.broken) == len(images):
+        if len(images) and len(report.broken) == len(images):
             path, reason = report.broken[0]
             raise ValueError(f"None of the {counted(len(images), 'image')} can be used; the first, {path!r}: {reason}.")
         leaving = [*left.key, *(no_longer_read if exactly else [])]
@@ -329,12 +355,11 @@ class ImageIndex(OldIndexNames, ABC):
     def _left(self, source: Path | str | pd.DataFrame, images: pd.DataFrame, exactly: bool) -> pd.DataFrame:
         """What the index holds of the source, but is no longer listed there."""
         if isinstance(source, pd.DataFrame) and not exactly:
-            return pd.DataFrame({column: [] for column in ("key", "path", "box", "size", "digest")})
+            return pd.DataFrame({column: [] for column in ("key", "path", "box", "label", "size", "digest")})
         held = self.images
         if isinstance(source, pd.DataFrame):
             return held[~held.key.isin(images.key)]
-        folder = os.path.relpath(os.path.abspath(source), self.root)
-        below = "" if folder == "." else f"{Path(folder).as_posix()}/"
+        below = folder_below_root(source, self.root) or ""
         listed = set(images.path)
         left = [
             path.startswith(below) and path not in listed and (exactly or is_gone(self.root / path))
@@ -343,7 +368,7 @@ class ImageIndex(OldIndexNames, ABC):
         return held[np.array(left, dtype=bool)]
 
     def _take_over(
-        self, todo: pd.DataFrame, known: Mapping[str, tuple[int, int, str]], left: pd.DataFrame, report: AddReport
+        self, todo: pd.DataFrame, known: Mapping[str, Known], left: pd.DataFrame, report: AddReport
     ) -> NDArray[np.bool_]:
         """Give images whose content is in the index already, under another name or time, the embedding from there."""
         renamed = {(d, box): key for d, box, key in zip(left.digest, left.box, left.key, strict=True) if d}
@@ -351,19 +376,24 @@ class ImageIndex(OldIndexNames, ABC):
         maybe = [
             i
             for i, (key, size) in enumerate(zip(todo.key, todo["size"], strict=True))
-            if int(size) in sizes or (key in known and known[key][0] == size and known[key][2])
+            if int(size) in sizes or (key in known and known[key].size == size and known[key].digest)
         ]
         donors: dict[int, str] = {}
         found = digests([self.root / todo.path[i] for i in maybe])
         for i, digest in zip(maybe, found, strict=True):
             key = todo.key[i]
-            if digest and key in known and known[key][2] == digest:
+            if digest and key in known and known[key].digest == digest:
                 donors[i] = key
             elif digest and key not in known and (digest, todo.box[i]) in renamed:
                 donors[i] = renamed.pop((digest, todo.box[i]))
         if donors:
             content = dict(zip(maybe, found, strict=True))
-            rows = todo.iloc[list(donors)].assign(digest=[content[i] for i in donors]).reset_index(drop=True)
+            labels = dict(zip(left.key, left.label, strict=True))
+            rows = todo.iloc[list(donors)].assign(
+                digest=[content[i] for i in donors],
+                label=np.array([todo.label[i] or labels.get(donor, "") for i, donor in donors.items()], dtype=object),
+            )
+            rows = rows.reset_index(drop=True)
             self._store(self._with_regions(rows), self._embeddings_of(list(donors.values())))
         n_same = sum(todo.key[i] == donor for i, donor in donors.items())
         report.unchanged += n_same
@@ -440,8 +470,8 @@ class ImageIndex(OldIndexNames, ABC):
         rows = Rows(embeddings, name="embeddings")
         if rows.dim != self.fingerprint.width:
             raise ValueError(
-                f"The embeddings have {rows.dim} dimensions, but those of the index have {self.fingerprint.width}: "
-                f"they come from another model."
+                f"The embeddings have {counted(rows.dim, 'dimension')}, but those of the index have "
+                f"{self.fingerprint.width}: they come from another model."
             )
         check_whole("k", k, 1)
         rows.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import pandas as pd
 from oml.const import LABELS_COLUMN, PATHS_COLUMN, X1_COLUMN, X2_COLUMN, Y1_COLUMN, Y2_COLUMN
 
 from oml_vit_ext.common.arrays import Box
-from oml_vit_ext.common.files import stamp
 from oml_vit_ext.common.messages import counted
 from oml_vit_ext.images.folders import image_files
 from oml_vit_ext.images.formats import EXTENSIONS
+from oml_vit_ext.retrieval.index.content import stamp
 
 COLUMNS = ["key", "path", "box", "label", "size", "mtime_ns"]
 _BOX_COLUMNS = [X1_COLUMN, Y1_COLUMN, X2_COLUMN, Y2_COLUMN]
@@ -23,20 +24,24 @@ def list_images(source: Path | str | pd.DataFrame, root: Path | str) -> pd.DataF
     """The images of a folder or of a dataframe, in the columns of an index.
 
     The columns: ``path`` is relative to ``root`` with forward slashes; ``box`` is ``"x_1,y_1,x_2,y_2"`` or empty;
-    ``label`` is text or empty; ``key`` is path and box, unique; ``size`` (bytes) and ``mtime_ns`` tell whether the file
-    changed, -1 for a file that does not exist.
+    ``label`` is text or empty; ``key`` is path and box, unique; ``size`` (bytes) and ``mtime_ns`` (the later of the
+    times of content and of status, so that a file is noticed whose time was set back) tell whether the file changed, -1
+    for a file that does not exist.
 
     Args:
         source: A folder (searched with its subfolders, links included), or a dataframe with OML's ``path``, and
             perhaps ``label`` and the four columns of a bounding box.
-        root: Folder that paths are relative to.
+        root: Folder that paths are relative to, under whichever of its names.
 
     Raises:
         FileNotFoundError: There is no such folder.
+        TypeError: ``source`` is neither.
         ValueError: The folder holds no image, a column is missing, an image lies outside ``root`` or is listed twice.
     """
     if isinstance(source, pd.DataFrame):
         return _from_frame(source, Path(root))
+    if not isinstance(source, (str, os.PathLike)):
+        raise TypeError(f"The images are {source!r:.80}, expected a folder or a dataframe with the column 'path'.")
     folder = Path(source)
     if not folder.is_dir():
         what = "is a file" if Path(source).is_file() else "does not exist"
@@ -44,23 +49,52 @@ def list_images(source: Path | str | pd.DataFrame, root: Path | str) -> pd.DataF
     paths = sorted(path.absolute() for path in image_files(folder))
     if not paths:
         raise ValueError(f"The folder {str(folder)!r} holds no image ({', '.join(EXTENSIONS)}).")
-    return _table([relative_to_root(path, root) for path in paths], [""] * len(paths), [""] * len(paths), Path(root))
+    below = folder_below_root(folder, root)
+    if below is None:  # it may be above
+        listed = [relative_to_root(path, root) for path in paths]
+    else:
+        listed = [below + path.relative_to(folder.absolute()).as_posix() for path in paths]
+    return _table(listed, [""] * len(paths), [""] * len(paths), Path(root))
+
+
+def folder_below_root(folder: Path | str, root: Path | str) -> str | None:
+    """What stands before the paths of a folder: ``"cats/"``, nothing for the root itself; ``None``: it is outside."""
+    base, full = os.path.abspath(root), os.path.abspath(folder)
+    below = _below(full, base)
+    return None if below is None else "" if below == "." else f"{below}/"
 
 
 def relative_to_root(path: Path | str, root: Path | str) -> str:
-    """The path below ``root``, with forward slashes; links are not followed.
+    """The path below ``root``, with forward slashes; links in it are not followed, but the root may have other names.
 
     Raises:
         ValueError: It lies outside.
     """
     base = os.path.abspath(root)
-    full = os.path.abspath(os.path.join(base, path))
-    if os.path.commonpath([base, full]) != base or full == base:
+    below = _below(os.path.abspath(os.path.join(base, path)), base)
+    if below in (None, "."):
         raise ValueError(
             f"The image {str(path)!r} lies outside the root {base!r} of the index, expected it below. "
-            f"If the images have moved, open the index with root=, the folder where they are now."
+            f"If the images have moved, open the index with root= (sync --root), the folder where they are now."
         )
-    return Path(os.path.relpath(full, base)).as_posix()
+    return str(below)
+
+
+def _below(full: str, base: str) -> str | None:
+    """The path from ``base`` to ``full``, both absolute, with forward slashes; ``None`` if it leads outside."""
+    if os.path.commonpath([base, full]) == base:
+        return Path(os.path.relpath(full, base)).as_posix()
+    for parent in [Path(full), *Path(full).parents]:  # the same folder by another name, such as a link to it
+        if _is_same(str(parent), base):
+            return Path(full).relative_to(parent).as_posix()
+    return None
+
+
+def _is_same(folder: str, base: str) -> bool:
+    try:
+        return os.path.samefile(folder, base)
+    except OSError:
+        return False
 
 
 def key_of(path: str, box: str) -> str:
@@ -102,7 +136,17 @@ def _from_frame(df: pd.DataFrame, root: Path) -> pd.DataFrame:
             f"Row {int(df[PATHS_COLUMN].isna().argmax())} of the dataframe has no path, expected one in each."
         )
     labels = [""] * len(df) if LABELS_COLUMN not in df else [_label(value) for value in df[LABELS_COLUMN]]
-    return _table([relative_to_root(str(path), root) for path in df[PATHS_COLUMN]], boxes, labels, root)
+    return _table([_listed(str(path), root) for path in df[PATHS_COLUMN]], boxes, labels, root)
+
+
+def _listed(path: str, root: Path) -> str:
+    """The path below the root; tables that Windows wrote have ``\\`` between folders."""
+    below = relative_to_root(path, root)
+    if "\\" in path and not (root / below).exists():
+        with contextlib.suppress(ValueError):
+            other = relative_to_root(path.replace("\\", "/"), root)
+            return other if (root / other).exists() else below
+    return below
 
 
 def _label(value: Any) -> str:

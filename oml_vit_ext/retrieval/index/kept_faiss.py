@@ -9,6 +9,7 @@ from typing import Any
 
 import faiss
 
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.retrieval.engines import add_rows, build_index, reason
 from oml_vit_ext.retrieval.forks import lock_across_forks
 from oml_vit_ext.retrieval.rows import Rows
@@ -56,8 +57,8 @@ class KeptFaiss:
             )
         if self.index.ntotal > n_rows:
             raise ValueError(
-                f"{str(folder / file)!r} holds {self.index.ntotal} rows, expected at most {n_rows}, one for each "
-                f"image: it is damaged. Make the index again."
+                f"{str(folder / file)!r} holds {counted(self.index.ntotal, 'row')}, expected at most {n_rows}, "
+                f"one for each image: it is damaged. Make the index again."
             )
 
     def write(self, path: Path) -> None:

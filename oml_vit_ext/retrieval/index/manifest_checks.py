@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.retrieval.index.grid import check_grid
 
 # The files of an index, as ``commit`` is given them to write.
@@ -29,6 +30,8 @@ def check_manifest(content: Mapping[str, Any]) -> None:
     for name, expected in kinds.items():
         if not isinstance(content.get(name), expected):
             raise ValueError(f"{name} is {content.get(name)!r:.80}, expected a {expected[0].__name__}.")
+    if not content["root"] or "\0" in content["root"]:
+        raise ValueError(f"root is {content['root']!r:.80}, expected a folder.")
     for name, entry in content["files"].items():
         if not FILE_NAME.fullmatch(name):
             raise ValueError(f"files names {name!r:.80}, expected the name of a file of an index.")
@@ -39,7 +42,7 @@ def check_manifest(content: Mapping[str, Any]) -> None:
         if not isinstance(part, list) or len(part) != 2 or not all(_is_listed(name, content) for name in part):
             raise ValueError(f"parts holds {part!r:.80}, expected two of its files.")
     if not content["parts"] and content["n_images"]:
-        raise ValueError(f"parts is empty, expected those of {content['n_images']} images.")
+        raise ValueError(f"parts is empty, expected those of {counted(content['n_images'], 'image')}.")
     if content["faiss_file"] and not _is_listed(content["faiss_file"], content):
         raise ValueError(f"faiss_file is {content['faiss_file']!r:.80}, expected one of its files.")
     if not isinstance(content.get("faiss_mark", ""), str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import pandas as pd
 from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.messages import counted, unknown_name
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex, Searchable
+from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex, Known, Searchable
 from oml_vit_ext.retrieval.index.image_list import key_of
 from oml_vit_ext.retrieval.index.milvus_candidates import MilvusCandidates
 from oml_vit_ext.retrieval.index.milvus_client import PatientClient, import_pymilvus, is_url
@@ -31,6 +32,7 @@ from oml_vit_ext.retrieval.settings import MEMORY_MB, Settings
 _MESSAGE_BYTES = 4_000_000  # a message to the server may have 64 MB
 _LONGEST_TEXT = 65_535  # bytes; Milvus' own limit for VARCHAR
 _MOST_HITS = 16_384  # Milvus' own limit for one query
+_COLLECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _TEXTS = ("path", "label", "box")
 # Names of files may hold bytes that are no UTF-8, which Python keeps as surrogates and Milvus refuses: it gets
 # characters for private use instead.
@@ -101,8 +103,10 @@ class MilvusIndex(ImageIndex):
             ConnectionError: The cluster has not answered for ``patience`` seconds; any method can raise it. What was
                 added before is in.
             RuntimeError: The file cannot be opened, or Milvus refuses the collection.
+            ValueError: ``collection`` is no such name.
             FileExistsError: There is such a collection.
         """
+        _check_collection(collection)
         client, milvus = PatientClient(uri, token, patience), import_pymilvus()
         if client.has_collection(collection):
             client.close()
@@ -146,9 +150,10 @@ class MilvusIndex(ImageIndex):
         """A collection that :meth:`create` made; ``root`` says where the images are now, if they have moved.
 
         Raises:
-            ImportError, ConnectionError, RuntimeError: As for :meth:`create`.
+            ImportError, ConnectionError, RuntimeError, ValueError: As for :meth:`create`.
             FileNotFoundError: There is no such file or collection.
         """
+        _check_collection(collection)
         if not is_url(uri) and not Path(uri).exists():
             raise FileNotFoundError(f"There is no milvus-lite file {uri!r}.")
         client = PatientClient(uri, token, patience)
@@ -254,11 +259,11 @@ class MilvusIndex(ImageIndex):
         found.close()
         return rows
 
-    def _stamps(self, keys: list[str]) -> dict[str, tuple[int, int, str]]:
+    def _stamps(self, keys: list[str]) -> dict[str, Known]:
         found = {}
         for ids in _batches([_identifier(key) for key in keys], 1_000):
             for row in map(self._row, self._client.get(self.collection, ids=ids, output_fields=self._columns)):
-                found[row["key"]] = (row["size"], row["mtime_ns"], row["digest"])
+                found[row["key"]] = Known(row["size"], row["mtime_ns"], row["digest"], row["label"])
         return found
 
     def _embeddings_of(self, keys: list[str]) -> Floats:
@@ -317,6 +322,13 @@ class MilvusIndex(ImageIndex):
 
     def _rows_per_message(self) -> int:
         return max(1, _MESSAGE_BYTES // (4 * self.fingerprint.width))
+
+
+def _check_collection(name: object) -> None:
+    if not isinstance(name, str) or not _COLLECTION.fullmatch(name):
+        raise ValueError(
+            f"collection is {name!r:.80}, expected a name of letters, digits and underscores that begins with no digit."
+        )
 
 
 def _schema(client: Any, milvus: Any, width: int) -> Any:

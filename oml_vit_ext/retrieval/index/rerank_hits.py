@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +14,8 @@ from oml.retrieval.retrieval_results import RetrievalResults
 from torch import LongTensor
 
 from oml_vit_ext.common.arrays import Box
+from oml_vit_ext.common.messages import counted, some
+from oml_vit_ext.images.sizes import look_at_images
 from oml_vit_ext.retrieval.index.image_index import Hit
 from oml_vit_ext.retrieval.index.image_list import parse_box
 from oml_vit_ext.transforms.boxed_images import BoxedImages
@@ -41,6 +44,8 @@ def rerank_hits(
 ) -> list[Hit]:
     """The same hits in the order, and with the distances, that the re-ranker gives them.
 
+    Hits whose images are gone, or no images any more, come last.
+
     Args:
         query: The image that was searched.
         hits: What the index found for it, nearest first; of an index with a grid the nearest part is compared.
@@ -49,6 +54,9 @@ def rerank_hits(
         transform: Of the re-ranker's images.
         tokens: A ``TokenStore`` of the re-ranker's model: hits that it holds are not decoded. It holds whole images and
             boxes, not the parts of a grid.
+
+    Warns:
+        UserWarning: Of hits that cannot be compared, and why.
 
     Raises:
         ValueError: ``tokens`` are of another model than the re-ranker's, or of other transforms.
@@ -59,8 +67,9 @@ def rerank_hits(
         raise ValueError(
             "tokens are of another model or transform than the re-ranker's, expected a TokenStore of these two."
         )
+    hits, left_out = _readable(hits, Path(root))
     if len(hits) < 2:
-        return list(hits)
+        return [*hits, *left_out]
     dataset = _OneQuery(Path(query), hits, Path(root), transform)
     if tokens is not None:
         paths, boxes = [Path(root) / hit.path for hit in hits], [parse_box(hit.box) for hit in hits]
@@ -72,7 +81,20 @@ def rerank_hits(
     )
     reranked = reranker.process(found, dataset)
     order, distances = reranked.retrieved_ids[0].tolist(), reranked.distances[0].tolist()
-    return [hits[i]._replace(distance=distance) for i, distance in zip(order, distances, strict=True)]
+    reordered = [hits[i]._replace(distance=distance) for i, distance in zip(order, distances, strict=True)]
+    return [*reordered, *(hit._replace(distance=max(hit.distance, *distances)) for hit in left_out)]
+
+
+def _readable(hits: Sequence[Hit], root: Path) -> tuple[list[Hit], list[Hit]]:
+    """The hits whose images are there, as far as their headers tell, and the others."""
+    sizes = look_at_images(root, [hit.path for hit in hits], verbose=False)
+    broken = {i: size for i, size in enumerate(sizes) if isinstance(size, str)}
+    if broken:
+        told = some([f"{hits[i].path} ({reason})" for i, reason in broken.items()])
+        warnings.warn(
+            f"{counted(len(broken), 'hit')} cannot be compared with the query: {told}. Sync the index.", stacklevel=3
+        )
+    return [hit for i, hit in enumerate(hits) if i not in broken], [hits[i] for i in broken]
 
 
 class _OneQuery(BoxedImages, IQueryGalleryDataset):

@@ -21,7 +21,7 @@ from oml_vit_ext.retrieval.first_dims import FirstDimsEngine, Shortlist
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.grid import check_grid, grid_boxes, nearest_part, rows_per_image
-from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex, Searchable
+from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex, Known, Searchable
 from oml_vit_ext.retrieval.index.image_list import box_text, list_images, parse_box
 from oml_vit_ext.retrieval.index.kept_faiss import KeptFaiss
 from oml_vit_ext.retrieval.index.makers_mark import is_own, mark
@@ -275,8 +275,8 @@ class SearchIndex(ImageIndex):
         if not len(self):
             raise ValueError("The index is empty: add images before searching.")
 
-    def _stamps(self, keys: list[str]) -> dict[str, tuple[int, int, str]]:
-        return self._table.stamps(keys)
+    def _stamps(self, keys: list[str]) -> dict[str, Known]:
+        return {key: Known(*stamp) for key, stamp in self._table.stamps(keys).items()}
 
     def _embeddings_of(self, keys: list[str]) -> Floats:
         return self._table.embeddings_of(keys)

@@ -16,7 +16,7 @@ from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.messages import counted
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex, Searchable
+from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex, Known, Searchable
 from oml_vit_ext.retrieval.index.search_index import SearchIndex
 from oml_vit_ext.retrieval.index.shards import search_shards
 from oml_vit_ext.retrieval.index.storage import MANIFEST
@@ -89,7 +89,7 @@ class ShardedIndex(ImageIndex):
         def empty() -> SearchIndex:
             return SearchIndex(some.root, some.fingerprint, some.index, some.config, grid=some.grid)
 
-        return cls([loaded.get(i) or empty() for i in range(len(found))])
+        return cls([loaded[i] if i in loaded else empty() for i in range(len(found))])
 
     def save(self, folder: Path | str, *, finish: bool = True) -> None:
         """Write what is new in each shard; arguments and errors as for :meth:`SearchIndex.save`."""
@@ -131,7 +131,7 @@ class ShardedIndex(ImageIndex):
         # Never reached: whoever searches takes the ``parts``, which postprocessors see as one gallery.
         raise NotImplementedError("Postprocessors search the parts of an index of shards together.")
 
-    def _stamps(self, keys: list[str]) -> dict[str, tuple[int, int, str]]:
+    def _stamps(self, keys: list[str]) -> dict[str, Known]:
         return {key: known for shard in self.shards for key, known in shard._stamps(keys).items()}
 
     def _embeddings_of(self, keys: list[str]) -> Floats:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from oml_vit_ext.common.files import UNFINISHED, flush, replaced
+from oml_vit_ext.common.files import UNFINISHED, check_no_link, flush, replaced
 from oml_vit_ext.common.messages import counted
 from oml_vit_ext.retrieval.index.manifest_checks import FILE_NAME, check_manifest
 
@@ -27,6 +27,7 @@ _LEFT_OVER = UNFINISHED.format(r"(?:images-[-\d]+|descriptors-[-\d]+|faiss-\d+|m
 _OURS = re.compile(f"{FILE_NAME.pattern}|{_LEFT_OVER}")
 FORMAT = 1
 _CHUNK = 1 << 22  # bytes
+_MOST_BYTES = 1 << 28  # of a manifest; a hundred thousand parts take a tenth
 _MOST_READS = 50  # of an index that others keep saving
 
 Writer = Callable[[Path], None]
@@ -39,8 +40,10 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         RuntimeError: Another process is writing it.
+        OSError: The folder cannot be written, or its lock is a link.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    check_no_link(folder / LOCK)
     lock = FileLock(folder / LOCK, timeout=0, is_singleton=True)
     try:
         lock.acquire()
@@ -67,6 +70,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{str(folder)!r} is not an index: {what}. Expected a folder that oml-vit-ext index, or save(), wrote."
         )
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"{str(path)!r} has {path.stat().st_size} bytes, expected at most {_MOST_BYTES}.")
     try:
         envelope = json.loads(path.read_text())
         content, checksum = envelope["content"], envelope["checksum"]
@@ -88,8 +93,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise FileNotFoundError(f"The index {str(folder)!r} lacks its file {name!r}.")
         if file.stat().st_size != expected["size"]:
             raise ValueError(
-                f"{str(file)!r} has {file.stat().st_size} bytes, expected {expected['size']}: it is cut short or "
-                f"damaged. Make the index again."
+                f"{str(file)!r} has {counted(file.stat().st_size, 'byte')}, expected {expected['size']}: it is cut "
+                f"short or damaged. Make the index again."
             )
     return content
 
@@ -129,6 +134,8 @@ def check_target(target: Path, folder: Path | None, manifest: Mapping[str, Any] 
         FileExistsError: The folder holds another index, or other files.
         RuntimeError: Somebody has written there since.
     """
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"{str(target)!r} is a file, expected a folder for an index: choose another name.")
     try:
         present = read_manifest(target)
     except FileNotFoundError:
@@ -192,8 +199,10 @@ def commit(folder: Path, content: Mapping[str, Any], files: Mapping[str, Any]) -
 
 
 def _text(folder: Path) -> bytes:
+    path = folder / MANIFEST
     try:
-        return (folder / MANIFEST).read_bytes()
+        # Of a pipe, nothing would ever come.
+        return path.read_bytes() if path.is_file() and path.stat().st_size <= _MOST_BYTES else b""
     except OSError:
         return b""
 

@@ -43,6 +43,7 @@ class EmbeddingTable:
         self._parts: list[Floats] = []  # one array per saved file, then what is new
         self._row_of: dict[str, int] = {}  # key -> row
         self._rewritten: set[int] = set()  # saved parts with a changed image
+        self._other_numbers: set[int] = set()  # of these, those with a changed embedding
 
     @classmethod
     def read(cls, folder: Path, files: Files, *, dim: int, mmap: bool, per_image: int = 1) -> EmbeddingTable:
@@ -79,11 +80,12 @@ class EmbeddingTable:
         """All embeddings, ``(len(self) * per_image, dim)``: those of one image after those of another."""
         return StackedRows([part.reshape(-1, part.shape[1] // self.per_image) for part in self._parts])
 
-    def stamps(self, keys: list[str]) -> dict[str, tuple[int, int, str]]:
-        """Size, time and content of the files, as stored, of those of ``keys`` that are in the table."""
+    def stamps(self, keys: list[str]) -> dict[str, tuple[int, int, str, str]]:
+        """Size, time and content of the files, and labels, as stored, of those of ``keys`` that are in the table."""
         found = [(key, self._row_of[key]) for key in keys if key in self._row_of]
-        sizes, times, contents = (self.images[column].to_numpy() for column in ("size", "mtime_ns", "digest"))
-        return {key: (int(sizes[row]), int(times[row]), str(contents[row])) for key, row in found}
+        columns = (self.images[column].to_numpy() for column in ("size", "mtime_ns", "digest", "label"))
+        sizes, times, contents, labels = columns
+        return {key: (int(sizes[i]), int(times[i]), str(contents[i]), str(labels[i])) for key, i in found}
 
     def embeddings_of(self, keys: list[str]) -> Floats:
         """``(len(keys), per_image * dim)``; every key is in the table."""
@@ -95,6 +97,7 @@ class EmbeddingTable:
         parts: list[Floats] = []
         files: Files = []
         rewritten: set[int] = set()
+        other_numbers: set[int] = set()
         start = 0
         for number, part in enumerate(self._parts):
             mine = stays[start : start + len(part)]
@@ -104,24 +107,25 @@ class EmbeddingTable:
             if number < len(self.files):
                 if number in self._rewritten or not mine.all():
                     rewritten.add(len(files))
+                if number in self._other_numbers or not mine.all():
+                    other_numbers.add(len(files))
                 files.append(self.files[number])
             parts.append(part if mine.all() else part[mine])
-        self._parts, self.files, self._rewritten = parts, files, rewritten
+        self._parts, self.files, self._rewritten, self._other_numbers = parts, files, rewritten, other_numbers
         self.images = self.images[stays].reset_index(drop=True)
         self._row_of = {key: row for row, key in enumerate(self.images.key)}
 
     def put(self, images: pd.DataFrame, embeddings: Floats) -> bool:
-        """Append rows, or replace those whose key is there already; returns whether any was replaced."""
+        """Append rows, or replace those whose key is there already; returns whether these have changed numbers."""
         images = images.assign(**{k: v for k, v in _DEFAULTS.items() if k not in images})[_KEPT]
         is_known = np.array([key in self._row_of for key in images.key], dtype=bool)
-        for position in np.flatnonzero(is_known):
-            self._replace(self._row_of[images.key.iloc[position]], images.iloc[position], embeddings[position])
+        has_changed = bool(is_known.any()) and self._replace(images[is_known], embeddings[is_known])
         new = images[~is_known]
         if len(new):
             self._row_of.update((key, len(self) + offset) for offset, key in enumerate(new.key))
             self.images = pd.concat([self.images, new], ignore_index=True) if len(self) else new.reset_index(drop=True)
             self._parts.append(np.ascontiguousarray(embeddings[~is_known]))
-        return bool(is_known.any())
+        return has_changed
 
     def join_new_parts(self) -> None:
         """Make one part of all that is not saved yet: it gets one file."""
@@ -143,26 +147,39 @@ class EmbeddingTable:
                 files.append(self.files[number])
             else:
                 name = f"{generation:06d}-{number:06d}"
-                files.append((f"images-{name}.csv", f"descriptors-{name}.npy"))
-                writers[files[-1][0]] = partial(_write_images, self.images[start : start + len(part)])
-                writers[files[-1][1]] = partial(write_array, part)
+                table, array = f"images-{name}.csv", f"descriptors-{name}.npy"
+                writers[table] = partial(_write_images, self.images[start : start + len(part)])
+                if number < len(self.files) and number not in self._other_numbers:
+                    array = self.files[number][1]  # its numbers are still those
+                else:
+                    writers[array] = partial(write_array, part)
+                files.append((table, array))
             start += len(part)
         return files, writers
 
     def mark_saved(self, files: Files) -> None:
         """Remember that these files hold the whole table."""
         self.files = files
-        self._rewritten = set()
+        self._rewritten, self._other_numbers = set(), set()
 
-    def _replace(self, row: int, image: pd.Series, embedding: Floats) -> None:
-        self.images.iloc[row] = image
-        start = 0
+    def _replace(self, images: pd.DataFrame, embeddings: Floats) -> bool:
+        """Write over the rows of these images; returns whether an embedding is another one than before."""
+        rows = np.array([self._row_of[key] for key in images.key], dtype=np.int64)
+        columns = {name: self.images[name].to_numpy(copy=True) for name in _KEPT}
+        for name, column in columns.items():
+            column[rows] = images[name].to_numpy()
+        self.images = self.images.assign(**{name: pd.Series(c, dtype=c.dtype) for name, c in columns.items()})
+        has_changed, start = False, 0
         for number, part in enumerate(self._parts):
-            if row < start + len(part):
-                part[row - start] = embedding
+            mine = (rows >= start) & (rows < start + len(part))
+            if mine.any():
                 self._rewritten.add(number)
-                return
+                if not np.array_equal(part[rows[mine] - start], embeddings[mine]):
+                    part[rows[mine] - start] = embeddings[mine]
+                    self._other_numbers.add(number)
+                    has_changed = True
             start += len(part)
+        return has_changed
 
 
 def _write_images(images: pd.DataFrame, path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from oml_vit_ext.common.arrays import Floats, Ids
+from oml_vit_ext.common.messages import counted
 from oml_vit_ext.common.progress import progress
 from oml_vit_ext.retrieval.revisited.protocol import KINDS, GroundTruth, labelled_images, scores_of_ranks
 
@@ -43,13 +44,16 @@ def evaluate_revisited_embeddings(
     database = _checked(database, "database", queries.shape[1])
     images = labelled_images(ground_truth)
     if len(images) != len(queries):
-        raise ValueError(f"There are {len(queries)} query embeddings and ground truth for {len(images)} queries.")
+        raise ValueError(
+            f"Embeddings are of {counted(len(queries), 'query', 'queries')}, ground truth is for {len(images)}: "
+            f"expected as many."
+        )
     wanted = [np.concatenate([of_query[kind] for kind in KINDS]) for of_query in images]
     for query, ids in enumerate(wanted):
         if len(ids) and not (ids.min() >= 0 and ids.max() < len(database)):
             raise ValueError(
-                f"The ground truth of query {query} names the images {ids.min()} to {ids.max()}, but there are "
-                f"{len(database)} database embeddings."
+                f"The ground truth of query {query} names the images {ids.min()} to {ids.max()}, expected "
+                f"0 to {len(database) - 1}, those of the database."
             )
     ranks, similarities = _ranks_in_database(queries, database, wanted)
     _add_distractors(ranks, similarities, queries, distractors, n_distractors, verbose)

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from oml_vit_ext.common.arrays import Ids, whole_numbers
 from oml_vit_ext.common.checks import check_whole
+from oml_vit_ext.common.messages import counted
 
 
 class Level(NamedTuple):
@@ -64,7 +65,10 @@ def evaluate_revisited(
         {'map': 0.764, 'mp@1': 1.0, 'mp@5': 0.75}
     """
     if len(retrieved_ids) != len(ground_truth):
-        raise ValueError(f"There are {len(retrieved_ids)} rankings for {len(ground_truth)} queries: expected as many.")
+        raise ValueError(
+            f"Rankings are of {counted(len(retrieved_ids), 'query', 'queries')}, ground truth is for "
+            f"{len(ground_truth)}: expected as many."
+        )
     return scores_of_ranks(ranks_of(retrieved_ids, ground_truth), kappas)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from oml_vit_ext.pictures.report.chosen_queries import chosen_queries
+from oml_vit_ext.pictures.report.chosen_queries import chosen_queries, drawn_queries
 
 
 def _precisions(n: int = 200) -> list[np.ndarray]:
@@ -29,3 +29,11 @@ def test_few_queries_are_all_shown_and_the_draw_repeats():
     many = np.ones(500, dtype=np.float32)
     assert (chosen_queries(many, None, 50) == chosen_queries(many, None, 50)).all()
     assert chosen_queries(np.zeros(0, dtype=np.float32), None, 5).tolist() == []
+
+
+def test_each_query_is_as_likely_to_be_drawn():
+    assert sorted(drawn_queries(9, 100).tolist()) == list(range(9))
+    counts = np.zeros(10)
+    for seed in range(400):
+        counts[drawn_queries(10, 3, seed)] += 1
+    assert (abs(counts - 120) < 40).all(), "120 expected, a standard deviation is 9"

@@ -9,7 +9,7 @@ from oml.retrieval.retrieval_results import RetrievalResults
 
 from helpers.photos import small_dataset, small_frame, some_results
 from oml_vit_ext.pictures.report import About, Curve, Report, gather, render
-from oml_vit_ext.pictures.report.measures import quality
+from oml_vit_ext.pictures.report.measures import average_precisions, quality
 
 NAMES = ["apple", "<b>pear</b>", "leek", "milk"]
 
@@ -104,6 +104,22 @@ def test_the_stage_to_compare_with(report: Report, dataset, stages: dict[str, Re
 def test_all_queries_of_a_small_set(dataset, stages: dict[str, RetrievalResults]):
     report = gather(dataset, {"first": stages["first"]}, n_queries=50)
     assert report.shown == "All 12 queries, the worst first." and not report.spectra and not report.config
+
+
+def test_queries_drawn_at_random_and_how_many_changed(dataset, stages: dict[str, RetrievalResults]):
+    report = gather(dataset, stages, n_queries=5, n_hits=4, at_random=True)
+    drawn = [query.image for query in report.queries]
+    assert len(set(drawn)) == 5 and drawn != sorted(drawn)
+    assert drawn == [query.image for query in gather(dataset, stages, n_queries=12, at_random=True).queries][:5]
+    change = (average_precisions(stages["second"], 4) - average_precisions(stages["first"], 4)).round(4)
+    better, worse = (change > 0).sum(), (change < 0).sum()
+    assert better and worse
+    assert report.shown.startswith("5 of the 12 queries, drawn at random. Of all 12, “second” found more of")
+    assert f"more of {better} and less of {worse} than “first” did" in report.shown
+    assert report.shown.endswith(f"by average precision; {12 - better - worse} are as before.")
+    assert '<option value="drawn">' in render(report) and '<option value="drawn">' not in render(
+        gather(dataset, stages)
+    )
 
 
 def test_mistakes(dataset, stages: dict[str, RetrievalResults]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,18 @@ def desktop(chromium: Any, file: Path) -> Watched:
 
 def _shown(page: Any) -> tuple[str, str]:
     return page.inner_text("#position"), page.inner_text("#card .query .label")
+
+
+def test_queries_drawn_at_random_come_as_drawn(chromium: Any, tmp_path: Path):
+    report = small_report()
+    drawn = replace(report, at_random=True, queries=report.queries[::-1])
+    page = Watched(chromium).page
+    page.goto(write_report(drawn, tmp_path / "drawn.html").as_uri())
+    labels = []
+    for _ in drawn.queries:
+        labels.append(page.inner_text("#card .query .label"))
+        page.click("#next")
+    assert labels == [report.images[query.image].label for query in drawn.queries]
 
 
 def test_clicks_and_keys_go_through_the_queries(desktop: Watched):

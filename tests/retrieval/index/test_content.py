@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from oml_vit_ext.retrieval.index.content import digests, is_gone
+from oml_vit_ext.retrieval.index.content import digests, is_gone, stamp
 
 SIZES = [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (3 << 20) + 7]  # bytes; content is read in parts of 1 << 20
 
@@ -44,6 +44,19 @@ def test_a_renamed_file_keeps_its_digest_and_a_changed_one_does_not(tmp_path: Pa
     renamed.write_bytes(b"two photo")
     os.utime(renamed, ns=(state.st_atime_ns, state.st_mtime_ns))  # the same size and time
     assert digests([renamed]) != before
+
+
+def test_a_file_whose_time_was_set_back_is_noticed(tmp_path: Path):
+    file = tmp_path / "a.jpg"
+    file.write_bytes(b"one photo")
+    os.utime(file, ns=(10**18, 10**18))
+    before = stamp(file)
+    assert before[0] == 9 and before[1] == file.stat().st_ctime_ns
+    (tmp_path / "b.jpg").write_bytes(b"two photo")
+    os.utime(tmp_path / "b.jpg", ns=(10**18, 10**18))
+    (tmp_path / "b.jpg").replace(file)
+    assert file.stat().st_mtime_ns == 10**18 and stamp(file) != before
+    assert stamp(tmp_path / "never.jpg") == (-1, -1)
 
 
 def test_a_file_is_gone_where_there_is_none(tmp_path: Path):

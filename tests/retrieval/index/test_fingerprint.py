@@ -86,3 +86,22 @@ def test_what_another_device_changes_is_no_difference(change: float, same: bool)
     else:
         with pytest.raises(ValueError, match="different models"):
             known.check_same(other, "the index", "the query")
+
+
+@pytest.mark.parametrize(
+    ("makes", "said"),
+    [
+        (lambda x: (x,), r"gives a tuple for one image, expected real numbers \(1, dim\)"),
+        (lambda x: x[0], r"gives torch\.float32 \(3,\) for one image"),
+        (lambda x: x[:, :, None], r"gives torch\.float32 \(1, 3, 1\) for one image"),
+        (lambda x: x.to(torch.complex64), r"gives torch\.complex64 \(1, 3\) for one image"),
+        (lambda x: x * torch.nan, r"gives NaN or infinity for a test picture, .*did its training diverge"),
+    ],
+)
+def test_models_that_give_no_embeddings_are_told(makes, said: str):
+    class Odd(MeanColour):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return makes(super().forward(x))
+
+    with pytest.raises(ValueError, match=f"The extractor Odd {said}"):
+        _of(Odd())

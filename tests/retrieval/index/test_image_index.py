@@ -17,7 +17,7 @@ from helpers.embedders import paths_of
 from helpers.mean_colour import mean_colour_embedder, paint
 from oml_vit_ext.retrieval import Embedder, ImageIndex, MilvusIndex, SearchIndex, list_images
 from oml_vit_ext.retrieval.index.embedder import Embedded
-from oml_vit_ext.retrieval.index.image_index import AddReport, Hit
+from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, Known
 from oml_vit_ext.retrieval.index.image_list import COLUMNS
 
 
@@ -45,9 +45,9 @@ class InMemory(ImageIndex):
     def images(self) -> pd.DataFrame:
         return pd.DataFrame([row for row, _ in self.rows.values()], columns=[*COLUMNS, "digest"])
 
-    def _stamps(self, keys: list[str]) -> Mapping[str, tuple[int, int, str]]:
+    def _stamps(self, keys: list[str]) -> Mapping[str, Known]:
         found = {key: self.rows[key][0] for key in keys if key in self.rows}
-        return {key: (row["size"], row.mtime_ns, row.digest) for key, row in found.items()}
+        return {key: Known(row["size"], row.mtime_ns, row.digest, row.label) for key, row in found.items()}
 
     def _embeddings_of(self, keys: list[str]) -> np.ndarray:
         return np.stack([self.rows[key][1] for key in keys])
@@ -107,6 +107,13 @@ def test_a_long_run_is_stored_in_parts_whatever_the_order_of_the_blocks(root: Pa
     np.testing.assert_array_equal(index._embeddings_of(keys), expected._embeddings_of(keys))
     with pytest.raises(ValueError, match="part_size is 0, expected a whole number of at least 1"):
         index.add(root, embedder, part_size=0)
+
+
+def test_a_config_that_builds_nothing_is_told(root: Path):
+    with pytest.raises(
+        ValueError, match=r"holds the config \{'extractor': \[1\]\} .*, expected extractor and transforms"
+    ):
+        InMemory(root, config={"extractor": [1]}).embedder()
 
 
 def test_reports_are_summed_and_read():
@@ -271,6 +278,57 @@ def test_names_of_any_bytes_and_boxes(index: ImageIndex, photos: Path, embedder:
     assert index.remove("shelf 0/00.png") == 3
 
 
+def test_a_photo_with_the_size_and_the_time_of_the_one_before(
+    index: ImageIndex, photos: Path, embedder: Embedder
+) -> None:
+    """As ``cp -p`` and ``unzip`` leave them."""
+    for colour in ((9, 200, 30), (200, 30, 9)):
+        paint(photos / "new.bmp", colour)
+        os.utime(photos / "new.bmp", ns=(10**18, 10**18))
+        report = index.sync(photos, embedder)
+    assert (report.changed, report.unchanged) == (1, 12)
+    (hits,) = index.search_images(photos / "new.bmp", embedder, k=1)
+    assert hits[0].path == "new.bmp" and hits[0].distance < 1e-3
+
+
+def test_labels_stay_with_their_photos(index: ImageIndex, photos: Path, embedder: Embedder) -> None:
+    paths = index.images.path.tolist()
+    report = index.add(pd.DataFrame({"path": paths, "label": [f"of {path}" for path in paths]}), embedder)
+    assert str(report) == "0 added, 0 changed, 12 unchanged, 0 broken"
+    assert index.images.label.tolist() == [f"of {path}" for path in index.images.path], "labels are taken over"
+    os.utime(photos / paths[0], ns=(1, 1))
+    Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / paths[1])
+    (photos / paths[2]).rename(photos / "renamed.png")
+    report = index.sync(photos, embedder)
+    assert (report.changed, report.renamed, report.added) == (1, 1, 0)
+    assert dict(zip(index.images.path, index.images.label, strict=True)) == {
+        path if path != paths[2] else "renamed.png": f"of {path}" for path in paths
+    }
+
+
+def test_a_root_may_have_several_names(
+    photos: Path, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(photos)
+    monkeypatch.chdir(tmp_path / "link")
+    for root, others in ((tmp_path / "link", [photos, Path(".")]), (Path("."), [tmp_path / "link"])):
+        index, _ = SearchIndex.build(root, embedder)
+        for other in others:
+            for source in (other, other / "shelf 1"):
+                report = index.sync(source, embedder)
+                assert not report.added + report.removed and report.unchanged in (6, 12)
+            table = pd.DataFrame({"path": [str((other / "shelf 0/00.png").absolute())]})
+            assert index.add(table, embedder).unchanged == 1
+        assert index.remove(others[0].absolute() / "shelf 0/00.png") == 1
+
+
+def test_a_list_without_images_is_what_is_left(index: ImageIndex, photos: Path, embedder: Embedder) -> None:
+    """A shard of which all images are gone."""
+    nothing = list_images(photos, photos)[:0]
+    assert index.add(nothing, embedder) == AddReport() and len(index) == 12
+    assert index.sync(nothing, embedder).removed == 12 and len(index) == 0
+
+
 def test_what_has_left_is_not_on_disk_any_more(photos: Path, kept: Path, embedder: Embedder) -> None:
     index = SearchIndex.load(kept)
     Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / "green.png")
@@ -303,7 +361,7 @@ def test_an_index_moves_with_its_photos(photos: Path, kept: Path, embedder: Embe
     shutil.copytree(photos, tmp_path / "elsewhere/photos", copy_function=shutil.copyfile)  # with new times
     shutil.rmtree(photos)
     shutil.move(kept, tmp_path / "elsewhere/index")
-    with pytest.raises(ValueError, match="open the index with root="):
+    with pytest.raises(ValueError, match=r"open the index with root= \(sync --root\)"):
         SearchIndex.load(tmp_path / "elsewhere/index").add(tmp_path / "elsewhere/photos", embedder)
     index = SearchIndex.load(tmp_path / "elsewhere/index", root=tmp_path / "elsewhere/photos")
     assert str(index.sync(tmp_path / "elsewhere/photos", embedder)) == "0 added, 0 changed, 12 unchanged, 0 broken"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from helpers.mean_colour import paint
+from oml_vit_ext.retrieval.index.content import stamp
 from oml_vit_ext.retrieval.index.image_list import COLUMNS, list_images, parse_box, relative_to_root
 
 
@@ -26,7 +28,7 @@ def test_a_folder_is_listed_with_its_subfolders_below_the_root(root: Path):
     assert list(images.columns) == COLUMNS and images.path.tolist() == ["a/1.jpg", "a/deep/3.webp"]
     assert images.key.tolist() == images.path.tolist() and set(images.box) == set(images.label) == {""}
     for path, size, time in zip(images.path, images["size"], images.mtime_ns, strict=True):
-        assert (size, time) == ((root / path).stat().st_size, (root / path).stat().st_mtime_ns)
+        assert (size, time) == stamp(root / path)
 
 
 def test_labels_beside_empty_cells_stay_whole_numbers(root: Path):
@@ -67,6 +69,20 @@ def test_paths_are_below_the_root_or_refused(root: Path, monkeypatch: pytest.Mon
     for outside in ("../x.png", os.sep + "x.png", str(root) + "-more/x.png", "."):
         with pytest.raises(ValueError, match=r"lies outside the root '.*' of the index, expected it below"):
             relative_to_root(outside, root)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, both are between folders")
+def test_tables_of_windows(root: Path):
+    (root / "odd\\name.png").touch()
+    names = ["a\\1.jpg", "a\\deep\\3.webp", "odd\\name.png", "no\\where.png", "..\\..\\x.png"]
+    listed = list_images(pd.DataFrame({"path": names}), root).path.tolist()
+    assert listed == ["a/1.jpg", "a/deep/3.webp", *names[2:]]
+
+
+@pytest.mark.parametrize("source", [None, 3, ["a.png"], {"path": ["a.png"]}])
+def test_what_is_neither_folder_nor_dataframe(root: Path, source: Any):
+    with pytest.raises(TypeError, match=r"The images are .*, expected a folder or a dataframe with the column 'path'"):
+        list_images(source, root)
 
 
 def test_one_file_is_listed_once(root: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,8 @@ def refused(folder: Path, name: str, **how: bool) -> None:
                 ("grid", 1_000),
                 ("grid", "2"),
                 ("root", 7),
+                ("root", ""),
+                ("root", "a\0b"),
                 ("index", None),
                 ("index", "IVF999999999"),
                 ("index", "IVF1000000000,Flat"),
@@ -195,3 +198,16 @@ def test_an_index_of_somebody_else_is_made_again_from_its_embeddings(folder: Pat
     if not mmap:
         index.save()
         assert SearchIndex.load(folder).search(random_rows(np.arange(5)), 3) == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such files")
+def test_a_pipe_in_the_place_of_the_manifest_is_not_waited_for(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+    os.mkfifo(folder / MANIFEST)
+    with pytest.raises(FileNotFoundError, match="is not an index"):
+        SearchIndex.load(folder)
+
+
+def test_a_manifest_of_gigabytes_is_not_read(folder: Path) -> None:
+    os.truncate(folder / MANIFEST, 2**40)
+    refused(folder, f"manifest.json' has {2**40} bytes, expected at most")

@@ -189,6 +189,13 @@ def test_wrong_names_and_places_are_told(photos: Path, embedder: Embedder, tmp_p
         MilvusIndex.open(str(tmp_path / "other.db"))
     with pytest.raises(ValueError, match=r"expected a file name ending in '\.db' or a URL"):
         MilvusIndex.create("index", photos, embedder.fingerprint)
+    for name in ("", "a b", "1st", "../x", "ü", None, "x" * 300):
+        for use in (
+            lambda name: MilvusIndex.create(uri, photos, embedder.fingerprint, collection=name),
+            lambda name: MilvusIndex.open(uri, collection=name),
+        ):
+            with pytest.raises(ValueError, match="expected a name of letters, digits and underscores"):
+                use(name)
     again = MilvusIndex.open(uri, collection="shelves")
     assert again.config == {"extractor": {}} and again.root == photos and len(again) == 0
     again.close()

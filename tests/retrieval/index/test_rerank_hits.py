@@ -81,6 +81,19 @@ def test_one_hit_needs_no_reranker(tmp_path: Path, hits: list[Hit]):
         assert rerank_hits(tmp_path / "nowhere.png", few, tmp_path, None, None) == few  # type: ignore[arg-type]
 
 
+def test_hits_that_are_gone_come_last(tmp_path: Path, hits: list[Hit]):
+    (tmp_path / "broken.png").write_text("no image")
+    more = [Hit("gone.png", 0.05, "d", ""), *hits, Hit("broken.png", 0.5, "e", "")]
+    with pytest.warns(
+        UserWarning, match=r"2 hits cannot .*: gone\.png \(missing\); broken\.png \(not an image\)\. Sync"
+    ):
+        found = rerank_hits(tmp_path / "query.png", more, tmp_path, Reverse(), TO_TENSOR)
+    assert [hit.label for hit in found] == ["c", "b", "a", "d", "e"]
+    assert [hit.distance for hit in found] == pytest.approx([1.0, 2.0, 4.0, 4.0, 4.0])
+    with pytest.warns(UserWarning, match="1 hit cannot be compared"):
+        assert rerank_hits(tmp_path / "query.png", more[:2], tmp_path, Reverse(), TO_TENSOR) == [more[1], more[0]]
+
+
 def test_of_an_index_with_a_grid_the_part_is_compared(tmp_path: Path, hits: list[Hit]):
     reranker = Reverse()
     rerank_hits(tmp_path / "query.png", [hits[1], hits[2]._replace(crop="5,0,15,10")], tmp_path, reranker, TO_TENSOR)

@@ -105,6 +105,17 @@ def test_shards_without_images_have_no_folder_until_they_do(photos: Path, embedd
     )
 
 
+def test_shards_that_have_lost_all_images_are_filled_again(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
+    index = _made(photos, embedder, 3)
+    index.save(tmp_path / "shards")
+    index.remove(index.images.path)
+    index.save(tmp_path / "shards")
+    index = ShardedIndex.load(tmp_path / "shards")
+    assert len(index) == 0 and index.sync(photos, embedder).added == N
+    index.save(tmp_path / "shards")
+    assert len(ShardedIndex.load(tmp_path / "shards")) == N
+
+
 def test_what_does_not_belong_together_is_told(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no shards"):
         ShardedIndex.load(tmp_path)

@@ -109,11 +109,25 @@ def test_saving_never_replaces_other_files(photos: Path, kept: Path, embedder: E
         index.save(kept)
     with pytest.raises(FileExistsError, match="no index and holds other files"):
         index.save(photos)
+    with pytest.raises(FileExistsError, match=r"00\.png' is a file, expected a folder for an index"):
+        index.save(photos / "shelf 0/00.png")
     assert not (photos / ".lock").exists()
     with pytest.raises(ValueError, match="name the folder"):
         index.save()
     SearchIndex.load(kept).save(tmp_path / "copy")
     assert len(SearchIndex.load(tmp_path / "copy")) == 12
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(kept: Path, tmp_path: Path) -> None:
+    """Some versions of filelock empty the file that they lock."""
+    (tmp_path / "victim").write_text("mine")
+    (kept / LOCK).unlink()
+    (kept / LOCK).symlink_to(tmp_path / "victim")
+    index = SearchIndex.load(kept)
+    index.remove("shelf 0/00.png")
+    with pytest.raises(OSError, match=r"\.lock' is a link, expected a file of its own"):
+        index.save()
+    assert (tmp_path / "victim").read_text() == "mine"
 
 
 def test_files_of_the_user_survive_every_save(photos: Path, kept: Path, embedder: Embedder, tmp_path: Path) -> None:

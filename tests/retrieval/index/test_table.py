@@ -42,7 +42,9 @@ def test_rows_are_appended_or_replaced_by_their_key():
     assert table.put(_images("c", "a", "d", size=7), _rows(3, 10, 4)) is True
     assert _content(table) == {"a": [10, 10.5], "b": [2, 2.5], "c": [3, 3.5], "d": [4, 4.5]}
     assert table.images["size"].tolist() == [7, 1, 7, 7] and len(table) == 4
-    assert table.stamps(["d", "nowhere", "b"]) == {"d": (7, 14, ""), "b": (1, 2, "")}
+    assert table.stamps(["d", "nowhere", "b"]) == {"d": (7, 14, "", "label of d"), "b": (1, 2, "", "label of b")}
+    assert table.put(_images("a", size=8), _rows(10)) is False, "the same numbers as before"
+    assert table.stamps(["a"])["a"][0] == 8
 
 
 def test_what_was_given_is_not_changed_by_a_replacement():
@@ -65,6 +67,17 @@ def test_a_save_writes_new_and_changed_parts_alone(tmp_path: Path):
     table.put(_images("b", size=9), _rows(8))
     assert _save(table, tmp_path, 4) == {"images-000004-000000.csv", "descriptors-000004-000000.npy"}
     assert [name for name, _ in table.files] == ["images-000004-000000.csv", "images-000003-000001.csv"]
+    table.put(_images("b", "e", size=10), _rows(8, 5))
+    assert _save(table, tmp_path, 5) == {"images-000005-000000.csv", "images-000005-000001.csv"}, "the same numbers"
+    assert [name for _, name in table.files] == ["descriptors-000004-000000.npy", "descriptors-000003-000001.npy"]
+    table.put(_images("d", size=11), _rows(4))
+    table.drop(["a", "b", "c"])
+    assert _save(table, tmp_path, 6) == {"images-000006-000000.csv"}
+    table.put(_images("d", size=12), _rows(4))
+    table.drop(["e"])
+    assert len(_save(table, tmp_path, 7)) == 2
+    read = EmbeddingTable.read(tmp_path, table.files, dim=2, mmap=False)
+    assert _content(read) == _content(table) == {"d": [4, 4.5]}
 
 
 @pytest.mark.parametrize("mmap", [False, True])
@@ -77,5 +90,5 @@ def test_it_comes_back_from_its_files(tmp_path: Path, mmap: bool):
     read = EmbeddingTable.read(tmp_path, table.files, dim=2, mmap=mmap)
     assert _content(read) == _content(table) and len(read) == 5
     pd.testing.assert_frame_equal(read.images, table.images, check_dtype=False)
-    assert read.stamps(["NA"]) == {"NA": (5, 10, "")}
+    assert read.stamps(["NA"]) == {"NA": (5, 10, "", "label of NA")}
     assert isinstance(read._parts[0], np.memmap) is mmap

@@ -63,9 +63,9 @@ def test_bad_embeddings_are_named(tmp_path: Path):
     holes[17, 2] = np.nan
     with pytest.raises(ValueError, match="Embedding 17 of the distractors holds NaN"):
         evaluate_revisited_embeddings(queries, database, truth, [holes])
-    with pytest.raises(ValueError, match="there are 10 database embeddings"):
+    with pytest.raises(ValueError, match="expected 0 to 9, those of the database"):
         evaluate_revisited_embeddings(queries, database[:10], truth)
-    with pytest.raises(ValueError, match="4 query embeddings"):
+    with pytest.raises(ValueError, match="of 4 queries, ground truth is for 5"):
         evaluate_revisited_embeddings(queries[:4], database, truth)
     with pytest.raises(ValueError, match="database have shape"):
         evaluate_revisited_embeddings(queries, database[:0], truth)

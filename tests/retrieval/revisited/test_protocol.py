@@ -156,7 +156,7 @@ def test_no_positive_no_score():
 @pytest.mark.parametrize(
     ("rankings", "truth", "message"),
     [
-        ([[0]], [], "1 rankings for 0 queries"),
+        ([[0]], [], "Rankings are of 1 query, ground truth is for 0"),
         ([[0, 1, 0]], [{"easy": [0], "hard": [], "junk": []}], "query 0 holds image 0 twice"),
         ([[0]], [{"easy": [0], "hard": []}], "no 'junk'"),
         ([[0]], [{"easy": [0], "hard": [0], "junk": []}], "image 0 under two"),
