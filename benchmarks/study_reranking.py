@@ -56,7 +56,7 @@ MODELS: dict[str, Row] = {
     "stir_10_weak": {"join_layer": 10, "lr": 1e-4, "after": 30},
     "stir_0": {"join_layer": 0, "lr": 3e-5, "after": 100},
     "stir_0_kinds": {"join_layer": 0, "lr": 3e-5, "after": 100, "kinds": True, "trained_as": "stir_0"},
-    "concat_siamese": {"join_layer": None, "lr": 3e-5, "after": 100},
+    "concat_siamese": {"join_layer": None, "lr": 3e-5, "after": 100, "kinds": True},
 }
 THIRDS = (0, 1, 2)
 GALLERY = 4  # photos of each held-out label that are searched: among all 22, hardly a first stage errs, nothing to fit
