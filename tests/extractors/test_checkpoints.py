@@ -146,7 +146,7 @@ def test_other_files_are_no_checkpoints(tmp_path: Path):
     with pytest.raises(RuntimeError, match=r"text\.pth' is not a checkpoint of torch"):
         read_state_dict(tmp_path / "text.pth", allow_pickle=True)
     (tmp_path / "flax_model.msgpack").write_bytes(b"\x83\xa7encoder" + bytes(30))
-    with pytest.raises(RuntimeError, match=r"is not a checkpoint of torch \(it begins as none of them\)\.$"):
+    with pytest.raises(RuntimeError, match=r"is not a checkpoint of torch \([^()]+\)\.$"):
         read_state_dict(tmp_path / "flax_model.msgpack")
     torch.save(STATE, tmp_path / "cut.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:-100])
