@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -13,7 +14,7 @@ from oml.interfaces.datasets import IQueryGalleryLabeledDataset
 from oml.interfaces.models import IExtractor
 from oml.interfaces.retrieval import IRetrievalPostprocessor
 from oml.registry.models import get_extractor_by_cfg
-from oml.registry.postprocessors import get_postprocessor_by_cfg
+from oml.registry.postprocessors import POSTPROCESSORS_REGISTRY, get_postprocessor_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 
 from oml_vit_ext.common.messages import counted, some, unknown_name
@@ -61,15 +62,19 @@ def run_reranker(run: RunFolder, **settings: Any) -> tuple[IRetrievalPostprocess
 
     Args:
         run: Of ``train_reranker`` or ``validate_reranker``.
-        settings: Arguments of the postprocessor that are to be others than in the run, e.g. ``top_n=20``.
+        settings: Arguments of the postprocessor that are to be others than in the run, e.g. ``top_n=20``; ``verbose``
+            only where it is known.
 
     Raises:
         ValueError: The run's config has no re-ranker.
         RuntimeError: The checkpoint does not fit the config.
     """
     config = deepcopy(_part(run, "postprocessor"))
+    known = POSTPROCESSORS_REGISTRY.get(config["name"])
+    if known is not None and "verbose" not in inspect.signature(known).parameters:
+        settings.pop("verbose", None)
     config["args"].update(settings)
-    if run.checkpoint is not None:
+    if run.checkpoint is not None and "pairwise_model" in config["args"]:
         config["args"]["pairwise_model"] = with_weights(config["args"]["pairwise_model"], run.checkpoint)
     reranker = get_postprocessor_by_cfg(config)
     if hasattr(reranker, "model"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 from oml.inference.abstract import inference
+from oml.utils.misc import remove_unused_kwargs
 
 from oml_vit_ext.pictures.report.content import Report
 from oml_vit_ext.pictures.report.curves import learning_curves
@@ -75,10 +75,10 @@ def report_of_run(
         if hasattr(postprocessor, "model"):
             postprocessor.model.to(device)
         same = second is run
-        # As OML's metric does with our change: postprocessors that search again get what to search with.
-        searches = "embeddings" in inspect.signature(postprocessor.process).parameters
-        more = {"embeddings": embeddings} if searches else {}
-        reranked = postprocessor.process(found, images if same else validation_images(run, transform), **more)
+        # As OML's metric does with our change: each postprocessor gets what it takes.
+        dataset = images if same else validation_images(run, transform)
+        given = {"rr": found, "dataset": dataset, "embeddings": embeddings}
+        reranked = postprocessor.process(**remove_unused_kwargs(given, postprocessor.process))
         stages = {_FIRST: found, _RERANKED: reranked}
     about = About(
         title=f"Report: {run.path.name}",

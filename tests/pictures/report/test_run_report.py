@@ -50,6 +50,17 @@ def test_a_validation_with_a_postprocessor_that_searches_again(
     assert report.terms["re-ranked"] == "hits after the postprocessor KReciprocalReranker"
 
 
+def test_a_validation_with_a_postprocessor_of_oml(extractor_run: Path, data_of_runs: Path, in_tmp_path: Path):
+    cfg = validation_config(data_of_runs)
+    cfg["extractor"] = {"name": "irt", "args": {**IRT["args"], "weights": str(extractor_run / "checkpoints/best.ckpt")}}
+    cfg["postprocessor"] = {"name": "constant_thresholding", "args": {"th": 10.0}}
+    logs = extractor_validation_pipeline(cfg)[1][0]
+    written_down(cfg, in_tmp_path / "run", in_tmp_path)
+    report = report_of_run(in_tmp_path / "run", n_queries=5, device="cpu")
+    row = dict(zip(report.metrics.header, report.metrics.rows[1], strict=True))
+    assert row["CMC@1"] == f"{float(logs['OVERALL/cmc/1']):.3f}"
+
+
 def test_a_run_with_the_reranker_of_another(extractor_run: Path, reranker_run: Path):
     alone = report_of_run(extractor_run, n_queries=5, device="cpu")
     both = report_of_run(extractor_run, reranker=reranker_run, n_queries=5, device="cpu")
