@@ -174,6 +174,14 @@ def long_run(study: Study) -> str:
     return _table(["step", *map(str, steps)], lines)
 
 
+def weights(study: Study) -> str:
+    """The regulariser's weights beside each other, as many steps and the same seed."""
+    first = [r for m in ("irt_l", "irt_r", "irt_r_weight") for r in study.of(m) if r["seed"] == 1]
+    rows = {r["settings"].get("criterion.args.entropy_weight", 0.0): r for r in first}
+    lines = [[f"{weight:g}", f"{row['cmc1']:.3f}", str(row["dims90"])] for weight, row in sorted(rows.items())]
+    return _table(["λ", "CMC@1", "dims for 90 %"], lines)
+
+
 def claims(study: Study) -> str:
     """The papers' claims, each as a difference of means with its standard error."""
     lines = []
@@ -270,17 +278,8 @@ def demo(study: Study) -> str:
     return _table(["", "CMC@1", "CMC@10", "MAP@5", "dims for 90 %", "seconds"], lines) if lines else "Not measured yet."
 
 
-TABLES: list[Callable[[Study], str]] = [
-    first_screen,
-    demo,
-    methods,
-    settings,
-    long_run,
-    claims,
-    peers,
-    reranking,
-    fitted,
-]
+TABLES: list[Callable[[Study], str]] = [first_screen, demo, weights, methods, settings, long_run, claims, peers]
+TABLES += [reranking, fitted]
 
 
 # --- claims -----------------------------------------------------------------------------------------------------------
