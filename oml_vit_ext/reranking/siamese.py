@@ -173,7 +173,8 @@ class STIRSiamese(FreezableParts, IPairwiseModel):
             # (ViT-Ti/16 at 112 px, join_layer=8, 32 pairs of 16 images, forward and backward); comparing takes 3 ms
             images, places = distinct_images(images)
         encoded = self.encode(images)
-        first, second = (encoded if places is None else encoded[places]).chunk(2)
+        # encoded[places] has threads that add gradients in any order on a CPU: no two trainings would be equal.
+        first, second = (encoded if places is None else encoded.index_select(0, places)).chunk(2)
         return first, second
 
     def _joint_features(self, encoded_1: Tensor, encoded_2: Tensor) -> Tensor:

@@ -256,3 +256,20 @@ def test_an_untrained_joined_model_starts_as_a_distance(hidden: list[int]):
     torch.manual_seed(0)
     paper = [correlation(STIRSiamese(small_model().extractor, hidden)) for _ in range(5)]
     assert min(paper) < 0.5
+
+
+def test_gradients_are_the_same_to_the_bit_with_several_threads():
+    """Each image stands in many pairs, whose gradients add up: in the same order each time."""
+    model = small_model(join_layer=1).eval()
+    images = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    x1, x2 = (images[torch.arange(256) % n] for n in (4, 3))
+    threads, found = torch.get_num_threads(), []
+    try:
+        torch.set_num_threads(4)
+        for _ in range(4):
+            model.zero_grad()
+            model(x1, x2).sum().backward()
+            found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(gradients, found[0]) for gradients in found[1:])
