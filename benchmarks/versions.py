@@ -111,7 +111,7 @@ def environment(python: str, bounds: str, kept: Path | None) -> Iterator[Path]:
         print(f"{python}, {bounds}: installing into {folder}", flush=True)
         subprocess.run([python, "-m", "venv", folder], check=True)
         constraints = ["-c", ROOT / "constraints" / "lowest.txt"] if bounds == "lowest" else []
-        # With the lower bounds pip was still trying versions after twenty minutes, large files among them; uv takes one.
+        # With the lower bounds pip was still trying versions after twenty minutes; uv takes one.
         subprocess.run([*pip_of(Path(folder)), "install", "-q", "uv"], check=True)
         uv = [Path(folder) / "bin" / "uv", "pip", "install", "-q", "--python", Path(folder) / "bin" / "python"]
         subprocess.run([*uv, "-e", f"{ROOT}[dev]", *constraints], check=True)
