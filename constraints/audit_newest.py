@@ -1,6 +1,6 @@
 """Known faults of the newest releases among constraints/dev.txt, where pip-audit's service cannot be reached.
 
-  python constraints/audit_newest.py     # writes docs/results/audit.json
+  python constraints/audit_newest.py URL     # of PyPI's JSON interface; writes docs/results/audit.json
 
 ``pip-audit`` asks PyPI for each library at its version. Mirrors that keep PyPI's page of each library, without those of
 its older versions, answer for the newest release alone: this asks them, and names the libraries that are left open.
@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-SERVICE = "https://pypi.org/pypi"
+SERVICE = sys.argv[1].rstrip("/") if len(sys.argv) > 1 else ""
 
 
 def main() -> None:
+    if not SERVICE:
+        raise SystemExit("Expected the address of PyPI's JSON interface: make audit-newest SERVICE=URL")
     pins = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / "constraints/dev.txt").read_text(), re.MULTILINE))
     with ThreadPoolExecutor(8) as pool:
         answers = dict(zip(pins, pool.map(faults_of, pins, pins.values()), strict=True))
@@ -30,7 +32,6 @@ def main() -> None:
     open_ones = [f"{name} {pins[name]}" for name, faults in answers.items() if faults is None]
     result = {
         "date": date.today().isoformat(),
-        "service": SERVICE,
         "libraries": len(pins),
         "answered": len(pins) - len(open_ones),
         "faults": known,
