@@ -38,6 +38,7 @@ from oml.registry.optimizers import get_optimizer_by_cfg
 from oml.registry.transforms import get_transforms_by_cfg
 from oml.retrieval.retrieval_results import RetrievalResults
 from oml.utils.misc import set_global_seed
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -45,6 +46,7 @@ from tqdm.auto import tqdm
 import oml_vit_ext  # noqa: F401  (registers the names)
 from oml_vit_ext.common.files import replaced
 from oml_vit_ext.common.messages import unknown_name
+from oml_vit_ext.extractors.irt import IRTExtractor
 from oml_vit_ext.extractors.pca import fit_pca
 
 ROOT = Path(__file__).parents[1]
@@ -175,6 +177,8 @@ def train(cfg: DictConfig, num_classes: int, total: int, every: int) -> Iterator
     content: Any = {part: OmegaConf.to_container(cfg[part], resolve=True) for part in PARTS}
     data, _ = datasets(cfg)
     extractor = get_extractor_by_cfg(content["extractor"]).to(device)
+    if "transformer" in cfg:  # trained, for an extractor with a stem of its own
+        put_behind_stem(extractor.backbone, IRTExtractor(**cfg.transformer).backbone)
     # Without categories, which OML's pipelines hand over too: ArcFace reads them for label smoothing alone, which is
     # off, and fails over labels that are held out.
     criterion = get_criterion_by_cfg(content["criterion"]).to(device)
@@ -201,6 +205,17 @@ def train(cfg: DictConfig, num_classes: int, total: int, every: int) -> Iterator
             optimizer.step()
         seconds += (time.process_time() - started) / torch.get_num_threads()
         yield extractor.eval(), first + every, round(seconds, 1)
+
+
+def put_behind_stem(hybrid: Any, trained: Any) -> None:
+    """Copy all of a trained transformer but its patch projection into one with convolutions in that place."""
+    state = {name: value for name, value in trained.state_dict().items() if not name.startswith("patch_embed.")}
+    state["pos_embed"] = resample_abs_pos_embed(
+        state["pos_embed"], hybrid.patch_embed.grid_size, num_prefix_tokens=trained.num_prefix_tokens
+    )
+    left = hybrid.load_state_dict(state, strict=False)
+    if left.unexpected_keys or not all(name.startswith("patch_embed.") for name in left.missing_keys):
+        raise SystemExit(f"The transformers differ: {left}")
 
 
 PARTS = ("extractor", "criterion", "optimizer", "sampler")

@@ -37,6 +37,7 @@ NAMES = {
     "arcface": "ArcFace",
     "proxy_anchor": "ProxyAnchor (pml)",
     "dtop": "DToP's branches, plain transformer",
+    "hybrid": "IRT_L, convolutions before the transformer start at random",
     "linear_head": "linear head on frozen features",
     "first_stage": "first stage alone",
     "stir": "STIR",
@@ -47,7 +48,7 @@ NAMES = {
 COLOURS = {"irt_o": "#777777", "irt_l": "#c43a31", "irt_r": "#1f6fb4"}
 OTHERS = ["#2a9d5c", "#e08a1e", "#7b4fa3", "#8c564b", "#17a2a2"]
 TRAINED = ["irt_l", "irt_r", "vit_triplet", "multi_similarity", "supcon", "arcface", "proxy_anchor", "dtop"]
-TRAINED += ["linear_head"]
+TRAINED += ["hybrid", "linear_head"]
 
 Row = dict[str, Any]
 
