@@ -21,8 +21,8 @@ class NearestPairsSampler(EpochBatchSampler):
     A re-ranker puts the first candidates of a query into order: images that are near it, of its label or not. Batches
     drawn at random show it mostly images of its label that are far, and rivals that are easy. Here the anchor's partner
     is drawn among the ``nearest`` images of its label, the rival among the ``nearest`` images of other labels, and the
-    rival has a partner as the anchor has. All pairs of a batch are of different labels, so that OML's hard mining
-    within the batch gives each image its partner as the positive, and its rival, or one that is nearer, as the negative.
+    rival has a partner as the anchor has. All pairs of a batch are of different labels: OML's hard mining within the
+    batch then gives each image its partner as the positive, and its rival, or one that is nearer, as the negative.
 
     What is near, the embeddings of the first stage say, by Euclidean distance. OML's training of re-rankers computes
     them anyway, and hands them over; in your own loop, see :meth:`use_embeddings`.

@@ -135,6 +135,6 @@ def test_nearest_pairs(labels: list[int], n_anchors: int, nearest: int, seed: in
         taken = set(as_array[batch[::4]].tolist())
         for anchor, _, rival, _ in np.array(batch).reshape(-1, 4).tolist():
             free = [row for row, label in enumerate(labels) if label in of_two - taken]
-            free.sort(key=lambda row: float(np.linalg.norm(rows[anchor] - rows[row])))  # noqa: B023
+            free.sort(key=lambda row: float(np.linalg.norm(rows[anchor] - rows[row])))
             assert rival in free[:nearest]
             taken.add(labels[rival])
