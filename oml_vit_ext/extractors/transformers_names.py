@@ -1,7 +1,7 @@
 """The names of the transformers library, as on the Hugging Face hub, turned into those of the models' authors.
 
-timm's readers know the latter. ViT and DeiT, with them DINO, MAE and MSN; DINOv2 with and without registers; DINOv3; the
-image towers of CLIP, SigLIP and SigLIP 2.
+timm's readers know the latter. ViT and DeiT, with them DINO, MAE and MSN; DINOv2 with and without registers; DINOv3;
+the image towers of CLIP, SigLIP and SigLIP 2.
 """
 
 from __future__ import annotations
