@@ -84,7 +84,8 @@ def with_authors_names(state: Mapping[str, Tensor], path: Path) -> Mapping[str, 
     for name, of_matrix in parts.items():
         if name.endswith(".bias") and {"q", "v"} == set(of_matrix):
             of_matrix["k"] = torch.zeros_like(of_matrix["q"])  # DINOv3 has none
-        if set(of_matrix) == {"q", "k", "v"}:  # else it is missing in the report
+        shapes = {tensor.shape for tensor in of_matrix.values()}
+        if len(of_matrix) == 3 and len(shapes) == 1 and () not in shapes:  # else it is missing in the report
             found[name] = torch.cat([of_matrix[part] for part in ("q", "k", "v")])
     return _in_their_shapes(found, theirs)
 
@@ -125,7 +126,7 @@ def _in_their_shapes(found: StateDict, theirs: Mapping[str, Tensor]) -> StateDic
         found["cls_token"] = found["cls_token"].reshape(1, 1, -1)
     for kind in ("weight", "bias"):
         both = theirs.get(f"head.attention.in_proj_{kind}")
-        if both is not None:  # of SigLIP's pooling
+        if both is not None and both.ndim > 0:  # of SigLIP's pooling
             del found[f"head.attention.in_proj_{kind}"]
             found[f"attn_pool.q.{kind}"], found[f"attn_pool.kv.{kind}"] = both.tensor_split([len(both) // 3])
     if "pos_embed" not in found and "register_tokens" in found:  # DINOv3

@@ -82,6 +82,15 @@ def test_what_is_missing_is_named(tmp_path: Path):
         loaded(KINDS["vit"], tmp_path / "vit.safetensors")
 
 
+@pytest.mark.parametrize("shape", [(), (4,), (4, 16)])
+def test_a_query_of_another_shape_than_its_key_does_not_pass(tmp_path: Path, shape: tuple[int, ...]):
+    whole = load_file(FILES / "vit.safetensors")
+    whole["encoder.layer.0.attention.attention.key.weight"] = torch.ones(shape)
+    save_file(whole, tmp_path / "a.safetensors")
+    with pytest.raises(RuntimeError, match=r"blocks\.0\.attn\.qkv\.weight"):
+        loaded(KINDS["vit"], tmp_path / "a.safetensors")
+
+
 def test_a_query_without_its_key_does_not_pass(tmp_path: Path):
     whole = load_file(FILES / "vit.safetensors")
     save_file(
