@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
-PAGES = [ROOT / "docs" / "study.md", ROOT / "README.md"]
+PAGES = [ROOT / "docs" / "study.md", ROOT / "README.md", ROOT / "docs/names/samplers/nearest_pairs.md"]
 FIGURES = ROOT / "docs" / "images" / "study"
 
 NAMES = {
@@ -60,6 +60,7 @@ class Study:
         self.rows = _read(results / "study.json")
         self.choices = _read(results / "study_choices.json")
         self.reranking = _read(results / "study_reranking.json")
+        self.pair_sampling = _read(results / "pair_sampling.json")  # of benchmarks/pair_sampling.py
         demo = results / "demo.json"  # a run's outputs/demo/results.json
         self.demo: dict[str, Row] = json.loads(demo.read_text()) if demo.is_file() else {}
         heads = [row for row in _read(results / "head.json") if row["method"] == "head"]  # of bench_head.py
@@ -279,8 +280,17 @@ def demo(study: Study) -> str:
     return _table(["", "CMC@1", "CMC@10", "MAP@5", "dims for 90 %", "seconds"], lines) if lines else "Not measured yet."
 
 
+def pair_sampling(study: Study) -> str:
+    """Pair models after the same first stages, trained on pairs of two samplers, on held-out training labels."""
+    lines = []
+    for row in sorted(study.pair_sampling, key=lambda r: (r["join_layer"], r["sampler"])):
+        figures = [f"{row[key]:.3f}" for key in ("cmc1_first_stage", "cmc1_pair_model", "cmc1_fused")]
+        lines.append([str(row["join_layer"]), f"`{row['sampler']}`", *figures])
+    return _table(["k", "sampler", "first stage", "pair model alone", "fused"], lines)
+
+
 TABLES: list[Callable[[Study], str]] = [first_screen, demo, weights, methods, settings, long_run, claims, peers]
-TABLES += [reranking, fitted]
+TABLES += [reranking, fitted, pair_sampling]
 
 
 # --- claims -----------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from oml_vit_ext.reranking import (
     STIRReranker,
     STIRSiamese,
 )
-from oml_vit_ext.samplers import GroupSizeSampler, HardTuplesSampler
+from oml_vit_ext.samplers import GroupSizeSampler, HardTuplesSampler, NearestPairsSampler
 from oml_vit_ext.transforms.dtop import get_augs_dtop, get_norm_resize_dtop
 from oml_vit_ext.transforms.irt import get_augs_irt, get_norm_resize_irt
 
@@ -56,7 +56,11 @@ POSTPROCESSORS: dict[str, Any] = {
     "k_reciprocal": KReciprocalReranker,
     "chain": PostprocessorChain,
 }
-SAMPLERS: dict[str, Any] = {"group_size": GroupSizeSampler, "hard_tuples": HardTuplesSampler}
+SAMPLERS: dict[str, Any] = {
+    "group_size": GroupSizeSampler,
+    "hard_tuples": HardTuplesSampler,
+    "nearest_pairs": NearestPairsSampler,
+}
 TRANSFORMS = {
     "augs_irt": get_augs_irt,
     "norm_resize_irt": get_norm_resize_irt,

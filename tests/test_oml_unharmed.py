@@ -22,6 +22,8 @@ CHANGED = {
     "oml.lightning.modules.extractor.ExtractorModule.on_train_epoch_start",
     "oml.lightning.modules.extractor.ExtractorModuleDDP.on_train_epoch_start",
     "oml.lightning.modules.extractor.ExtractorModuleDDP.train_dataloader",
+    "oml.lightning.modules.pairwise_postprocessing.PairwiseModule.on_fit_start",
+    "oml.lightning.modules.pairwise_postprocessing.PairwiseModuleDDP.on_fit_start",
     "oml.lightning.modules.pairwise_postprocessing.PairwiseModule.on_train_epoch_start",
     "oml.lightning.modules.pairwise_postprocessing.PairwiseModuleDDP.on_train_epoch_start",
     "oml.lightning.pipelines.train.parse_engine_params_from_config",

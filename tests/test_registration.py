@@ -36,7 +36,7 @@ from oml_vit_ext.reranking import (
     STIRReranker,
     STIRSiamese,
 )
-from oml_vit_ext.samplers import GroupSizeSampler, HardTuplesSampler
+from oml_vit_ext.samplers import GroupSizeSampler, HardTuplesSampler, NearestPairsSampler
 from oml_vit_ext.transforms.dtop import get_augs_dtop, get_norm_resize_dtop
 from oml_vit_ext.transforms.irt import get_augs_irt, get_norm_resize_irt
 
@@ -73,6 +73,7 @@ OURS: dict[tuple[str, str], Any] = {
     ("TRANSFORMS", "norm_resize_dtop"): get_norm_resize_dtop,
     ("SAMPLERS", "group_size"): GroupSizeSampler,
     ("SAMPLERS", "hard_tuples"): HardTuplesSampler,
+    ("SAMPLERS", "nearest_pairs"): NearestPairsSampler,
 }
 IDS = [f"{registry}-{name}" for registry, name in OURS]
 # OML's function prints these alone.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from oml_vit_ext.extractors.checkpoints import StateDict
 from oml_vit_ext.extractors.matching import some, under_prefix
+from oml_vit_ext.extractors.transformers_names import prefix_in_transformers, with_authors_names
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,6 @@ _LAYOUTS = (
     _Layout(_anchor(r"blocks\.(?:0\.)?0\.attn\.(?:qkv|q_proj|wq)\.weight")),
 )
 _CHUNKED = re.compile(r"^blocks\.\d+\.(\d+)\.")
-_OF_TRANSFORMERS = re.compile(r"(^|\.)layers?\.\d+\.(self_attn|attention)\.")
 
 
 def image_tower(state: Mapping[str, Tensor], path: Path) -> StateDict:
@@ -52,6 +52,7 @@ def image_tower(state: Mapping[str, Tensor], path: Path) -> StateDict:
     Raises:
         RuntimeError: There is no transformer, or more than one.
     """
+    state = with_authors_names(state, path)
     layout, prefix = _find(state, path)
     tower = under_prefix(state, prefix, path, "the backbone")
     return {layout.expected_under + _CHUNKED.sub(r"blocks.\1.", name): tensor for name, tensor in tower.items()}
@@ -63,7 +64,8 @@ def backbone_prefix(state: Mapping[str, Tensor], path: Path) -> str:
     Raises:
         RuntimeError: There is no transformer, or more than one.
     """
-    return _find(state, path)[1]
+    prefix = prefix_in_transformers(state, path)
+    return _find(state, path)[1] if prefix is None else prefix
 
 
 def _find(state: Mapping[str, Tensor], path: Path) -> tuple[_Layout, str]:
@@ -76,12 +78,9 @@ def _find(state: Mapping[str, Tensor], path: Path) -> tuple[_Layout, str]:
             )
         if prefixes:
             return layout, prefixes[0]
-    hint = ""
-    if any(_OF_TRANSFORMERS.search(name) for name in state):
-        hint = " These are names of the transformers library: take the file of its authors, or timm's."
     raise RuntimeError(
         f"weights {str(path)!r} hold no vision transformer of a kind that timm reads (no key ends in "
-        f"'blocks.0.attn.qkv.weight' or the like); found {some(state)}.{hint}"
+        f"'blocks.0.attn.qkv.weight' or the like); found {some(state)}."
     )
 
 

@@ -105,9 +105,10 @@ def architecture_of(tag: str) -> str:
     try:
         return str(json.loads(config.read_text())["architecture"])
     except (ValueError, KeyError, TypeError) as error:
+        hint = " Of the transformers library: name the file of its weights." if _is_by_transformers(config) else ""
         raise ValueError(
             f"weights {tag!r}: {str(config)!r} names no architecture, expected a folder that timm has saved "
-            f"(timm.models.save_for_hf)."
+            f"(timm.models.save_for_hf).{hint}"
         ) from error
 
 
@@ -145,8 +146,18 @@ def _hint_of_folder(folder: Path) -> str:
     endings = (*_SUFFIXES, ".index.json")
     files = sorted(file.name for file in folder.iterdir() if file.name.endswith(endings))
     if (folder / "config.json").is_file() and files:
+        if _is_by_transformers(folder / "config.json"):
+            return f" Of the transformers library: {folder / files[0]}."
         return f" Of a model that timm has saved: {LOCAL_DIR}{folder}."
     return f" It holds {some(files)}." if files else ""
+
+
+def _is_by_transformers(config: Path) -> bool:
+    try:
+        content = json.loads(config.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "model_type" in content
 
 
 def load_backbone(

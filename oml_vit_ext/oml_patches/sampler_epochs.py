@@ -1,8 +1,9 @@
 """Connection of OML: a batch sampler learns the epoch of a resumed training; one that mines gets the model, too.
 
-OML builds the sampler before the model and never connects the two. We connect them in ``train_dataloader()``: Lightning
-calls it after restoring a checkpoint and before the first batch. Lightning 2.1 tells the epoch to samplers of images,
-not to batch samplers, and starts to iterate twice when it resumes.
+OML builds the sampler before the model and never connects the two. We connect them before the first batch: for
+extractors in ``train_dataloader()``, which Lightning calls after restoring a checkpoint; for re-rankers, whose loader
+the pipeline may hand over itself, in ``on_fit_start()``. Lightning 2.1 tells the epoch to samplers of images, not to
+batch samplers, and starts to iterate twice when it resumes.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ logger = logging.getLogger(__name__)
 
 
 def introduce_samplers() -> None:
-    """Apply the connection when OML's training module is imported."""
+    """Apply the connection when OML's training modules are imported."""
     register_post_import_hook(lambda m: introduce_in(m.ExtractorModuleDDP), "oml.lightning.modules.extractor")
+    pairs = "oml.lightning.modules.pairwise_postprocessing"
+    register_post_import_hook(lambda m: introduce_to_pairs_in(m.PairwiseModule), pairs)
 
 
 def introduce_in(module_class: Any) -> None:
@@ -38,18 +41,41 @@ def introduce_in(module_class: Any) -> None:
         def introduce_and_load(self: Any) -> Any:
             loader = self.loaders_train
             sampler: Any = getattr(loader, "batch_sampler", None)
-            if hasattr(sampler, "follow_epochs"):
-                sampler.follow_epochs(lambda: self.current_epoch)
+            _connect(sampler, self)
             if hasattr(sampler, "mine_with"):
                 sampler.mine_with(lambda rows: embed(self, loader, rows))
                 logger.info("open-metric-learning: %s mines with the model that is trained", type(sampler).__name__)
-            if hasattr(sampler, "report_to"):
-                sampler.report_to(lambda figures: log_figures(self, figures))
             return train_dataloader(self)
 
         return introduce_and_load
 
     replace(module_class, "train_dataloader", wrap, "batch samplers learn the epoch and the model of a training")
+
+
+def introduce_to_pairs_in(module_class: Any) -> None:
+    """Have ``on_fit_start`` of OML's module for pairs call the sampler's ``follow_epochs``, ``use_embeddings``, too."""
+
+    def wrap(on_fit_start: Callable[[Any], None]) -> Callable[[Any], None]:
+        def introduce_and_start(self: Any) -> None:
+            # With several processes the module holds the loader, otherwise the pipeline gave it to the trainer.
+            loader = getattr(self, "loaders_train", None) or self.trainer.fit_loop._data_source.instance
+            sampler: Any = getattr(loader, "batch_sampler", None)
+            _connect(sampler, self)
+            if hasattr(sampler, "use_embeddings"):
+                sampler.use_embeddings(loader.dataset.extra_data[self.embeddings_key])
+            on_fit_start(self)
+
+        return introduce_and_start
+
+    effect = "batch samplers learn the epoch of a training of re-rankers, and the first stage's embeddings"
+    replace(module_class, "on_fit_start", wrap, effect)
+
+
+def _connect(sampler: Any, module: Any) -> None:
+    if hasattr(sampler, "follow_epochs"):
+        sampler.follow_epochs(lambda: module.current_epoch)
+    if hasattr(sampler, "report_to"):
+        sampler.report_to(lambda figures: log_figures(module, figures))
 
 
 def log_figures(module: Any, figures: dict[str, float]) -> None:

@@ -301,11 +301,6 @@ def test_position_embeddings_follow_the_size_in_every_layout(tmp_path: Path, nam
 
 TIMM_ARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 2}
 REFUSED: dict[str, tuple[str, Callable[[State], Any], str]] = {
-    "of the transformers library": (
-        "vit_tiny_patch16_224",
-        lambda s: {"encoder.layer.0.attention.attention.query.weight": torch.ones(2)},
-        r"hold no vision transformer .* names of the transformers library: take the file of its authors",
-    ),
     "another patch size": (
         "vit_tiny_patch16_224",
         lambda s: s | {"patch_embed.proj.weight": torch.ones(24, 3, 16, 16)},

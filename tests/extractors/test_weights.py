@@ -169,6 +169,15 @@ def test_a_folder(tmp_path: Path, files: list[str], hint: str):
         IRTExtractor(tmp_path / "folder", **TINY_PLAIN)
 
 
+def test_a_folder_of_the_transformers_library_names_its_file(tmp_path: Path):
+    (tmp_path / "config.json").write_text('{"model_type": "dinov2"}')
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ValueError, match=r"Of the transformers library: .*model\.safetensors\.$"):
+        IRTExtractor(tmp_path, **TINY_PLAIN)
+    with pytest.raises(ValueError, match=r"names no architecture, .* Of the transformers library: name the file"):
+        IRTExtractor(f"local-dir:{tmp_path}", **TINY_PLAIN)
+
+
 def test_one_part_of_several_names_their_index(trained: IRTExtractor, tmp_path: Path):
     state = trained.backbone.state_dict()
     del state["norm.bias"]

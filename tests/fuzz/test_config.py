@@ -47,7 +47,7 @@ def test_no_argument_of_a_criterion_is_lost(name: str, argument: str, value: Any
         assert hasattr(made, argument) or argument in ("label2category", "labels", "memory_size")
 
 
-@pytest.mark.parametrize("name", ["hard_tuples", "group_size"])
+@pytest.mark.parametrize("name", ["hard_tuples", "group_size", "nearest_pairs"])
 @fuzz(short=15, long=500)
 @given(argument=NAMES, value=ODD_VALUES)
 def test_no_argument_of_a_sampler_is_lost(name: str, argument: str, value: Any):

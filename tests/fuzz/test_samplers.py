@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from helpers.fuzzing import ODD_VALUES, Refusal, fuzz, result_or_refusal
 from helpers.plain_mining import embeddings, plainly
-from oml_vit_ext.samplers import GroupSizeSampler, HardTuplesSampler
+from oml_vit_ext.samplers import GroupSizeSampler, HardTuplesSampler, NearestPairsSampler
 
 LABELS = st.lists(
     st.one_of(st.integers(0, 3), st.integers(0, 50), st.sampled_from([2**62, -(2**63), 2**63 - 1])),
@@ -114,3 +114,27 @@ def test_odd_arguments_of_group_size(tmp_path_factory: Any, labels: Any, args: d
     made = result_or_refusal(lambda: GroupSizeSampler(labels, root, **args), FileNotFoundError)
     if not isinstance(made, Refusal):
         assert len(list(made)) == len(made)
+
+
+@fuzz(short=30, long=1_000)
+@given(LABELS, st.integers(1, 4), st.integers(1, 4), st.integers(0, 3))
+def test_nearest_pairs(labels: list[int], n_anchors: int, nearest: int, seed: int):
+    of_two = {label for label, count in Counter(labels).items() if count > 1}
+    sampler = result_or_refusal(lambda: NearestPairsSampler(labels, n_anchors, nearest, seed))
+    assert isinstance(sampler, Refusal) == (len(of_two) < 2 * n_anchors)
+    if isinstance(sampler, Refusal):
+        return
+    rows = embeddings(len(labels), seed=seed)
+    sampler.use_embeddings(rows)
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == len(of_two) // n_anchors
+    as_array = np.array(labels)
+    for batch in batches:
+        assert Counter(as_array[batch].tolist()) == dict.fromkeys(set(as_array[batch].tolist()), 2)
+        assert len(set(batch)) == len(batch) == sampler.batch_size
+        taken = set(as_array[batch[::4]].tolist())
+        for anchor, _, rival, _ in np.array(batch).reshape(-1, 4).tolist():
+            free = [row for row, label in enumerate(labels) if label in of_two - taken]
+            free.sort(key=lambda row: float(np.linalg.norm(rows[anchor] - rows[row])))
+            assert rival in free[:nearest]
+            taken.add(labels[rival])

@@ -93,14 +93,17 @@ def test_it_ends_like_a_training_that_was_not_interrupted(case: str, demo_slice:
     assert {file.name for file in resumed.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
-@pytest.mark.parametrize("name", ["hard_tuples", "group_size"])
+@pytest.mark.parametrize("name", ["hard_tuples", "group_size", "group_size of pairs", "nearest_pairs"])
 def test_samplers_that_follow_epochs_go_on_with_their_own_batches(name: str, demo_slice: Path, tmp_path: Path):
     arguments: dict[str, Any] = {
         "hard_tuples": {"n_tuples": 2, "n_negatives": 2, "n_pairs": 6, "n_candidates": 20},
         "group_size": {"batch_size": 16, "n_instances": None, "dataset_root": str(demo_slice), "sizes": [[16, 16]]},
+        "nearest_pairs": {"n_anchors": 4},
     }
+    config = reranker_config if "pairs" in name else extractor_config
+    name = name.split()[0]
     sampler = {"name": name, "args": {**arguments[name], "seed": 1}}
-    cfg = extractor_config(demo_slice, sampler=sampler, max_epochs=3)
+    cfg = config(demo_slice, sampler=sampler, max_epochs=3)
     resumed, begins = interrupted(cfg, tmp_path / "interrupted", [4])
     assert 0 < begins[0] <= 4
     assert_same_training(resumed, train(cfg, tmp_path / "whole"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from oml_vit_ext.samplers import GroupSizeSampler, HardTuplesSampler
+from oml_vit_ext.samplers import GroupSizeSampler, HardTuplesSampler, NearestPairsSampler
 from oml_vit_ext.samplers.epochs import EpochBatchSampler
 
 
@@ -39,6 +39,6 @@ def test_the_trainer_knows_better():
     assert list(sampler) == [[8]]
 
 
-@pytest.mark.parametrize("sampler", [GroupSizeSampler, HardTuplesSampler])
+@pytest.mark.parametrize("sampler", [GroupSizeSampler, HardTuplesSampler, NearestPairsSampler])
 def test_our_samplers_follow_the_epochs_of_a_trainer(sampler: type):
     assert issubclass(sampler, EpochBatchSampler)
