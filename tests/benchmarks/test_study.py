@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helpers import ROOT
+from oml_vit_ext.extractors import IRTExtractor
 
 
 @pytest.fixture()
@@ -74,3 +75,20 @@ def test_what_is_chosen_is_best_on_held_out_labels(reranking, study, tmp_path):
         study.add(tmp_path / "study_choices.json", {"method": method, "settings": {"x": cmc1}, "cmc1": cmc1, "map5": 0})
     assert reranking.chosen_first_stage(SimpleNamespace(results=tmp_path)) == ("irt_r", {"x": 0.9})
     assert study.chosen(tmp_path / "study_choices.json", "irt_l") == {"x": 0.8}
+
+
+def test_a_trained_transformer_is_put_behind_a_stem(study):
+    small = {"img_size": 64, "depth": 2}
+    hybrid = IRTExtractor(None, "vit_tiny_r_s16_p8_224", timm_args=small).backbone
+    trained = IRTExtractor(None, "vit_tiny_patch16_224", timm_args=small).backbone
+    before = {name: tensor.clone() for name, tensor in hybrid.state_dict().items()}
+    study.put_behind_stem(hybrid, trained)
+    for name, tensor in hybrid.state_dict().items():
+        if name.startswith("patch_embed."):
+            assert torch.equal(tensor, before[name]), name
+        elif name != "pos_embed":
+            assert torch.equal(tensor, trained.state_dict()[name]), name
+    assert torch.equal(hybrid.pos_embed[:, 0], trained.pos_embed[:, 0]), "the CLS token's, the others are resampled"
+    deeper = IRTExtractor(None, "vit_tiny_patch16_224", timm_args={**small, "depth": 3}).backbone
+    with pytest.raises(SystemExit, match=r"The transformers differ.*blocks\.2"):
+        study.put_behind_stem(hybrid, deeper)
