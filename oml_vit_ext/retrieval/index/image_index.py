@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,6 +50,12 @@ class Hit(NamedTuple):
     label: str
     box: str
     crop: str = ""
+
+    def seen_from(self, base: Path, root: Path) -> Hit:
+        """With a path that counts from ``base``, of a hit whose path counts from ``root``: ``../other/a.jpg``."""
+        if root == base:
+            return self
+        return self._replace(path=Path(os.path.relpath(root / self.path, base)).as_posix())
 
 
 class Known(NamedTuple):
@@ -116,6 +123,7 @@ class ImageIndex(OldIndexNames, ABC):
         config: ``{"extractor": {name, args}, "transforms": {name, args}}``: how to build the model again.
     """
 
+    moved_from: Path | None = None  # the root that it was made for, until images are found below another one
     grid: int = 0  # n: beside each image, its n x n parts are embedded
     has_gallery: bool = True  # whether all embeddings are at hand, for postprocessors that need them
 
@@ -155,7 +163,8 @@ class ImageIndex(OldIndexNames, ABC):
             How many images were added, and which could not be read; these are left out.
 
         Raises:
-            ValueError: Another model than the index's; no image could be read; or as ``list_images``.
+            ValueError: Another model than the index's; no image could be read; the index was opened with another root,
+                and not one of its images would stay; or as ``list_images``.
         """
         return self._update(source, embedder, verbose, exactly=False, parts=_Parts(part_size, after_part))
 
@@ -337,6 +346,7 @@ class ImageIndex(OldIndexNames, ABC):
         left = self._left(source, images, exactly)
         todo = images[~same].reset_index(drop=True)
         taken_over = self._take_over(todo, known, left, report)
+        self._check_root(left, report)
         todo = todo[~taken_over].reset_index(drop=True)
         if len(todo):
             report += self._embed_and_store(todo, embedder, verbose, parts)
@@ -350,7 +360,19 @@ class ImageIndex(OldIndexNames, ABC):
         if leaving:
             self._drop(leaving)
         report.removed = len(leaving) - report.renamed
+        if known or report.renamed:
+            self.moved_from = None
         return report
+
+    def _check_root(self, left: pd.DataFrame, report: AddReport) -> None:
+        """Refuse another root that has none of the images: the whole index would be exchanged."""
+        if self.moved_from is None or report.renamed or not 0 < len(left) == len(self):
+            return
+        raise ValueError(
+            f"The root is {str(self.root)!r}, but {counted(len(left), 'image')} of the index, made for "
+            f"{str(self.moved_from)!r}, cannot be found below it by name or content: expected the folder where they "
+            f"are now. For other images make another index."
+        )
 
     def _left(self, source: Path | str | pd.DataFrame, images: pd.DataFrame, exactly: bool) -> pd.DataFrame:
         """What the index holds of the source, but is no longer listed there."""

@@ -314,6 +314,8 @@ class SearchIndex(ImageIndex):
                 f"It holds {counted(manifest['n_images'], 'image')} so far; add the same images again, and save.",
                 stacklevel=5,
             )
+        if loaded.root != Path(manifest["root"]):
+            loaded.moved_from = Path(manifest["root"])
         loaded._folder, loaded._manifest, loaded._mapped = folder, manifest, mmap
         dim = model.width
         parts, per_image = [(a, b) for a, b in manifest["parts"]], rows_per_image(grid)

@@ -15,7 +15,15 @@ from PIL import Image
 
 from helpers.embedders import paths_of
 from helpers.mean_colour import mean_colour_embedder, paint
-from oml_vit_ext.retrieval import Embedder, ImageIndex, MilvusIndex, SearchIndex, list_images
+from oml_vit_ext.retrieval import (
+    Embedder,
+    ImageIndex,
+    MilvusIndex,
+    SearchIndex,
+    ShardedIndex,
+    list_images,
+    open_index,
+)
 from oml_vit_ext.retrieval.index.embedder import Embedded
 from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, Known
 from oml_vit_ext.retrieval.index.image_list import COLUMNS
@@ -367,6 +375,46 @@ def test_an_index_moves_with_its_photos(photos: Path, kept: Path, embedder: Embe
     assert str(index.sync(tmp_path / "elsewhere/photos", embedder)) == "0 added, 0 changed, 12 unchanged, 0 broken"
     index.save()
     assert SearchIndex.load(tmp_path / "elsewhere/index").root == tmp_path / "elsewhere/photos"
+
+
+@pytest.mark.parametrize("name", ["index", "shards", pytest.param("kept.db", marks=needs_milvus)])
+def test_another_root_has_one_of_the_images_at_least(
+    photos: Path, embedder: Embedder, tmp_path: Path, name: str
+) -> None:
+    place, known = tmp_path / name, embedder.fingerprint
+    if name == "kept.db":
+        made: ImageIndex = MilvusIndex.create(str(place), photos, known)
+    else:
+        made = ShardedIndex.create(photos, known, 2) if name == "shards" else SearchIndex(photos, known)
+    made.add(photos, embedder)
+    _close(made, place)
+    shutil.copytree(photos, tmp_path / "other")
+    for i, path in enumerate(sorted((tmp_path / "other").rglob("*.png"))):
+        path.rename(path.with_name(f"new{i}.png"))
+        Image.new("RGB", (30, 30), (20 * i, 255, 0)).save(path.with_name(f"new{i}.png"))
+    index = open_index(place, root=tmp_path / "other")
+    for change in (index.add, index.sync):
+        with pytest.raises(ValueError, match=r"The root is '.*other', but 12 images of the index, made for '.*photos'"):
+            change(tmp_path / "other", embedder)
+    assert sorted(index.images.path) == list_images(photos, photos).path.tolist()
+    _close(index, place)
+    shutil.copyfile(photos / "shelf 0/00.png", tmp_path / "other/known.png")  # by its content
+    index = open_index(place, root=tmp_path / "other")
+    report = index.sync(tmp_path / "other", embedder)
+    assert (report.renamed, report.added, report.removed) == (1, 12, 11)
+    for path in (tmp_path / "other").rglob("new*.png"):
+        path.rename(path.with_name(f"{path.stem}_new.png"))
+        Image.new("RGB", (30, 30), (0, 0, 20 * len(path.stem))).save(path.with_name(f"{path.stem}_new.png"))
+    (tmp_path / "other/known.png").unlink()
+    assert index.sync(tmp_path / "other", embedder).removed == 13, "the root is known now: the photos are others"
+    _close(index, place)
+    assert open_index(place).root == tmp_path / "other"
+
+
+def _close(index: ImageIndex, place: Path) -> None:
+    if isinstance(index, SearchIndex | ShardedIndex):
+        index.save(place)
+    index.close()
 
 
 def test_a_half_finished_index_says_so(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
