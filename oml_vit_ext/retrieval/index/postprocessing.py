@@ -71,7 +71,8 @@ def postprocessed_hits(
                 row -= int(ends[owner - 1]) if owner else 0
                 image = owner, row // rows_per_image(indexes[owner].grid)
                 if image not in of_query:
-                    of_query[image] = parts[owner].hit(row, distance)
+                    hit = parts[owner].hit(row, distance)
+                    of_query[image] = hit.seen_from(indexes[0].root, indexes[owner].root)
             hits.append(list(of_query.values())[:k])
     return hits
 
