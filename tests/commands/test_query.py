@@ -203,6 +203,7 @@ def test_an_index_of_somebody_else_is_used_and_its_faiss_file_where_trusted(
         (["query", "photos/broken.png", "--index", "photos"], "is not an index"),
         (["query", "photos/broken.png", "--index", "shard_0", "--rerank", "1"], "--rerank is 1"),
         (["query", "photos/broken.png", "--index", "shard_0", "--rerank", "9"], "--rerank needs --reranker"),
+        (["query", "photos/broken.png", "--index", "shard_0", "--reranker", "PAIRS"], "--reranker needs --rerank"),
         (["query", "photos/broken.png", "--index", "shard_0", "--postprocessor", "k_recip"], "mean 'k_reciprocal'"),
         (
             ["query", "photos/broken.png", "--index", "shard_0", "--postprocessor", "{name: stir_reranker}"],
