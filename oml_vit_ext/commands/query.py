@@ -132,15 +132,16 @@ def query(
 
 
 def _each(places: Sequence[str]) -> list[str]:
-    """The places, patterns replaced by the folders that match; each once."""
+    """The places, patterns replaced by the folders that match, without tokens beside an index; each once."""
     import os
     from glob import glob
 
+    from oml_vit_ext.commands.kept_tokens import ENDING
     from oml_vit_ext.retrieval.index import is_milvus
 
     found = []
     for place in places:
-        matching = sorted(glob(place)) if "*" in place else [place]
+        matching = sorted(p for p in glob(place) if not p.endswith(ENDING)) if "*" in place else [place]
         if not matching:
             raise FileNotFoundError(f"--index {place!r} matches nothing, expected folders of an index.")
         found += matching

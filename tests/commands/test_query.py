@@ -117,6 +117,8 @@ def test_hits_are_reranked_by_stir(
     assert used == [6], "no hit was decoded"
     synced = _search("index", "photos", "--to", "shard_0", "--shard", "0/2", "--tokens", "half", *of_reranker)
     assert "0 encoded" in synced
+    arguments[3] = "shard_?*"
+    assert len(paths(_search(*arguments))) == 6, "tokens are no index"
     shutil.rmtree("shard_0.tokens")
 
 
