@@ -300,11 +300,11 @@ class ImageIndex(OldIndexNames, ABC):
         """The ``k`` nearest images for each embedding ``(n, dim)``, nearest first; fewer if the index is smaller."""
 
     @abstractmethod
-    def _searchable(self, settings: Settings, n_rows: int) -> Searchable:
-        """What postprocessors search; of each query at most ``n_rows`` rows.
+    def _searchable(self, settings: Settings) -> Searchable:
+        """What postprocessors search.
 
         Raises:
-            ValueError: The index is empty, ``settings`` do not go with it, or it cannot find so many rows.
+            ValueError: The index is empty, or ``settings`` do not go with it.
         """
 
     @property

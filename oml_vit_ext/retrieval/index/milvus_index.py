@@ -230,7 +230,7 @@ class MilvusIndex(ImageIndex):
             self.collection, data=rows.tolist(), limit=k, output_fields=list(fields), search_params=params
         )
 
-    def _searchable(self, settings: Settings, n_rows: int) -> Searchable:
+    def _searchable(self, settings: Settings) -> Searchable:
         self._raise_if_empty()
         fields = (*_TEXTS, "key", "descriptor")
 

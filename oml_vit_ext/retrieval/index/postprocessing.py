@@ -59,7 +59,7 @@ def postprocessed_hits(
     kept: dict[Hashable, Any] = {}
     hits: list[list[Hit]] = []
     for _, block in queries.blocks(at_once):
-        parts = [index._searchable(settings, n_first) for index in indexes]
+        parts = [index._searchable(settings) for index in indexes]
         gallery = StackedRows([part.rows for part in parts])
         ends = np.cumsum([len(part.rows) for part in parts])
         engine = JoinedEngine([part.engine for part in parts], ends)

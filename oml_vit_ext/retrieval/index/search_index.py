@@ -258,7 +258,7 @@ class SearchIndex(ImageIndex):
             hits.append([hit(row, d) for row, d in zip(rows[first].tolist(), distances[first].tolist(), strict=True)])
         return hits
 
-    def _searchable(self, settings: Settings, n_rows: int) -> Searchable:
+    def _searchable(self, settings: Settings) -> Searchable:
         self._raise_if_empty()
         return Searchable(self._table.rows(), self._engine(replace(settings, index=self.index)), self._hit_maker())
 

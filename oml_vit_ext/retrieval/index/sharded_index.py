@@ -131,7 +131,7 @@ class ShardedIndex(ImageIndex):
         """
         return search_shards([self], embeddings, k, search_params=search_params, **more)
 
-    def _searchable(self, settings: Settings, n_rows: int) -> Searchable:
+    def _searchable(self, settings: Settings) -> Searchable:
         # Never reached: whoever searches takes the ``parts``, which postprocessors see as one gallery.
         raise NotImplementedError("Postprocessors search the parts of an index of shards together.")
 

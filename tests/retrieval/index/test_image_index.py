@@ -46,7 +46,7 @@ class InMemory(ImageIndex):
             found.append(sorted(hits, key=lambda hit: hit.distance)[:k])
         return found
 
-    def _searchable(self, settings, n_rows):
+    def _searchable(self, settings):
         raise NotImplementedError
 
     @property
