@@ -16,13 +16,14 @@ import pandas as pd
 from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.messages import counted, unknown_name
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex, Known, Searchable
+from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex, Searchable
 from oml_vit_ext.retrieval.index.image_list import key_of
 from oml_vit_ext.retrieval.index.milvus_candidates import MilvusCandidates
 from oml_vit_ext.retrieval.index.milvus_client import PatientClient, import_pymilvus, is_url
 from oml_vit_ext.retrieval.index.model_config import plain
 from oml_vit_ext.retrieval.index.postprocessing import postprocessed_hits
 from oml_vit_ext.retrieval.index.table import STORED
+from oml_vit_ext.retrieval.index.update import AddReport, Known
 from oml_vit_ext.retrieval.old_names import takes_descriptors
 from oml_vit_ext.retrieval.rows import Embeddings
 from oml_vit_ext.retrieval.search_params import parse_search_params

@@ -21,7 +21,7 @@ from oml_vit_ext.retrieval.first_dims import FirstDimsEngine, Shortlist
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.grid import check_grid, grid_boxes, nearest_part, rows_per_image
-from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex, Known, Searchable
+from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex, Searchable
 from oml_vit_ext.retrieval.index.image_list import box_text, list_images, parse_box
 from oml_vit_ext.retrieval.index.kept_faiss import KeptFaiss
 from oml_vit_ext.retrieval.index.makers_mark import is_own, mark
@@ -36,6 +36,7 @@ from oml_vit_ext.retrieval.index.storage import (
     write_files,
 )
 from oml_vit_ext.retrieval.index.table import EmbeddingTable
+from oml_vit_ext.retrieval.index.update import AddReport, Known
 from oml_vit_ext.retrieval.old_names import takes_descriptors
 from oml_vit_ext.retrieval.rows import Embeddings
 from oml_vit_ext.retrieval.search_space import SearchesAgain, SearchSpace

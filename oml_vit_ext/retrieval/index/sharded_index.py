@@ -16,10 +16,11 @@ from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.messages import counted
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex, Known, Searchable
+from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex, Searchable
 from oml_vit_ext.retrieval.index.search_index import SearchIndex
 from oml_vit_ext.retrieval.index.shards import search_shards
 from oml_vit_ext.retrieval.index.storage import MANIFEST, check_target
+from oml_vit_ext.retrieval.index.update import Known
 from oml_vit_ext.retrieval.rows import Embeddings
 from oml_vit_ext.retrieval.settings import EXACT, Settings
 
