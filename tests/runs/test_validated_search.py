@@ -63,6 +63,13 @@ def test_its_metrics_are_those_of_omls_metric(search: bool, ranks: tuple[int, ..
     assert found.n_retrieved_items == min(n_items, int(LABELS.is_gallery.sum()))
 
 
+def test_with_fmr_the_whole_gallery_is_asked_for_as_omls_metric_does():
+    config = {"metric_args": {"cmc_top_k": (1,), "map_top_k": (), "precision_top_k": (), "fmr_vals": (0.1,)}}
+    found = retrieve_as_validated(TWICE, DATASET, config, 5)
+    whole = RetrievalResults.from_embeddings(TWICE, DATASET, n_items=int(LABELS.is_gallery.sum()))
+    assert all(torch.equal(a, b[:5]) for a, b in zip(found.retrieved_ids, whole.retrieved_ids, strict=True))
+
+
 def test_the_order_of_equals_is_not_omls_for_another_depth():
     """Else the test above could not fail."""
     one, many = (RetrievalResults.from_embeddings(TWICE, DATASET, n_items=n) for n in (1, 200))

@@ -184,6 +184,23 @@ def test_another_root_has_one_of_the_images_at_least(
     assert open_index(place).root == tmp_path / "other"
 
 
+@needs_milvus
+def test_who_only_adds_to_milvus_leaves_its_root(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
+    """Others have the images at another place; ``sync`` says where they are for all."""
+    place = tmp_path / "kept.db"
+    made = MilvusIndex.create(str(place), photos, embedder.fingerprint)
+    made.add(photos, embedder)
+    made.close()
+    mine = photos.rename(tmp_path / "mine")
+    for change, root in (("add", photos), ("sync", mine)):
+        index = open_index(place, root=mine)
+        assert getattr(index, change)(mine, embedder).unchanged == 12
+        index.close()
+        index = open_index(place)
+        assert index.root == root
+        index.close()
+
+
 def _close(index: ImageIndex, place: Path) -> None:
     if isinstance(index, SearchIndex | ShardedIndex):
         index.save(place)
