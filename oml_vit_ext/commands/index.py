@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -129,7 +131,7 @@ def index(
         else:
             found = shard_of(list_images(images, made.root), shard)
             if not is_milvus(to):
-                n_images = len(set(made.images.key) | set(found.key)) // max(1, _n_shards(made))
+                n_images = _fewest({*made.images.key, *found.key}, max(1, _n_shards(made)))
                 check_fillable(embedder.fingerprint.width, made.index, n_images * (1 + made.grid**2))
             report = made.add(found, embedder, **saving_as_it_goes(made, to, save_every))
         save_and_tell(made, to, report)
@@ -196,6 +198,13 @@ def _check_root(index: ImageIndex, root: Path | None, place: str) -> None:
 def _n_shards(index: ImageIndex) -> int:
     """0 for an index that is in one place."""
     return len(getattr(index, "shards", []))
+
+
+def _fewest(keys: Iterable[str], n_shards: int) -> int:
+    """How many images the smallest shard will have: each is trained on its own."""
+    from oml_vit_ext.retrieval.index import shard_number
+
+    return min(Counter(shard_number(key, n_shards) for key in keys).values(), default=0)
 
 
 def shard_of(images: pd.DataFrame, shard: str) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from helpers import ROOT
 from helpers.command_line import fails, succeeds
 from helpers.random_index import random_index
 from oml_vit_ext.commands.index import shard_of
-from oml_vit_ext.retrieval import ShardedIndex, open_index
+from oml_vit_ext.retrieval import Embedder, ShardedIndex, open_index
 from oml_vit_ext.retrieval.index import shard_number
 
 SMALL = [
@@ -89,6 +90,17 @@ def test_a_folder_with_other_files_is_refused_before_the_work(folder: Path, monk
     for to, said in (("photos", "is no index and holds other files"), (f"photos/{before[0]}", "is a file, expected")):
         assert said in fails("index", "photos", "--to", to, "--config-name", "nowhere")
     assert sorted(path.name for path in (folder / "photos").iterdir()) == before
+
+
+def test_shards_that_are_too_small_to_be_trained_are_told_before_the_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(Embedder, "embed", lambda *_, **__: pytest.fail("it has begun"))
+    smallest = min(Counter(shard_number(path.name, 3) for path in Path("photos").iterdir()).values())
+    assert smallest < 4 == 12 // 3
+    said = fails("index", "photos", "--to", "small", "--shards", "3", "--faiss", "IVF4,Flat", "--device", "cpu", *SMALL)
+    assert f"cannot be trained on a gallery of {smallest} row" in said and not list(Path("small").glob("shard_*"))
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,9 @@ def test_photos_that_stand_twice_are_told(tiny: list[str], frame: pd.DataFrame, 
     validation = frame[frame.split == "validation"]
     pd.concat([frame, validation[:2]]).to_csv(photos / "df.csv", index=False)
     assert any("2 rows name a photo again" in sentence for sentence in _sentences(tiny))
+    boxed = pd.concat([frame.assign(x_1=i, y_1=0, x_2=9, y_2=9) for i in range(2)])
+    boxed.to_csv(photos / "df.csv", index=False)
+    assert not any("a photo again" in sentence for sentence in _sentences(tiny)), "two objects on one photo"
 
 
 def _sentences(tiny: list[str]) -> list[str]:

@@ -62,6 +62,8 @@ def test_values_given_now_count_and_their_paths_from_here(run: Path, in_tmp_path
     for key, near in (("datset_root", "dataset_root"), ("extractor.args.wights", "extractor.args.weights")):
         with pytest.raises(ValueError, match=rf"Unknown key of the run's config: '{key}': did you mean '{near}'"):
             read_run(run, overrides=[f"{key}=other"])
+    (in_tmp_path / "df.csv").touch()
+    assert read_run(run, overrides=["+dataframe_name=df.csv"]).config["dataframe_name"] == "df.csv", "below the root"
     assert read_run(run, overrides=["+extractor.args.new=1"]).config["extractor"]["args"]["new"] == 1
 
 
