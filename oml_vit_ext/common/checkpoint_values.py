@@ -7,6 +7,7 @@ configs of OmegaConf. numpy's own types are not safe to unpickle, see ``safe_pic
 from __future__ import annotations
 
 import argparse
+import pickle
 from collections import OrderedDict, defaultdict
 from typing import Any
 
@@ -53,7 +54,7 @@ def _no_bytes() -> bytes:
 
 
 def _not_called(*_: Any) -> None:
-    raise ValueError("a call of numpy.ndarray")
+    raise pickle.UnpicklingError("a call of numpy.ndarray")
 
 
 def plain_values() -> list[Any]:
@@ -77,11 +78,11 @@ def filled(content: Any, _seen: set[int] | None = None) -> Any:
     """The same content with numpy's arrays and types in the places of what stood for them.
 
     Raises:
-        ValueError: An array without content.
+        pickle.UnpicklingError: An array without content.
     """
     if isinstance(content, _Filled):
         if content.value is None:
-            raise ValueError("an array or a type of numpy without content")
+            raise pickle.UnpicklingError("an array or a type of numpy without content")
         return content.value
     seen = set() if _seen is None else _seen
     if type(content) is tuple:

@@ -90,6 +90,6 @@ _DTYPE = np.dtype("float64")
 def test_nothing_else_does(tmp_path: Path, value: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"x": value}, "x.ckpt")
-    with pytest.raises((pickle.UnpicklingError, ValueError)):
+    with pytest.raises(pickle.UnpicklingError):
         _read(Path("x.ckpt"))
     assert not Path("touched").exists()
