@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -42,10 +41,8 @@ class Hit(NamedTuple):
     crop: str = ""
 
     def seen_from(self, base: Path, root: Path) -> Hit:
-        """With a path that counts from ``base``, of a hit whose path counts from ``root``: ``../other/a.jpg``."""
-        if root == base:
-            return self
-        return self._replace(path=Path(os.path.relpath(root / self.path, base)).as_posix())
+        """With a path that leads there from ``base``, of a hit below ``root``: the whole path where these are two."""
+        return self if root == base else self._replace(path=(root / self.path).as_posix())
 
 
 class Searchable(NamedTuple):

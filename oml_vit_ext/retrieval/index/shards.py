@@ -29,7 +29,7 @@ def search_shards(
 ) -> list[list[Hit]]:
     """The ``k`` nearest images over several indexes of one model, in folders or in Milvus.
 
-    Paths of hits count from the root of the first: ``../other/a.jpg`` is an image of an index with another root.
+    Paths of hits count from the root of the first; of an index with another root they are whole.
 
     A postprocessor sees all shards as one gallery: it gives what it gives on an index of all their images. A gallery
     expanded by ``database_side`` is not kept for the next call.

@@ -110,6 +110,6 @@ def test_hits_of_indexes_with_roots_of_their_own(tmp_path: Path, postprocessor: 
         shards.append(random_index(tmp_path / name, n=0))
         add_numbers(shards[-1], np.array(numbers))
     [hits] = search_shards(shards, random_rows([13]), 20, postprocessor=postprocessor)
-    found = {(tmp_path / "first" / hit.path).resolve() for hit in hits}
+    found = {tmp_path / "first" / hit.path for hit in hits}
     assert found == {tmp_path / ("first" if i < 10 else "second") / f"{i:06d}.png" for i in range(20)}
-    assert hits[0].path == "../second/000013.png"
+    assert hits[0].path == str(tmp_path / "second/000013.png") and "000003.png" in {hit.path for hit in hits}
