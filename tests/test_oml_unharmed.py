@@ -6,8 +6,11 @@ import json
 import subprocess
 import sys
 
+REGISTRIES = ["losses", "samplers", "models", "miners", "transforms", "optimizers", "schedulers"]
+REGISTRIES += ["postprocessors", "loggers"]
 # What each change of docs/oml_changes.md replaces.
 CHANGED = {
+    *(f"oml.registry.{name}.dictconfig_to_dict" for name in REGISTRIES),
     "oml.registry.losses.get_criterion",
     "oml.registry.samplers.get_sampler",
     "oml.registry.models.get_extractor",

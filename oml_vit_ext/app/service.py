@@ -109,7 +109,7 @@ class SearchService:
         search_params: Of an approximate index, as for its ``search``.
 
     Raises:
-        ValueError: Another model than the index's, or an empty index.
+        ValueError: Another model than the index's, an empty index, or ``search_params`` that do not go with it.
     """
 
     def __init__(
@@ -129,6 +129,7 @@ class SearchService:
         self._fusion: Fusion | None = getattr(reranker, "fusion", None)
         self._lock = threading.Lock()
         self._search_params = search_params
+        self._search(np.array([embedder.fingerprint.probe], dtype=np.float32), 1)  # told now, not at each query
 
     @property
     def has_reranker(self) -> bool:

@@ -11,7 +11,7 @@ from oml.metrics.embeddings import EmbeddingMetrics, calc_retrieval_metrics_rr
 
 from oml_vit_ext.commands.figures import SHOWN, Figures, reduced, table
 from oml_vit_ext.common.messages import counted
-from oml_vit_ext.runs import retrieve_as_validated
+from oml_vit_ext.runs import items_for, retrieve_as_validated
 
 
 def validate_and_compare(cfg: DictConfig) -> None:
@@ -34,6 +34,6 @@ def first_stage_metrics(metric: EmbeddingMetrics, cfg: DictConfig) -> Figures:
     embeddings: Any = metric.acc.storage[metric._acc_embeddings_key]
     dataset: Any = metric.dataset
     n_items = max(k for ks in top_k.values() for k in ks)
-    top_n = getattr(metric.postprocessor, "top_n", 1)
+    top_n = items_for(metric.postprocessor, dataset)
     retrieved = retrieve_as_validated(embeddings, dataset, cfg, n_items, top_n=top_n)
     return reduced(calc_retrieval_metrics_rr(retrieved, verbose=False, **top_k))

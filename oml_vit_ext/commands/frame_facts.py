@@ -16,7 +16,7 @@ from oml_vit_ext.datasets.listing import TRAIN, VALIDATION
 
 @dataclass(frozen=True)
 class FrameFacts:
-    """Numbers of photos and labels; per label the fewest and the median; the largest label, plus one.
+    """Numbers of photos and labels; per label the fewest and the median; the largest label, plus one (0 of names).
 
     A loss with a centre or proxy for each label needs so many: OML does not renumber labels, and where some of them are
     held out, those that stay have gaps.
@@ -37,7 +37,7 @@ class FrameFacts:
         return cls(
             train_photos=len(train),
             train_labels=len(per_label),
-            classes=int(per_label.index.max()) + 1 if len(per_label) else 0,
+            classes=int(per_label.index.max()) + 1 if per_label.index.dtype.kind in "iu" and len(per_label) else 0,
             fewest_per_label=int(per_label.min()) if len(per_label) else 0,
             median_per_label=int(np.median(per_label)) if len(per_label) else 0,
             validation_photos=len(validation),

@@ -34,6 +34,7 @@ def composed(config: str, overrides: Sequence[str] = ()) -> DictConfig:
 
     from oml_vit_ext.commands.absolute_paths import with_homes
     from oml_vit_ext.common.messages import unknown_name
+    from oml_vit_ext.runs.run_folder import keys_in
 
     folder, name = located(config)
     here = (
@@ -48,16 +49,8 @@ def composed(config: str, overrides: Sequence[str] = ()) -> DictConfig:
             wrong = re.match(r"Could not override '([^']+)'", str(error))
             if wrong is None:
                 raise
-            keys = _keys(OmegaConf.to_container(compose(name)))
+            keys = keys_in(OmegaConf.to_container(compose(name)))
             raise ValueError(unknown_name(f"key of {config}:", wrong[1], keys)) from error
-
-
-def _keys(part: Any, prefix: str = "") -> list[str]:
-    """All keys, dots between their parts."""
-    found = []
-    for key, value in part.items() if isinstance(part, dict) else ():
-        found += [f"{prefix}{key}", *_keys(value, f"{prefix}{key}.")]
-    return found
 
 
 def located(config: str) -> tuple[Path | None, str]:

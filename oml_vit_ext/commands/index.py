@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,12 +126,12 @@ def index(
 
     def fill(made: Any, embedder: Any) -> None:
         embedder = cluster.with_its_machines(embedder)
-        found = shard_of(list_images(images, made.root), shard)
         if predictions:
-            report = _add_predictions(made, predictions, embedder)
+            report = _add_predictions(made, predictions, embedder, shard)
         else:
+            found = shard_of(list_images(images, made.root), shard)
             if not is_milvus(to):
-                n_images = len(set(made.images.key) | set(found.key)) // max(1, _n_shards(made))
+                n_images = _fewest({*made.images.key, *found.key}, max(1, _n_shards(made)))
                 check_fillable(embedder.fingerprint.width, made.index, n_images * (1 + made.grid**2))
             report = made.add(found, embedder, **saving_as_it_goes(made, to, save_every))
         save_and_tell(made, to, report)
@@ -144,7 +146,8 @@ def index(
 
     if exists(to, access.collection):
         with changing(to, **access.opening) as there:
-            _check_as_made(there, grid=grid, shards=shards, faiss=faiss, milvus_index=milvus_index)
+            asked = {"grid": grid, "shards": shards, "faiss": faiss}
+            _check_as_made(there, **asked, milvus_index=milvus_index, milvus_params=milvus_params or None)
             _check_root(there, root, to)
             if model or config_name or of_embedder:  # the same model, or it is told
                 fill(there, embedder_of(model, config_name, of_embedder, **access.embedding))
@@ -197,6 +200,13 @@ def _n_shards(index: ImageIndex) -> int:
     return len(getattr(index, "shards", []))
 
 
+def _fewest(keys: Iterable[str], n_shards: int) -> int:
+    """How many images the smallest shard will have: each is trained on its own."""
+    from oml_vit_ext.retrieval.index import shard_number
+
+    return min(Counter(shard_number(key, n_shards) for key in keys).values(), default=0)
+
+
 def shard_of(images: pd.DataFrame, shard: str) -> pd.DataFrame:
     """Part i of n (``i/n``, from 0): by the name, so that an image stays in its shard when others come.
 
@@ -212,12 +222,14 @@ def shard_of(images: pd.DataFrame, shard: str) -> pd.DataFrame:
     return images[mine].reset_index(drop=True)
 
 
-def _add_predictions(made: Any, file: Path, embedder: Any) -> Any:
+def _add_predictions(made: Any, file: Path, embedder: Any, shard: str) -> Any:
     """Add the embeddings that ``predict`` wrote, perhaps on several nodes."""
     import json
 
     import numpy as np
     import pandas as pd
+
+    from oml_vit_ext.retrieval import list_images
 
     try:
         predicted: dict[str, list[float]] = json.loads(file.read_text())
@@ -227,7 +239,9 @@ def _add_predictions(made: Any, file: Path, embedder: Any) -> Any:
             f"--predictions {file} cannot be read ({type(error).__name__}: {error}), expected what predict wrote: a "
             f"list of numbers, as many each, for each path."
         ) from error
-    return made.add_embeddings(pd.DataFrame({"path": list(predicted)}), embeddings, embedder.fingerprint)
+    listed = list_images(pd.DataFrame({"path": list(predicted)}), made.root)
+    mine = shard_of(listed, shard)
+    return made.add_embeddings(mine, embeddings[listed.key.isin(mine.key).to_numpy()], embedder.fingerprint)
 
 
 def _token_store(

@@ -14,6 +14,8 @@ from oml_vit_ext.reranking.token_files import PRECISIONS
 from oml_vit_ext.retrieval.index import is_milvus
 from oml_vit_ext.retrieval.index.milvus_client import is_url
 
+ENDING = ".tokens"
+
 
 def token_folder(place: str) -> Path:
     """Beside the index: ``photo_index.tokens``.
@@ -24,7 +26,7 @@ def token_folder(place: str) -> Path:
     if is_milvus(place) and is_url(place):
         raise ValueError(f"Tokens lie beside an index, expected one in a folder or a file, not on a server: {place!r}.")
     path = Path(place).absolute()
-    return path.with_name(f"{path.name}.tokens")
+    return path.with_name(f"{path.name}{ENDING}")
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,8 @@ def query(
         raise ValueError(
             "--rerank needs --reranker: a run of train-reranker, or a config such as stir/validate_reranker_sop."
         )
+    if reranker and not rerank:
+        raise ValueError("--reranker needs --rerank: how many of the first hits it puts into a new order.")
     if overrides and not reranker:
         raise ValueError(f"{overrides[0]!r} is no image file, and without --reranker there is no config to change.")
     if not files:
@@ -110,7 +112,7 @@ def query(
             shortlist=shortlist,
         )
         base = shards[0].root
-    if reranker and rerank:
+    if reranker:
         from oml_vit_ext.commands.kept_tokens import tokens_beside
 
         model, transform = reranker_of(reranker, overrides, rerank, embedder.device, base)
@@ -130,15 +132,16 @@ def query(
 
 
 def _each(places: Sequence[str]) -> list[str]:
-    """The places, patterns replaced by the folders that match; each once."""
+    """The places, patterns replaced by the folders that match, without tokens beside an index; each once."""
     import os
     from glob import glob
 
+    from oml_vit_ext.commands.kept_tokens import ENDING
     from oml_vit_ext.retrieval.index import is_milvus
 
     found = []
     for place in places:
-        matching = sorted(glob(place)) if "*" in place else [place]
+        matching = sorted(p for p in glob(place) if not p.endswith(ENDING)) if "*" in place else [place]
         if not matching:
             raise FileNotFoundError(f"--index {place!r} matches nothing, expected folders of an index.")
         found += matching

@@ -41,7 +41,7 @@ def wrong_data(cfg: DictConfig) -> Iterator[Mistake]:
         yield Mistake("dataset_root", f"in {cfg.dataframe_name}, {sentence}")
     yield from _splits(facts, training)
     yield from _photos(root, frame)
-    yield from _labels(frame, facts, training, _name(cfg, "sampler"))
+    yield from _labels(frame, training, _name(cfg, "sampler"))
     if training:
         yield from _batches(cfg, frame, facts)
         yield from _memory(cfg, facts)
@@ -90,7 +90,7 @@ def _photos(root: Path, frame: pd.DataFrame) -> Iterator[Mistake]:
         )
 
 
-def _labels(frame: pd.DataFrame, facts: FrameFacts, training: bool, sampler: str | None) -> Iterator[Mistake]:
+def _labels(frame: pd.DataFrame, training: bool, sampler: str | None) -> Iterator[Mistake]:
     train = frame[frame[SPLIT_COLUMN] == TRAIN]
     single = train[~train[LABELS_COLUMN].duplicated(keep=False)]
     if training and len(single):

@@ -7,7 +7,8 @@ configs of OmegaConf. numpy's own types are not safe to unpickle, see ``safe_pic
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
+import pickle
+from collections import OrderedDict, defaultdict
 from typing import Any
 
 from oml_vit_ext.common.safe_pickle import array_of_parts, dtype_of_parts, scalar_of_parts
@@ -21,7 +22,7 @@ class _Filled:
         self.value: Any = None
 
     def __setstate__(self, state: Any) -> None:
-        parts = _filled(state)
+        parts = filled(state)
         self.value = array_of_parts(parts) if self.code is None else dtype_of_parts(self.code, parts)
 
 
@@ -34,11 +35,18 @@ def _array(kind: Any, shape: Any, code: Any) -> _Filled:
 
 
 def _array_of_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> Any:
-    return array_of_parts((1, shape, _filled(dtype), order == "F", content))
+    return array_of_parts((1, shape, filled(dtype), order == "F", content))
 
 
 def _scalar(dtype: Any, content: Any = b"") -> Any:
-    return scalar_of_parts(_filled(dtype), content)
+    return scalar_of_parts(filled(dtype), content)
+
+
+def _default(factory: Any = None) -> Any:
+    """A ``defaultdict`` while it is read: torch fills plain and ordered dictionaries alone."""
+    made: Any = OrderedDict()
+    made.factory = factory
+    return made
 
 
 def _no_bytes() -> bytes:
@@ -46,12 +54,12 @@ def _no_bytes() -> bytes:
 
 
 def _not_called(*_: Any) -> None:
-    raise ValueError("a call of numpy.ndarray")
+    raise pickle.UnpicklingError("a call of numpy.ndarray")
 
 
 def plain_values() -> list[Any]:
     """What ``torch.serialization.safe_globals`` may take besides; give what was read to :func:`filled`."""
-    found: list[Any] = [argparse.Namespace, defaultdict, (_Filled, f"{__name__}._Filled")]
+    found: list[Any] = [argparse.Namespace, (_default, "collections.defaultdict"), (_Filled, f"{__name__}._Filled")]
     for core in ("numpy.core", "numpy._core"):
         found += [(_scalar, f"{core}.multiarray.scalar"), (_array, f"{core}.multiarray._reconstruct")]
         found += [(_array_of_buffer, f"{core}.numeric._frombuffer")]
@@ -70,22 +78,20 @@ def filled(content: Any, _seen: set[int] | None = None) -> Any:
     """The same content with numpy's arrays and types in the places of what stood for them.
 
     Raises:
-        ValueError: An array without content.
+        pickle.UnpicklingError: An array without content.
     """
+    if isinstance(content, _Filled):
+        if content.value is None:
+            raise pickle.UnpicklingError("an array or a type of numpy without content")
+        return content.value
     seen = set() if _seen is None else _seen
+    if type(content) is tuple:
+        return tuple(filled(value, seen) for value in content)
     inner: Any = vars(content) if isinstance(content, argparse.Namespace) else content
-    if type(inner) not in (dict, list):
-        return _filled(content)
-    if id(inner) not in seen:  # it may hold itself
+    if isinstance(inner, (dict, list)) and id(inner) not in seen:  # it may hold itself
         seen.add(id(inner))
         for key in range(len(inner)) if isinstance(inner, list) else list(inner):
             inner[key] = filled(inner[key], seen)
+    if type(inner) is OrderedDict and "factory" in vars(inner):
+        return defaultdict(vars(inner)["factory"], inner)
     return content
-
-
-def _filled(content: Any) -> Any:
-    if isinstance(content, _Filled):
-        if content.value is None:
-            raise ValueError("an array or a type of numpy without content")
-        return content.value
-    return tuple(_filled(value) for value in content) if type(content) is tuple else content

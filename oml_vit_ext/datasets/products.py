@@ -81,7 +81,7 @@ def inshop(root: Path, boxes: bool = False) -> Listing:
         table = table.merge(_inshop_table(box_file, ["image_name", *sides]), on="image_name", validate="1:1")
         if len(table) < known:
             raise ValueError(
-                f"{box_file} has no box for {known - len(table)} images of {source}, expected one for each."
+                f"{box_file} has no box for {counted(known - len(table), 'image')} of {source}, expected one for each."
             )
         columns = _whole({side: table[side].astype(float) for side in sides})
     below = table["image_name"]

@@ -1,4 +1,7 @@
-"""A name that is in no registry is told with the nearest ones: OML raises a bare ``KeyError: 'itr'``."""
+"""A name that is in no registry is told with the nearest ones: OML raises a bare ``KeyError: 'itr'``.
+
+Likewise a part of a config that has no name; one without ``args`` has none, where OML raises ``KeyError: 'args'``.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ _LOOKUPS: dict[str, dict[str, tuple[str, str]]] = {
 
 
 class UnknownNameError(KeyError, ValueError):
-    """The ``KeyError`` of a registry, in a sentence."""
+    """The ``KeyError`` of a registry, or of a part of a config, in a sentence."""
 
     __str__ = Exception.__str__  # a KeyError shows its message as a string in quotes
 
@@ -46,6 +49,8 @@ def tell_unknown_names() -> None:
 
 def tell_in(module: ModuleType) -> None:
     """Have the functions of one of OML's modules say which names there are. Its registries stay what they are."""
+    # Not its ``get_..._by_cfg``, all of which call this first: others may have imported those already.
+    replace(module, "dictconfig_to_dict", _complete, "a part of a config needs no args")
     for function, (registry, kind) in _LOOKUPS[module.__name__.rsplit(".", 1)[-1]].items():
 
         def wrap(look_up: Callable[..., Any], registry: str = registry, kind: str = kind) -> Callable[..., Any]:
@@ -62,3 +67,14 @@ def tell_in(module: ModuleType) -> None:
             return checked
 
         replace(module, function, wrap, f"an unknown name of {kind} is told with the nearest ones")
+
+
+def _complete(to_dict: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+    def with_args(cfg: Any) -> dict[str, Any]:
+        part = to_dict(cfg) if hasattr(cfg, "keys") else {}
+        args = part.get("args") or {}
+        if not isinstance(part.get("name"), str) or not isinstance(args, dict):
+            raise UnknownNameError(f"A part of the config is {cfg!r:.200}, expected {{name: ..., args: {{...}}}}.")
+        return {**part, "args": args}
+
+    return with_args

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oml_vit_ext.common.home import argument_with_home, with_home
+from oml_vit_ext.common.messages import unknown_name
 
 CONFIG, ABOUT_HYDRA = ".hydra/config.yaml", ".hydra/hydra.yaml"
 _BEST = "checkpoints/best.ckpt"
@@ -51,17 +52,20 @@ def read_run(
         folder: Where a training or validation ran under Hydra, e.g. ``logs/irt/train_photos/irt_r_2026-01-31``.
         checkpoint: Another one than ``checkpoints/best.ckpt`` of the folder.
         root: Where the data set is now, the folder of the dataframe, if it has moved since.
-        overrides: Other values for keys of the config, ``key=value``. Their paths count from here.
+        overrides: Other values for keys of the config, ``key=value``, or ``+new=value``. Their paths count from here.
 
     Raises:
         FileNotFoundError: It is no such folder, or a training has left no checkpoint there yet.
+        ValueError: The config has no such key.
     """
     from omegaconf import OmegaConf
 
     path = Path(folder).absolute()
     if not is_run(path):
         raise FileNotFoundError(_no_run(path, str(folder)))
-    told, changed = OmegaConf.load(path / CONFIG), OmegaConf.from_dotlist([*map(_from_here, overrides)])
+    told = OmegaConf.load(path / CONFIG)
+    known = keys_in(OmegaConf.to_container(told))
+    changed = OmegaConf.from_dotlist([_from_here(override, known) for override in overrides])
     config: Any = OmegaConf.to_container(OmegaConf.merge(told, changed), resolve=True, throw_on_missing=False)
     started_in = path
     if (path / ABOUT_HYDRA).is_file():
@@ -106,8 +110,19 @@ def best_checkpoint(folder: Path) -> Path | None:
     return max(folder.glob(pattern), key=lambda file: file.stat().st_mtime, default=None)
 
 
-def _from_here(override: str) -> str:
+def keys_in(config: Any, prefix: str = "") -> list[str]:
+    """All keys of dictionaries inside each other, dots between their parts."""
+    found = []
+    for key, value in config.items() if isinstance(config, dict) else ():
+        found += [f"{prefix}{key}", *keys_in(value, f"{prefix}{key}.")]
+    return found
+
+
+def _from_here(override: str, known: Sequence[str]) -> str:
     key, equals, value = argument_with_home(override).partition("=")
+    if not key.startswith("+") and key not in known:
+        raise ValueError(unknown_name("key of the run's config:", key, known))
+    key = key.lstrip("+")
     is_path = key != "dataframe_name" and value and Path(value).exists()
     return f"{key}{equals}{Path(value).absolute() if is_path else value}"
 

@@ -38,7 +38,7 @@ def retrieve_as_validated(
         dataset: Queries and gallery.
         config: Of a run; its ``metric_args`` and ``faiss_search`` count.
         n_items: Per query, at most.
-        top_n: So many items does the validation's postprocessor ask for.
+        top_n: So many items does the validation's postprocessor ask for, see ``items_for``.
         verbose: Show progress.
     """
     depth = max(validation_depth(config, len(dataset.get_gallery_ids())), top_n)
@@ -49,6 +49,11 @@ def retrieve_as_validated(
 
     validated = search(depth)
     return first_items(validated, n_items) if n_items <= depth else continued(validated, search(n_items))
+
+
+def items_for(postprocessor: Any, dataset: IQueryGalleryDataset) -> int:
+    """How many items per query OML's metric retrieves for a postprocessor: all, where it does not say."""
+    return int(getattr(postprocessor, "top_n", len(dataset.get_gallery_ids())))
 
 
 def validation_depth(config: Mapping[str, Any], n_gallery: int) -> int:

@@ -131,3 +131,8 @@ def test_options_out_of_range(wrong: dict, sentence: str):
 def test_another_model_is_refused(index: SearchIndex):
     with pytest.raises(ValueError, match="the query"):
         SearchService(index, make_embedder(seed=7))
+
+
+def test_search_params_that_do_not_go_with_the_index_are_told_at_once(service: SearchService):
+    with pytest.raises(ValueError, match="search_params is 'nprobe=3', but index 'Flat' is exact"):
+        SearchService(service.index, service.embedder, search_params="nprobe=3")

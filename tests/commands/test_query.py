@@ -117,6 +117,8 @@ def test_hits_are_reranked_by_stir(
     assert used == [6], "no hit was decoded"
     synced = _search("index", "photos", "--to", "shard_0", "--shard", "0/2", "--tokens", "half", *of_reranker)
     assert "0 encoded" in synced
+    arguments[3] = "shard_?*"
+    assert len(paths(_search(*arguments))) == 6, "tokens are no index"
     shutil.rmtree("shard_0.tokens")
 
 
@@ -203,6 +205,7 @@ def test_an_index_of_somebody_else_is_used_and_its_faiss_file_where_trusted(
         (["query", "photos/broken.png", "--index", "photos"], "is not an index"),
         (["query", "photos/broken.png", "--index", "shard_0", "--rerank", "1"], "--rerank is 1"),
         (["query", "photos/broken.png", "--index", "shard_0", "--rerank", "9"], "--rerank needs --reranker"),
+        (["query", "photos/broken.png", "--index", "shard_0", "--reranker", "PAIRS"], "--reranker needs --rerank"),
         (["query", "photos/broken.png", "--index", "shard_0", "--postprocessor", "k_recip"], "mean 'k_reciprocal'"),
         (
             ["query", "photos/broken.png", "--index", "shard_0", "--postprocessor", "{name: stir_reranker}"],

@@ -109,6 +109,12 @@ def test_values_that_oml_refuses_are_told_with_their_file(tiny: list[str], frame
     assert any("in df.csv, split is 'Train'" in sentence for sentence in _sentences(tiny))
 
 
+@pytest.mark.parametrize("label", ["cat", "inf"])
+def test_labels_that_are_no_numbers_are_told(label: str, tiny: list[str], frame: pd.DataFrame, photos: Path):
+    frame.assign(label=frame.label.map(lambda n: label if n == 1 else n)).to_csv(photos / "df.csv", index=False)
+    assert any("expected whole numbers without a point, one for each label" in told for told in _sentences(tiny))
+
+
 def test_paths_from_windows_are_told(tiny: list[str], frame: pd.DataFrame, photos: Path):
     frame.assign(path=frame.path.str.replace("/", "\\")).to_csv(photos / "df.csv", index=False)
     assert any("put / in the place of each \\" in sentence for sentence in _sentences(tiny))
@@ -118,6 +124,9 @@ def test_photos_that_stand_twice_are_told(tiny: list[str], frame: pd.DataFrame, 
     validation = frame[frame.split == "validation"]
     pd.concat([frame, validation[:2]]).to_csv(photos / "df.csv", index=False)
     assert any("2 rows name a photo again" in sentence for sentence in _sentences(tiny))
+    boxed = pd.concat([frame.assign(x_1=i, y_1=0, x_2=9, y_2=9) for i in range(2)])
+    boxed.to_csv(photos / "df.csv", index=False)
+    assert not any("a photo again" in sentence for sentence in _sentences(tiny)), "two objects on one photo"
 
 
 def _sentences(tiny: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ VALUES: dict[str, Any] = {
     "arrays": [np.arange(6).reshape(2, 3), np.asfortranarray(np.ones((2, 3), np.float32)), np.array(["a", "bc"])],
     "empty": np.zeros((0, 4)),
     "types": {"dtype": np.dtype("float32"), "pair": (np.dtype("int64"), 3)},
+    "dictionaries of other kinds": OrderedDict(a=np.ones(2), b=defaultdict(list, {"c": [np.arange(3)]})),
+    "inside tuples": ([np.arange(2)], {"a": (np.float64(1), np.ones(1))}),
     "parsed arguments": argparse.Namespace(lr=0.1, sizes=[np.int64(3)], inner=argparse.Namespace(a=np.ones(2))),
 }
 
@@ -87,6 +90,6 @@ _DTYPE = np.dtype("float64")
 def test_nothing_else_does(tmp_path: Path, value: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"x": value}, "x.ckpt")
-    with pytest.raises((pickle.UnpicklingError, ValueError)):
+    with pytest.raises(pickle.UnpicklingError):
         _read(Path("x.ckpt"))
     assert not Path("touched").exists()

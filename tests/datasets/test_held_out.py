@@ -59,7 +59,8 @@ def test_a_few_images_of_each_label_are_searched(dataframe: Path, wanted: int):
     assert validation.label.unique().tolist() == [1] and (validation.is_query == True).all()  # noqa: E712
     searched = validation.is_gallery.tolist()
     assert sum(searched) == wanted and searched[0]
-    gaps = [b - a for a, b in pairwise(i for i, is_searched in enumerate(searched) if is_searched)]
+    chosen = [i for i, is_searched in enumerate(searched) if is_searched]
+    gaps = [b - a for a, b in pairwise([*chosen, len(searched)])]
     assert max(gaps) - min(gaps) <= 1, "spread evenly over the label's list"
     assert df.is_gallery[df.split == "train"].isna().all()
     with pytest.raises(ValueError, match="gallery is 1, expected a whole number of at least 2"):

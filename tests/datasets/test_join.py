@@ -33,6 +33,14 @@ def test_rows_labels_and_paths(tmp_path: Path):
     assert returned.path.tolist() == found.path.tolist() and returned.label.tolist() == found.label.tolist()
 
 
+def test_labels_that_are_names_are_told(tmp_path: Path):
+    for name in ("a.csv", "b.csv"):
+        frame = pd.read_csv(_csv(tmp_path / name, [0, 1], [name == "a.csv"] * 2))
+        frame.assign(label=["cat", "dog"]).to_csv(tmp_path / name, index=False)
+    with pytest.raises(ValueError, match=r"^The labels of .*a\.csv"):
+        join(tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "both.csv")
+
+
 def test_only_columns_of_both_are_kept(tmp_path: Path):
     train = _csv(tmp_path / "a.csv", [0, 0], [True, True], category=["x", "y"], colour=["red", "blue"])
     validation = _csv(tmp_path / "b.csv", [0, 1], [False, False], category=["z", "z"], sequence=[1, 2])

@@ -117,7 +117,7 @@ def test_other_rows_of_inshop_are_told(tmp_path: Path):
     file.write_text(whole[0])
     boxes.write_text(whole[1].replace("01_3_back", "01_4_back"))
     with pytest.raises(
-        ValueError, match=r"has no box for 1 images of .*list_eval_partition\.txt, expected one for each"
+        ValueError, match=r"has no box for 1 image of .*list_eval_partition\.txt, expected one for each"
     ):
         inshop(tmp_path, boxes=True)
 

@@ -29,6 +29,7 @@ BESIDE: dict[str, Any] = {
     "an array of numpy": {"history": np.arange(3.0), "names": np.array(["a", "b"])},
     "a config of omegaconf": {"hyper_parameters": _config()},
     "a default": {"counts": defaultdict(list, {"a": [1]})},
+    "names in the optimizer": {"optimizer": {"exp_avg": {"a.weight": torch.zeros(2)}}},
     "metrics in the optimizer": {"optimizer": {"param_groups": [{"lr": np.float64(0.1)}], "state": {}}},
 }
 

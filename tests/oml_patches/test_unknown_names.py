@@ -7,6 +7,7 @@ import pickle
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from oml.registry import loggers, losses, miners, models, optimizers, postprocessors, samplers, schedulers, transforms
 
 from oml_vit_ext.oml_patches.unknown_names import UnknownNameError
@@ -65,3 +66,33 @@ def test_the_registries_are_the_dictionaries_that_they_were():
 def test_a_name_that_somebody_adds_later_is_known(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(optimizers.OPTIMIZERS_REGISTRY, "mine", lambda **_: "built")
     assert optimizers.get_optimizer_by_cfg({"name": "mine", "args": {}}) == "built"
+
+
+BUILT: dict[str, Any] = {
+    "extractor": models.get_extractor_by_cfg,
+    "pairwise_model": models.get_pairwise_model_by_cfg,
+    "losses": losses.get_criterion_by_cfg,
+    "miners": miners.get_miner_by_cfg,
+    "samplers": samplers.get_sampler_by_cfg,
+    "transforms": transforms.get_transforms_by_cfg,
+    "optimizers": optimizers.get_optimizer_by_cfg,
+    "schedulers": schedulers.get_scheduler_by_cfg,
+    "postprocessors": postprocessors.get_postprocessor_by_cfg,
+    "loggers": loggers.get_logger_by_cfg,
+}
+
+
+@pytest.mark.parametrize("kind", BUILT)
+def test_args_may_be_left_out(kind: str, monkeypatch: pytest.MonkeyPatch):
+    module = {"extractor": models, "pairwise_model": models}.get(kind) or globals()[kind]
+    registry = next(name for name in vars(module) if name.startswith(kind.upper()) and name.endswith("REGISTRY"))
+    monkeypatch.setitem(vars(module)[registry], "mine", lambda a=None: ("built", a))
+    for cfg in ({"name": "mine"}, {"name": "mine", "args": None}, OmegaConf.create({"name": "mine"})):
+        before = dict(cfg)
+        assert BUILT[kind](cfg) == ("built", None) and dict(cfg) == before
+    assert BUILT[kind]({"name": "mine", "args": {"a": 1}}) == ("built", 1)
+    for wrong in ({"args": {}}, {"name": ["mine"]}, {"name": "mine", "args": [1]}, "mine", None):
+        with pytest.raises(
+            KeyError, match=r"^A part of the config is .*, expected \{name: \.\.\., args: \{\.\.\.\}\}\.$"
+        ):
+            BUILT[kind](wrong)

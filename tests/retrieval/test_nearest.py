@@ -60,6 +60,23 @@ def test_close_rows_get_the_digits_that_products_lose():
         assert sorted(positions.tolist()) == list(range(90))
 
 
+class Backwards:
+    """Finds all rows, of equal distances the later one first."""
+
+    exact = True
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        squared = ((queries[:, None] - GALLERY.repeat(2, axis=0)[None]) ** 2).sum(-1)[:, ::-1]
+        order = np.argsort(squared, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(squared, order, axis=1), squared.shape[1] - 1 - order
+
+
+def test_an_engine_with_equals_the_other_way_round_is_put_right():
+    twice = Rows(GALLERY.repeat(2, axis=0))
+    _, ids = nearest(Rows(QUERIES + 9), twice, Backwards(), 180, [], Settings())
+    assert all((positions[1::2] == positions[::2] + 1).all() for positions in ids)
+
+
 @pytest.mark.parametrize("memory_mb", [1e-6, 256.0])
 @pytest.mark.parametrize("factory", ["Flat", "HNSW16"])
 def test_of_items_at_the_same_distance_the_earlier_one_comes_first(factory: str, memory_mb: float):

@@ -59,13 +59,19 @@ def test_values_given_now_count_and_their_paths_from_here(run: Path, in_tmp_path
     config = read_run(run, overrides=["dataset_root=other", "arch=new"]).config
     assert config["dataset_root"] == str(in_tmp_path / "other") and config["extractor"]["args"]["arch"] == "new"
     assert is_run(run) and not is_run(in_tmp_path)
+    for key, near in (("datset_root", "dataset_root"), ("extractor.args.wights", "extractor.args.weights")):
+        with pytest.raises(ValueError, match=rf"Unknown key of the run's config: '{key}': did you mean '{near}'"):
+            read_run(run, overrides=[f"{key}=other"])
+    (in_tmp_path / "df.csv").touch()
+    assert read_run(run, overrides=["+dataframe_name=df.csv"]).config["dataframe_name"] == "df.csv", "below the root"
+    assert read_run(run, overrides=["+extractor.args.new=1"]).config["extractor"]["args"]["new"] == 1
 
 
 def test_the_users_folder_is_none_of_where_the_run_was_started(run: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(run.parent / "me"))
     cfg = {"dataset_root": "~/photos", "extractor": {"args": {"weights": "~/start.pth"}}}
     written_down(cfg, run.parent / "second", run.parent / "here")
-    config = read_run(run.parent / "second", overrides=["fusion=~/fusion.json"]).config
+    config = read_run(run.parent / "second", overrides=["+fusion=~/fusion.json"]).config
     me = str(run.parent / "me")
     assert config["dataset_root"] == f"{me}/photos" and config["extractor"]["args"]["weights"] == f"{me}/start.pth"
     assert config["fusion"] == f"{me}/fusion.json"

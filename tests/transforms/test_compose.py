@@ -111,3 +111,8 @@ def test_what_makes_no_tensor_of_floats_is_told_with_the_way_out(transform: Any,
     embedder = Embedder(IRTExtractor(None, **TINY_PLAIN), transform, device="cpu")
     with pytest.raises(ValueError, match=rf"^The transform makes {found}.*v2\.ToDtype\(torch\.float32, scale=True\)"):
         _ = embedder.fingerprint
+
+
+def test_a_single_transform_of_albumentations_is_one_of_its_own_compositions() -> None:
+    found = as_any_compose(albu.Normalize())
+    assert isinstance(found, albu.Compose) and found(image=np.zeros((4, 4, 3), np.uint8))["image"].dtype == np.float32

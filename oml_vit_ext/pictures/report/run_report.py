@@ -17,6 +17,7 @@ from oml_vit_ext.pictures.report.gather import N_HITS, N_QUERIES, TOP_K, About, 
 from oml_vit_ext.pictures.report.thumbnails import SIDE
 from oml_vit_ext.runs import (
     RunFolder,
+    items_for,
     read_run,
     retrieve_as_validated,
     run_extractor,
@@ -69,7 +70,7 @@ def report_of_run(
         stages = {_name(run): retrieve_as_validated(embeddings, images, run.config, n_items, verbose=verbose)}
     else:
         postprocessor, transform = run_reranker(second, verbose=verbose)
-        top_n = getattr(postprocessor, "top_n", 1)
+        top_n = items_for(postprocessor, images)
         n_items = max(n_items, top_n)
         found = retrieve_as_validated(embeddings, images, run.config, n_items, top_n=top_n, verbose=verbose)
         if hasattr(postprocessor, "model"):

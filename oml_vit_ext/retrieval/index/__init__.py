@@ -2,7 +2,7 @@
 
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex
+from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex
 from oml_vit_ext.retrieval.index.image_list import list_images, parse_box
 from oml_vit_ext.retrieval.index.milvus_index import MilvusIndex
 from oml_vit_ext.retrieval.index.places import is_milvus, open_index
@@ -12,6 +12,7 @@ from oml_vit_ext.retrieval.index.search_index import SearchIndex
 from oml_vit_ext.retrieval.index.sharded_index import ShardedIndex, shard_folders, shard_number
 from oml_vit_ext.retrieval.index.shards import search_shards
 from oml_vit_ext.retrieval.index.storage import locked
+from oml_vit_ext.retrieval.index.update import AddReport
 
 __all__ = [
     "AddReport",

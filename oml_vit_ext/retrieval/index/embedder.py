@@ -162,7 +162,6 @@ class _LastImage:
 
     def __call__(self, content: Path | str | bytes) -> Any:
         if content != self._content:
-            self._content = None  # in case it cannot be read
             self._image = self._reader(content)
             self._content = content
         return self._image

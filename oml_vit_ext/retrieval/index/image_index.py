@@ -4,32 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from torch import Tensor
 
-from oml_vit_ext.common.arrays import Box, Floats
+from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.checks import check_whole
-from oml_vit_ext.common.messages import counted, printable, unknown_name
-from oml_vit_ext.images.sizes import look_at_images
+from oml_vit_ext.common.messages import counted, unknown_name
 from oml_vit_ext.retrieval.engines import Engine
-from oml_vit_ext.retrieval.index.content import digests, is_gone, stamp
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-from oml_vit_ext.retrieval.index.grid import grid_boxes, rows_per_image
-from oml_vit_ext.retrieval.index.image_list import (
-    folder_below_root,
-    key_of,
-    list_images,
-    parse_box,
-    relative_to_root,
-)
+from oml_vit_ext.retrieval.index.image_list import key_of, list_images, relative_to_root
 from oml_vit_ext.retrieval.index.model_config import check_runs_no_code, plain
+from oml_vit_ext.retrieval.index.update import AddReport, Known, Parts, update
 from oml_vit_ext.retrieval.old_names import OldIndexNames, takes_descriptors
 from oml_vit_ext.retrieval.rows import Embeddings, Rows
 from oml_vit_ext.retrieval.settings import Settings
@@ -50,14 +40,9 @@ class Hit(NamedTuple):
     box: str
     crop: str = ""
 
-
-class Known(NamedTuple):
-    """What an index keeps of an image's file, and its label."""
-
-    size: int  # bytes
-    mtime_ns: int
-    digest: str  # of the content; empty if it is not known
-    label: str
+    def seen_from(self, base: Path, root: Path) -> Hit:
+        """With a path that leads there from ``base``, of a hit below ``root``: the whole path where these are two."""
+        return self if root == base else self._replace(path=(root / self.path).as_posix())
 
 
 class Searchable(NamedTuple):
@@ -66,45 +51,6 @@ class Searchable(NamedTuple):
     rows: Rows
     engine: Engine
     hit: Callable[[int, float], Hit]  # of a row and its distance
-
-
-@dataclass
-class AddReport:
-    """What became of the images given to ``add`` or ``sync``; reports can be summed."""
-
-    added: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    broken: list[tuple[str, str]] = field(default_factory=list)  # path, reason
-    renamed: int = 0
-    removed: int = 0
-
-    def __add__(self, other: AddReport) -> AddReport:
-        return AddReport(
-            self.added + other.added,
-            self.changed + other.changed,
-            self.unchanged + other.unchanged,
-            self.broken + other.broken,
-            self.renamed + other.renamed,
-            self.removed + other.removed,
-        )
-
-    def __str__(self) -> str:
-        counts = f"{self.added} added, {self.changed} changed, {self.unchanged} unchanged, {len(self.broken)} broken"
-        counts += "".join(f", {n} {what}" for n, what in ((self.renamed, "renamed"), (self.removed, "removed")) if n)
-        return "\n".join([counts, *(f"  broken: {printable(f'{path}: {reason}')}" for path, reason in self.broken)])
-
-
-def _is_as_known(known: Known, size: int, mtime_ns: int, label: str) -> bool:
-    return (known.size, known.mtime_ns, known.label) == (size, mtime_ns, label)
-
-
-class _Parts:
-    """How a long update is cut: images between two writes, and what is done after each but the last."""
-
-    def __init__(self, size: int, after: Callable[[], None] | None) -> None:
-        self.size = check_whole("part_size", size, 1)
-        self.after = after or (lambda: None)
 
 
 class ImageIndex(OldIndexNames, ABC):
@@ -116,6 +62,7 @@ class ImageIndex(OldIndexNames, ABC):
         config: ``{"extractor": {name, args}, "transforms": {name, args}}``: how to build the model again.
     """
 
+    moved_from: Path | None = None  # the root that it was made for, until images are found below another one
     grid: int = 0  # n: beside each image, its n x n parts are embedded
     has_gallery: bool = True  # whether all embeddings are at hand, for postprocessors that need them
 
@@ -155,9 +102,10 @@ class ImageIndex(OldIndexNames, ABC):
             How many images were added, and which could not be read; these are left out.
 
         Raises:
-            ValueError: Another model than the index's; no image could be read; or as ``list_images``.
+            ValueError: Another model than the index's; no image could be read; the index was opened with another root,
+                and not one of its images would stay; or as ``list_images``.
         """
-        return self._update(source, embedder, verbose, exactly=False, parts=_Parts(part_size, after_part))
+        return self._update(source, embedder, verbose, exactly=False, parts=Parts(part_size, after_part))
 
     def sync(
         self,
@@ -173,7 +121,7 @@ class ImageIndex(OldIndexNames, ABC):
         With a folder below the root, only what the index holds of that folder changes; with a dataframe, everything.
         Arguments, returns and errors as for :meth:`add`; after an error, nothing has left.
         """
-        return self._update(source, embedder, verbose, exactly=True, parts=_Parts(part_size, after_part))
+        return self._update(source, embedder, verbose, exactly=True, parts=Parts(part_size, after_part))
 
     def remove(self, paths: Path | str | Iterable[Path | str]) -> int:
         """Take images out by their paths, absolute or below the root, with all their boxes; the files stay.
@@ -219,7 +167,8 @@ class ImageIndex(OldIndexNames, ABC):
         rows = self._checked(embeddings)
         if len(rows) != len(images):
             raise ValueError(
-                f"There are {counted(len(rows), 'embedding')} for {counted(len(images), 'image')}: expected one each."
+                f"{counted(len(rows), 'embedding is', 'embeddings are')} given for {counted(len(images), 'image')}: "
+                f"expected one each."
             )
         known = self._stamps(images.key.tolist())
         self._store(images.assign(digest=""), rows.block(0, len(rows)))
@@ -291,11 +240,11 @@ class ImageIndex(OldIndexNames, ABC):
         """The ``k`` nearest images for each embedding ``(n, dim)``, nearest first; fewer if the index is smaller."""
 
     @abstractmethod
-    def _searchable(self, settings: Settings, n_rows: int) -> Searchable:
-        """What postprocessors search; of each query at most ``n_rows`` rows.
+    def _searchable(self, settings: Settings) -> Searchable:
+        """What postprocessors search.
 
         Raises:
-            ValueError: The index is empty, ``settings`` do not go with it, or it cannot find so many rows.
+            ValueError: The index is empty, or ``settings`` do not go with it.
         """
 
     @property
@@ -320,149 +269,9 @@ class ImageIndex(OldIndexNames, ABC):
         """Add rows, or replace those whose key is there already."""
 
     def _update(
-        self, source: Path | str | pd.DataFrame, embedder: Embedder, verbose: bool, *, exactly: bool, parts: _Parts
+        self, source: Path | str | pd.DataFrame, embedder: Embedder, verbose: bool, *, exactly: bool, parts: Parts
     ) -> AddReport:
-        self.check_model(embedder.fingerprint, "the images")
-        images = list_images(source, self.root)
-        report = AddReport()
-        if len(images) == 0 and not exactly:
-            return report
-        known = self._stamps(images.key.tolist())
-        given = zip(images.key, images.label, strict=True)
-        labels = [label or (known[key].label if key in known else "") for key, label in given]
-        images = images.assign(label=np.array(labels, dtype=object))
-        now = zip(images.key, images["size"], images.mtime_ns, images.label, strict=True)
-        same = np.array([key in known and _is_as_known(known[key], *of_file) for key, *of_file in now], dtype=bool)
-        report.unchanged = int(same.sum())
-        left = self._left(source, images, exactly)
-        todo = images[~same].reset_index(drop=True)
-        taken_over = self._take_over(todo, known, left, report)
-        todo = todo[~taken_over].reset_index(drop=True)
-        if len(todo):
-            report += self._embed_and_store(todo, embedder, verbose, parts)
-        no_longer_read = [key for key, _ in report.broken if key in known]
-        report.changed = sum(key in known for key in todo.key) - len(no_longer_read)
-        report.added -= report.changed
-        if len(images) and len(report.broken) == len(images):
-            path, reason = report.broken[0]
-            raise ValueError(f"None of the {counted(len(images), 'image')} can be used; the first, {path!r}: {reason}.")
-        leaving = [*left.key, *(no_longer_read if exactly else [])]
-        if leaving:
-            self._drop(leaving)
-        report.removed = len(leaving) - report.renamed
-        return report
-
-    def _left(self, source: Path | str | pd.DataFrame, images: pd.DataFrame, exactly: bool) -> pd.DataFrame:
-        """What the index holds of the source, but is no longer listed there."""
-        if isinstance(source, pd.DataFrame) and not exactly:
-            return pd.DataFrame({column: [] for column in ("key", "path", "box", "label", "size", "digest")})
-        held = self.images
-        if isinstance(source, pd.DataFrame):
-            return held[~held.key.isin(images.key)]
-        below = folder_below_root(source, self.root) or ""
-        listed = set(images.path)
-        left = [
-            path.startswith(below) and path not in listed and (exactly or is_gone(self.root / path))
-            for path in held.path
-        ]
-        return held[np.array(left, dtype=bool)]
-
-    def _take_over(
-        self, todo: pd.DataFrame, known: Mapping[str, Known], left: pd.DataFrame, report: AddReport
-    ) -> NDArray[np.bool_]:
-        """Give images whose content is in the index already, under another name or time, the embedding from there."""
-        renamed = {(d, box): key for d, box, key in zip(left.digest, left.box, left.key, strict=True) if d}
-        sizes = {int(size) for size in left["size"]}
-        maybe = [
-            i
-            for i, (key, size) in enumerate(zip(todo.key, todo["size"], strict=True))
-            if int(size) in sizes or (key in known and known[key].size == size and known[key].digest)
-        ]
-        donors: dict[int, str] = {}
-        found = digests([self.root / todo.path[i] for i in maybe])
-        for i, digest in zip(maybe, found, strict=True):
-            key = todo.key[i]
-            if digest and key in known and known[key].digest == digest:
-                donors[i] = key
-            elif digest and key not in known and (digest, todo.box[i]) in renamed:
-                donors[i] = renamed.pop((digest, todo.box[i]))
-        if donors:
-            content = dict(zip(maybe, found, strict=True))
-            labels = dict(zip(left.key, left.label, strict=True))
-            rows = todo.iloc[list(donors)].assign(
-                digest=[content[i] for i in donors],
-                label=np.array([todo.label[i] or labels.get(donor, "") for i, donor in donors.items()], dtype=object),
-            )
-            rows = rows.reset_index(drop=True)
-            self._store(self._with_regions(rows), self._embeddings_of(list(donors.values())))
-        n_same = sum(todo.key[i] == donor for i, donor in donors.items())
-        report.unchanged += n_same
-        report.renamed = len(donors) - n_same
-        return np.isin(np.arange(len(todo)), list(donors))
-
-    def _embed_and_store(self, images: pd.DataFrame, embedder: Embedder, verbose: bool, parts: _Parts) -> AddReport:
-        """In whatever order embeddings come (on a cluster: as blocks are finished), part by part."""
-        images = self._with_regions(images)
-        per_image = rows_per_image(self.grid)
-        paths = [self.root / path for path in images.path for _ in range(per_image)]
-        boxes = [box for row in images.itertuples() for box in self._boxes(row)]
-        rows: dict[int, dict[int, Floats]] = {}  # of an image, by its parts
-        whole: list[int] = []  # images of which all rows are there
-        broken: dict[int, str] = {}  # by the image, with the first reason
-        report = AddReport()
-        for batch in embedder.embed(paths, boxes, verbose=verbose):
-            for position, reason in batch.broken:
-                broken.setdefault(position // per_image, reason)
-                rows.pop(position // per_image, None)
-            for position, row in zip(batch.positions, batch.embeddings, strict=True):
-                image, part = divmod(position, per_image)
-                if image not in broken:
-                    rows.setdefault(image, {})[part] = row
-                    whole += [image] if len(rows[image]) == per_image else []
-            if len(whole) >= parts.size:
-                report.added += self._store_rows(images, whole, rows)
-                parts.after()
-        report.added += self._store_rows(images, whole, rows)
-        report.broken = [(str(images.key[i]), reason) for i, reason in sorted(broken.items())]
-        return report
-
-    def _store_rows(self, images: pd.DataFrame, whole: list[int], rows: dict[int, dict[int, Floats]]) -> int:
-        """Store these images, whose number it returns, and forget their rows."""
-        whole.sort()
-        if whole:
-            embedded = images.iloc[whole].reset_index(drop=True)
-            of_each = [rows.pop(image) for image in whole]
-            embeddings = np.stack([np.concatenate([of_one[part] for part in sorted(of_one)]) for of_one in of_each])
-            self._store(embedded.assign(digest=self._digests(embedded)), embeddings)
-        n_stored = len(whole)
-        whole.clear()
-        return n_stored
-
-    def _with_regions(self, images: pd.DataFrame) -> pd.DataFrame:
-        """With a grid: whose parts are taken, the image or its box, as a box; empty if the file cannot be read."""
-        if not self.grid:
-            return images
-        sizes = look_at_images(self.root, images.path.tolist(), verbose=False)
-        regions = []
-        for box, size in zip(images.box, sizes, strict=True):
-            if isinstance(size, str):
-                regions.append("")
-            else:
-                regions.append(box or f"0,0,{','.join(map(str, size[1::-1] if size.turned else size[:2]))}")
-        return images.assign(region=np.array(regions, dtype=object))
-
-    def _boxes(self, image: Any) -> list[Box | None]:
-        """What is embedded of an image: itself, then its parts; itself in their place if it cannot be read."""
-        region = parse_box(image.region) if self.grid else None
-        parts = [None] * self.grid**2 if region is None else grid_boxes(region, self.grid)
-        return [parse_box(image.box), *parts]
-
-    def _digests(self, images: pd.DataFrame) -> list[str]:
-        """Of the content that was embedded: empty for a file that has changed meanwhile."""
-        paths = [self.root / path for path in images.path]
-        stamps = zip(images["size"], images.mtime_ns, strict=True)
-        found = zip(digests(paths), paths, stamps, strict=True)
-        return [digest if stamp(path) == known else "" for digest, path, known in found]
+        return update(self, source, embedder, verbose, exactly=exactly, parts=parts)
 
     def _checked(self, embeddings: Embeddings, k: int = 1) -> Rows:
         if isinstance(embeddings, (np.ndarray, Tensor)) and embeddings.ndim == 1:

@@ -68,7 +68,7 @@ class KeptFaiss:
 
     def forget(self) -> None:
         """A row was replaced, which most indexes cannot do: the index is made again when it is needed."""
-        self.index, self.file = None, ""
+        self.index, self.file, self.is_new = None, "", False
 
     def leave_folder(self) -> None:
         """Nothing is on disk where the index is to be saved next."""

@@ -16,13 +16,14 @@ import pandas as pd
 from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.messages import counted, unknown_name
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex, Known, Searchable
+from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex, Searchable
 from oml_vit_ext.retrieval.index.image_list import key_of
 from oml_vit_ext.retrieval.index.milvus_candidates import MilvusCandidates
 from oml_vit_ext.retrieval.index.milvus_client import PatientClient, import_pymilvus, is_url
 from oml_vit_ext.retrieval.index.model_config import plain
 from oml_vit_ext.retrieval.index.postprocessing import postprocessed_hits
 from oml_vit_ext.retrieval.index.table import STORED
+from oml_vit_ext.retrieval.index.update import AddReport, Known
 from oml_vit_ext.retrieval.old_names import takes_descriptors
 from oml_vit_ext.retrieval.rows import Embeddings
 from oml_vit_ext.retrieval.search_params import parse_search_params
@@ -64,6 +65,8 @@ class MilvusIndex(ImageIndex):
         super().__init__(root, fingerprint, config)
         self.collection = collection
         self._info = dict(info)
+        if self.root != Path(info["root"]):
+            self.moved_from = Path(info["root"])
         self._is_updating = False
         self._client = client
         self._n_stored = 0  # acknowledged by the server
@@ -228,7 +231,7 @@ class MilvusIndex(ImageIndex):
             self.collection, data=rows.tolist(), limit=k, output_fields=list(fields), search_params=params
         )
 
-    def _searchable(self, settings: Settings, n_rows: int) -> Searchable:
+    def _searchable(self, settings: Settings) -> Searchable:
         self._raise_if_empty()
         fields = (*_TEXTS, "key", "descriptor")
 
@@ -273,31 +276,32 @@ class MilvusIndex(ImageIndex):
                 by_id[row["key"]] = row["descriptor"]
         return np.array([by_id[_identifier(key)] for key in keys], dtype=np.float32)
 
-    def _update(self, *args: Any, **kwargs: Any) -> AddReport:
+    def _update(self, *args: Any, exactly: bool, **kwargs: Any) -> AddReport:
         self._is_updating = True
         try:
-            report = super()._update(*args, **kwargs)
+            report = super()._update(*args, exactly=exactly, **kwargs)
         finally:
             self._is_updating = False
-        self._tell_finished(True)
+        # Who only adds or asks may have the images at a place of one's own.
+        self._tell(finished=True, root=str(self.root) if exactly else self._info["root"])
         return report
 
-    def _tell_finished(self, finished: bool) -> None:
+    def _tell(self, **news: Any) -> None:
         """Only where it changes something: many updates change no image."""
-        if self._info.get("finished", True) != finished:
-            info = {**self._info, "finished": finished}
+        info = {**self._info, **news}
+        if info != {"finished": True, **self._info}:
             self._client.upsert(f"{self.collection}_model", [_model_row(self.fingerprint, info)])
             self._info = info
 
     def _drop(self, keys: list[str]) -> None:
         if keys and self._is_updating:
-            self._tell_finished(False)
+            self._tell(finished=False)
         for ids in _batches([_identifier(key) for key in keys], 1_000):
             self._client.delete(self.collection, ids=ids)
 
     def _store(self, images: pd.DataFrame, embeddings: Floats) -> None:
         if self._is_updating:
-            self._tell_finished(False)
+            self._tell(finished=False)
         records = images[self._columns].to_dict("records")
         for number, key in enumerate(images.key):
             texts = {name: records[number][name].translate(_TO_MILVUS) for name in _TEXTS}

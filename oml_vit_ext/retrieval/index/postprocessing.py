@@ -59,7 +59,7 @@ def postprocessed_hits(
     kept: dict[Hashable, Any] = {}
     hits: list[list[Hit]] = []
     for _, block in queries.blocks(at_once):
-        parts = [index._searchable(settings, n_first) for index in indexes]
+        parts = [index._searchable(settings) for index in indexes]
         gallery = StackedRows([part.rows for part in parts])
         ends = np.cumsum([len(part.rows) for part in parts])
         engine = JoinedEngine([part.engine for part in parts], ends)
@@ -71,7 +71,8 @@ def postprocessed_hits(
                 row -= int(ends[owner - 1]) if owner else 0
                 image = owner, row // rows_per_image(indexes[owner].grid)
                 if image not in of_query:
-                    of_query[image] = parts[owner].hit(row, distance)
+                    hit = parts[owner].hit(row, distance)
+                    of_query[image] = hit.seen_from(indexes[0].root, indexes[owner].root)
             hits.append(list(of_query.values())[:k])
     return hits
 

@@ -21,7 +21,7 @@ from oml_vit_ext.retrieval.first_dims import FirstDimsEngine, Shortlist
 from oml_vit_ext.retrieval.index.embedder import Embedder
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
 from oml_vit_ext.retrieval.index.grid import check_grid, grid_boxes, nearest_part, rows_per_image
-from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, ImageIndex, Known, Searchable
+from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex, Searchable
 from oml_vit_ext.retrieval.index.image_list import box_text, list_images, parse_box
 from oml_vit_ext.retrieval.index.kept_faiss import KeptFaiss
 from oml_vit_ext.retrieval.index.makers_mark import is_own, mark
@@ -36,6 +36,7 @@ from oml_vit_ext.retrieval.index.storage import (
     write_files,
 )
 from oml_vit_ext.retrieval.index.table import EmbeddingTable
+from oml_vit_ext.retrieval.index.update import AddReport, Known
 from oml_vit_ext.retrieval.old_names import takes_descriptors
 from oml_vit_ext.retrieval.rows import Embeddings
 from oml_vit_ext.retrieval.search_space import SearchesAgain, SearchSpace
@@ -258,7 +259,7 @@ class SearchIndex(ImageIndex):
             hits.append([hit(row, d) for row, d in zip(rows[first].tolist(), distances[first].tolist(), strict=True)])
         return hits
 
-    def _searchable(self, settings: Settings, n_rows: int) -> Searchable:
+    def _searchable(self, settings: Settings) -> Searchable:
         self._raise_if_empty()
         return Searchable(self._table.rows(), self._engine(replace(settings, index=self.index)), self._hit_maker())
 
@@ -314,6 +315,8 @@ class SearchIndex(ImageIndex):
                 f"It holds {counted(manifest['n_images'], 'image')} so far; add the same images again, and save.",
                 stacklevel=5,
             )
+        if loaded.root != Path(manifest["root"]):
+            loaded.moved_from = Path(manifest["root"])
         loaded._folder, loaded._manifest, loaded._mapped = folder, manifest, mmap
         dim = model.width
         parts, per_image = [(a, b) for a, b in manifest["parts"]], rows_per_image(grid)

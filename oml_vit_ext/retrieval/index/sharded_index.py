@@ -16,10 +16,11 @@ from oml_vit_ext.common.arrays import Floats
 from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.messages import counted
 from oml_vit_ext.retrieval.index.fingerprint import Fingerprint
-from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex, Known, Searchable
+from oml_vit_ext.retrieval.index.image_index import Hit, ImageIndex, Searchable
 from oml_vit_ext.retrieval.index.search_index import SearchIndex
 from oml_vit_ext.retrieval.index.shards import search_shards
-from oml_vit_ext.retrieval.index.storage import MANIFEST
+from oml_vit_ext.retrieval.index.storage import MANIFEST, check_target
+from oml_vit_ext.retrieval.index.update import Known
 from oml_vit_ext.retrieval.rows import Embeddings
 from oml_vit_ext.retrieval.settings import EXACT, Settings
 
@@ -46,6 +47,7 @@ class ShardedIndex(ImageIndex):
         check_whole("the number of shards", len(shards), 1)
         first = shards[0]
         super().__init__(first.root, first.fingerprint, first.config)
+        self.moved_from = first.moved_from
         for shard in shards[1:]:
             first.check_model(shard.fingerprint, "another shard")
             if (shard.root, shard.grid) != (first.root, first.grid):
@@ -102,9 +104,12 @@ class ShardedIndex(ImageIndex):
                 f"The folder {str(folder)!r} holds {what}, expected {counted(len(self.shards), 'shard')} or nothing: "
                 f"choose another one."
             )
-        for i, shard in enumerate(self.shards):
+        targets = [Path(folder).absolute() / f"shard_{i}_of_{len(self.shards)}" for i in range(len(self.shards))]
+        for shard, target in zip(self.shards, targets, strict=True):  # all before the first is written
+            check_target(target, shard._folder, shard._manifest)
+        for shard, target in zip(self.shards, targets, strict=True):
             if len(shard) or shard._manifest is not None:  # those without images have no folder
-                shard.save(Path(folder) / f"shard_{i}_of_{len(self.shards)}", finish=finish)
+                shard.save(target, finish=finish)
 
     @property
     def images(self) -> pd.DataFrame:
@@ -127,7 +132,7 @@ class ShardedIndex(ImageIndex):
         """
         return search_shards([self], embeddings, k, search_params=search_params, **more)
 
-    def _searchable(self, settings: Settings, n_rows: int) -> Searchable:
+    def _searchable(self, settings: Settings) -> Searchable:
         # Never reached: whoever searches takes the ``parts``, which postprocessors see as one gallery.
         raise NotImplementedError("Postprocessors search the parts of an index of shards together.")
 

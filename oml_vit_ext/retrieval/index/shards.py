@@ -29,6 +29,8 @@ def search_shards(
 ) -> list[list[Hit]]:
     """The ``k`` nearest images over several indexes of one model, in folders or in Milvus.
 
+    Paths of hits count from the root of the first; of an index with another root they are whole.
+
     A postprocessor sees all shards as one gallery: it gives what it gives on an index of all their images. A gallery
     expanded by ``database_side`` is not kept for the next call.
 
@@ -58,8 +60,9 @@ def search_shards(
         queries = shards[0]._checked(embeddings, k)
         settings = Settings(search_params=search_params, memory_mb=memory_mb)
         return postprocessed_hits(shards, queries, k, settings, postprocessor)
-    found = []
+    found, base = [], shards[0].root
     for shard in shards:
         more = {**how, "memory_mb": memory_mb} if isinstance(shard, SearchIndex) else how
-        found.append(shard.search(embeddings, k, **more))
+        hits = shard.search(embeddings, k, **more)
+        found.append([[hit.seen_from(base, shard.root) for hit in of_query] for of_query in hits])
     return [sorted(chain(*hits), key=lambda hit: hit.distance)[:k] for hits in zip(*found, strict=True)]

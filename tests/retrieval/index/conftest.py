@@ -1,7 +1,8 @@
-"""Twelve pictures, a model, and a saved index of both."""
+"""Twelve pictures, a model, and indexes of both."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from PIL import Image
 
 from helpers.embedders import make_embedder
-from oml_vit_ext.retrieval import Embedder, SearchIndex
+from helpers.milvus import needs_milvus
+from oml_vit_ext.retrieval import Embedder, ImageIndex, MilvusIndex, SearchIndex
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +36,15 @@ def kept(photos: Path, embedder: Embedder, tmp_path: Path) -> Path:
     index, _ = SearchIndex.build(photos, embedder)
     index.save(tmp_path / "index")
     return tmp_path / "index"
+
+
+@pytest.fixture(params=["Flat", "HNSW8", pytest.param("Milvus", marks=needs_milvus)])
+def index(request: pytest.FixtureRequest, photos: Path, embedder: Embedder, tmp_path: Path) -> Iterator[ImageIndex]:
+    """An index of the twelve pictures."""
+    if request.param == "Milvus":
+        milvus = MilvusIndex.create(str(tmp_path / "index.db"), photos, embedder.fingerprint)
+        milvus.add(photos, embedder)
+        yield milvus
+        milvus.close()
+    else:
+        yield SearchIndex.build(photos, embedder, index=request.param)[0]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +13,11 @@ from PIL import Image
 
 from helpers.embedders import paths_of
 from helpers.mean_colour import mean_colour_embedder, paint
-from oml_vit_ext.retrieval import Embedder, ImageIndex, MilvusIndex, SearchIndex, list_images
+from oml_vit_ext.retrieval import Embedder, ImageIndex, SearchIndex, list_images
 from oml_vit_ext.retrieval.index.embedder import Embedded
-from oml_vit_ext.retrieval.index.image_index import AddReport, Hit, Known
+from oml_vit_ext.retrieval.index.image_index import Hit
 from oml_vit_ext.retrieval.index.image_list import COLUMNS
+from oml_vit_ext.retrieval.index.update import AddReport, Known
 
 
 class InMemory(ImageIndex):
@@ -38,7 +37,7 @@ class InMemory(ImageIndex):
             found.append(sorted(hits, key=lambda hit: hit.distance)[:k])
         return found
 
-    def _searchable(self, settings, n_rows):
+    def _searchable(self, settings):
         raise NotImplementedError
 
     @property
@@ -116,16 +115,6 @@ def test_a_config_that_builds_nothing_is_told(root: Path):
         InMemory(root, config={"extractor": [1]}).embedder()
 
 
-def test_reports_are_summed_and_read():
-    total = AddReport(1, 2, 3, [("a.png", "cut short")]) + AddReport(10, 20, 30, [("b.png", "gone")])
-    assert total == AddReport(11, 22, 33, [("a.png", "cut short"), ("b.png", "gone")])
-    assert str(total).splitlines() == [
-        "11 added, 22 changed, 33 unchanged, 2 broken",
-        "  broken: a.png: cut short",
-        "  broken: b.png: gone",
-    ]
-
-
 def test_an_image_finds_itself_and_its_neighbours(root: Path):
     index, embedder = InMemory(root), mean_colour_embedder()
     index.add(root, embedder)
@@ -150,7 +139,7 @@ def test_embeddings_of_elsewhere_are_taken_in_the_order_of_the_list(root: Path):
     assert index.add_embeddings(frame, x, embedder.fingerprint) == AddReport(added=2)
     assert index.rows["3.png"][1].tolist() == [1, 2, 3] and index.rows["0.png"][0].label == "8"
     assert index.add_embeddings(frame, x + 1, embedder.fingerprint) == AddReport(changed=2)
-    with pytest.raises(ValueError, match="There are 1 embedding for 2 images: expected one each"):
+    with pytest.raises(ValueError, match="1 embedding is given for 2 images: expected one each"):
         index.add_embeddings(frame, x[:1], embedder.fingerprint)
 
 
@@ -180,78 +169,6 @@ def test_nothing_usable_is_an_error(root: Path):
         InMemory(root).add(root, mean_colour_embedder())
 
 
-needs_milvus = pytest.mark.skipif(
-    not all(map(find_spec, ("milvus_lite", "pymilvus"))), reason="needs pip install 'oml-vit-ext[milvus]'"
-)
-
-
-@pytest.fixture(params=["Flat", "HNSW8", pytest.param("Milvus", marks=needs_milvus)])
-def index(request: pytest.FixtureRequest, photos: Path, embedder: Embedder, tmp_path: Path) -> Iterator[ImageIndex]:
-    """An index of the twelve pictures."""
-    if request.param == "Milvus":
-        milvus = MilvusIndex.create(str(tmp_path / "index.db"), photos, embedder.fingerprint)
-        milvus.add(photos, embedder)
-        yield milvus
-        milvus.close()
-    else:
-        yield SearchIndex.build(photos, embedder, index=request.param)[0]
-
-
-@pytest.fixture()
-def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that are embedded from now on."""
-    names: list[str] = []
-    embed = Embedder.embed
-    monkeypatch.setattr(
-        Embedder,
-        "embed",
-        lambda self, paths, *a, **k: names.extend(p.name for p in paths) or embed(self, paths, *a, **k),
-    )
-    return names
-
-
-@pytest.mark.parametrize("how", ["add", "sync"])
-def test_an_index_follows_its_folder(
-    index: ImageIndex, photos: Path, embedder: Embedder, embedded: list[str], how: str
-) -> None:
-    (photos / "shelf 0/00.png").rename(photos / "moved.png")
-    (photos / "shelf 1/01.png").unlink()
-    shutil.copyfile(photos / "shelf 1/03.png", photos / "shelf 0/02.png")  # replaced
-    os.utime(photos / "shelf 0/04.png", ns=(1, 1))  # as after a copy to another machine
-    Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / "new.png")
-    report = getattr(index, how)(photos, embedder)
-    assert str(report) == "1 added, 1 changed, 9 unchanged, 0 broken, 1 renamed, 1 removed"
-    assert sorted(embedded) == ["02.png", "new.png"]
-    paths = list_images(photos, photos).path.tolist()
-    assert sorted(index.images.path) == sorted(paths) and len(index) == 12
-    found = index.search_images([photos / path for path in paths], embedder, k=1)
-    assert all(row[0].distance < 1e-2 for row in found)
-    assert {row[0].path for row in found} >= {"moved.png", "new.png", "shelf 0/04.png"}
-    assert index.add(photos, embedder).unchanged == 12
-
-
-def test_a_synced_subfolder_leaves_the_rest_alone(index: ImageIndex, photos: Path, embedder: Embedder) -> None:
-    for path in photos.rglob("0[01].png"):
-        path.unlink()
-    assert index.sync(photos / "shelf 1", embedder).removed == 1
-    assert "shelf 0/00.png" in set(index.images.path) and len(index) == 11
-    report = index.sync(pd.DataFrame({"path": ["shelf 0/02.png", "shelf 0/04.png"]}), embedder)
-    assert (report.unchanged, report.removed, len(index)) == (2, 9, 2)
-
-
-def test_an_image_that_can_no_longer_be_read_leaves_with_a_sync(
-    index: ImageIndex, photos: Path, embedder: Embedder
-) -> None:
-    (photos / "shelf 0/00.png").write_text("no image")
-    assert index.sync(photos, embedder).removed == 1
-    assert "shelf 0/00.png" not in set(index.images.path) and len(index) == 11
-    for path in photos.rglob("*.png"):
-        path.write_text("no image")
-    with pytest.raises(ValueError, match="None of the 12 images can be used"):
-        index.sync(photos, embedder)
-    assert len(index) == 11
-
-
 def test_images_are_removed_by_name(index: ImageIndex, photos: Path, embedder: Embedder) -> None:
     with pytest.raises(ValueError, match=r"Unknown image of the index 'shelf 0/03.png': did you mean"):
         index.remove(["shelf 0/00.png", "shelf 0/03.png"])
@@ -278,57 +195,6 @@ def test_names_of_any_bytes_and_boxes(index: ImageIndex, photos: Path, embedder:
     assert index.remove("shelf 0/00.png") == 3
 
 
-def test_a_photo_with_the_size_and_the_time_of_the_one_before(
-    index: ImageIndex, photos: Path, embedder: Embedder
-) -> None:
-    """As ``cp -p`` and ``unzip`` leave them."""
-    for colour in ((9, 200, 30), (200, 30, 9)):
-        paint(photos / "new.bmp", colour)
-        os.utime(photos / "new.bmp", ns=(10**18, 10**18))
-        report = index.sync(photos, embedder)
-    assert (report.changed, report.unchanged) == (1, 12)
-    (hits,) = index.search_images(photos / "new.bmp", embedder, k=1)
-    assert hits[0].path == "new.bmp" and hits[0].distance < 1e-3
-
-
-def test_labels_stay_with_their_photos(index: ImageIndex, photos: Path, embedder: Embedder) -> None:
-    paths = index.images.path.tolist()
-    report = index.add(pd.DataFrame({"path": paths, "label": [f"of {path}" for path in paths]}), embedder)
-    assert str(report) == "0 added, 0 changed, 12 unchanged, 0 broken"
-    assert index.images.label.tolist() == [f"of {path}" for path in index.images.path], "labels are taken over"
-    os.utime(photos / paths[0], ns=(1, 1))
-    Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / paths[1])
-    (photos / paths[2]).rename(photos / "renamed.png")
-    report = index.sync(photos, embedder)
-    assert (report.changed, report.renamed, report.added) == (1, 1, 0)
-    assert dict(zip(index.images.path, index.images.label, strict=True)) == {
-        path if path != paths[2] else "renamed.png": f"of {path}" for path in paths
-    }
-
-
-def test_a_root_may_have_several_names(
-    photos: Path, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "link").symlink_to(photos)
-    monkeypatch.chdir(tmp_path / "link")
-    for root, others in ((tmp_path / "link", [photos, Path(".")]), (Path("."), [tmp_path / "link"])):
-        index, _ = SearchIndex.build(root, embedder)
-        for other in others:
-            for source in (other, other / "shelf 1"):
-                report = index.sync(source, embedder)
-                assert not report.added + report.removed and report.unchanged in (6, 12)
-            table = pd.DataFrame({"path": [str((other / "shelf 0/00.png").absolute())]})
-            assert index.add(table, embedder).unchanged == 1
-        assert index.remove(others[0].absolute() / "shelf 0/00.png") == 1
-
-
-def test_a_list_without_images_is_what_is_left(index: ImageIndex, photos: Path, embedder: Embedder) -> None:
-    """A shard of which all images are gone."""
-    nothing = list_images(photos, photos)[:0]
-    assert index.add(nothing, embedder) == AddReport() and len(index) == 12
-    assert index.sync(nothing, embedder).removed == 12 and len(index) == 0
-
-
 def test_what_has_left_is_not_on_disk_any_more(photos: Path, kept: Path, embedder: Embedder) -> None:
     index = SearchIndex.load(kept)
     Image.new("RGB", (30, 30), (0, 255, 0)).save(photos / "green.png")
@@ -347,26 +213,6 @@ def test_what_has_left_is_not_on_disk_any_more(photos: Path, kept: Path, embedde
     assert len(index) == 0 and index.add(photos, embedder).added == 13
     with pytest.raises(ValueError, match="loaded with mmap=True"):
         SearchIndex.load(kept, mmap=True)._drop(["a"])
-
-
-def test_an_index_of_an_earlier_version_has_no_contents(photos: Path, kept: Path, embedder: Embedder) -> None:
-    index = SearchIndex.load(kept)
-    index._table.images["digest"] = ""
-    (photos / "shelf 0/00.png").rename(photos / "moved.png")
-    report = index.add(photos, embedder)
-    assert (report.added, report.renamed, report.removed) == (1, 0, 1)
-
-
-def test_an_index_moves_with_its_photos(photos: Path, kept: Path, embedder: Embedder, tmp_path: Path) -> None:
-    shutil.copytree(photos, tmp_path / "elsewhere/photos", copy_function=shutil.copyfile)  # with new times
-    shutil.rmtree(photos)
-    shutil.move(kept, tmp_path / "elsewhere/index")
-    with pytest.raises(ValueError, match=r"open the index with root= \(sync --root\)"):
-        SearchIndex.load(tmp_path / "elsewhere/index").add(tmp_path / "elsewhere/photos", embedder)
-    index = SearchIndex.load(tmp_path / "elsewhere/index", root=tmp_path / "elsewhere/photos")
-    assert str(index.sync(tmp_path / "elsewhere/photos", embedder)) == "0 added, 0 changed, 12 unchanged, 0 broken"
-    index.save()
-    assert SearchIndex.load(tmp_path / "elsewhere/index").root == tmp_path / "elsewhere/photos"
 
 
 def test_a_half_finished_index_says_so(photos: Path, embedder: Embedder, tmp_path: Path) -> None:

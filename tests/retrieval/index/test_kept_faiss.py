@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from helpers.embedders import paths_of
+from helpers.random_index import add_random, random_index, random_rows
 from oml_vit_ext.retrieval import Embedder, SearchIndex
 from oml_vit_ext.retrieval.engines import add_rows
 from oml_vit_ext.retrieval.index import kept_faiss
@@ -153,3 +154,13 @@ def test_too_few_images_for_the_index_leave_nothing_on_disk(photos: Path, embedd
     with pytest.raises(ValueError, match="cannot be trained on a gallery of 12 rows"):
         index.save(tmp_path / "index")
     assert not (tmp_path / "index").exists()
+
+
+def test_one_that_was_asked_before_its_images_left_is_saved(tmp_path: Path) -> None:
+    random_index(tmp_path, "HNSW8").save(tmp_path / "index")
+    index = SearchIndex.load(tmp_path / "index")
+    add_random(index, 1)
+    index.search(random_rows([1]))
+    index.remove(index.images.path)
+    index.save()
+    assert len(SearchIndex.load(tmp_path / "index")) == 0

@@ -15,22 +15,11 @@ from oml.retrieval import ConstantThresholding
 from PIL import Image
 
 from helpers.embedders import make_embedder, paths_of
+from helpers.milvus import needs_milvus
 from helpers.milvus_server import PROGRAM, MilvusServer
 from helpers.random_index import add_numbers, random_index, random_rows
 from oml_vit_ext.reranking import KReciprocalReranker, PostprocessorChain, QueryExpansion
 from oml_vit_ext.retrieval import Embedder, MilvusIndex, SearchIndex, list_images, search_shards
-
-
-def _has_milvus() -> bool:
-    try:
-        import milvus_lite  # noqa: F401
-        import pymilvus  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-needs_milvus = pytest.mark.skipif(not _has_milvus(), reason="needs pip install 'oml-vit-ext[milvus]'")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from helpers.embedders import make_embedder, paths_of
 from helpers.random_index import random_index
-from oml_vit_ext.retrieval import Embedder, SearchIndex, ShardedIndex
+from oml_vit_ext.retrieval import Embedder, SearchIndex, ShardedIndex, list_images
 from oml_vit_ext.retrieval.index import shard_folders, shard_number
 
 N = 12
@@ -136,3 +136,14 @@ def test_what_does_not_belong_together_is_told(photos: Path, embedder: Embedder,
         ShardedIndex.create(tmp_path, embedder.fingerprint, 0)
     with pytest.raises(ValueError, match="The index is empty"):
         ShardedIndex.create(photos, embedder.fingerprint, 2).search(np.ones((1, embedder.fingerprint.width)))
+
+
+def test_no_shard_is_written_where_another_index_has_some(photos: Path, embedder: Embedder, tmp_path: Path) -> None:
+    """Of an index with few images, most shards have no folder."""
+    few = ShardedIndex.create(photos, embedder.fingerprint, 3)
+    some = [path for path in sorted(photos.iterdir()) if shard_number(path.name, 3) == 1]
+    few.add(list_images(photos, photos)[lambda images: images.path.isin([path.name for path in some])], embedder)
+    few.save(tmp_path / "shards")
+    with pytest.raises(FileExistsError, match=rf"shard_1_of_3' holds an index of {len(some)} image"):
+        _made(photos, embedder, 3).save(tmp_path / "shards")
+    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["shard_1_of_3"]

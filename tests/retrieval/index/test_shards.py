@@ -100,3 +100,16 @@ def test_what_does_not_go_together_is_told(tmp_path: Path) -> None:
         search_shards(shards, queries, 0, postprocessor=QueryExpansion(3))
     with pytest.raises(ValueError, match="search_params is 'nprobe=3', but index 'Flat' is exact"):
         search_shards(shards, queries, postprocessor=QueryExpansion(3), search_params="nprobe=3")
+
+
+@pytest.mark.parametrize("postprocessor", [None, QueryExpansion(2)])
+def test_hits_of_indexes_with_roots_of_their_own(tmp_path: Path, postprocessor: QueryExpansion | None) -> None:
+    shards = []
+    for name, numbers in (("first", range(10)), ("second", range(10, 20))):
+        (tmp_path / name).mkdir()
+        shards.append(random_index(tmp_path / name, n=0))
+        add_numbers(shards[-1], np.array(numbers))
+    [hits] = search_shards(shards, random_rows([13]), 20, postprocessor=postprocessor)
+    found = {tmp_path / "first" / hit.path for hit in hits}
+    assert found == {tmp_path / ("first" if i < 10 else "second") / f"{i:06d}.png" for i in range(20)}
+    assert hits[0].path == str(tmp_path / "second/000013.png") and "000003.png" in {hit.path for hit in hits}
