@@ -19,7 +19,7 @@ from oml_vit_ext.common.messages import counted
 from oml_vit_ext.datasets.frame import read_frame
 from oml_vit_ext.datasets.listing import read_table
 from oml_vit_ext.samplers.epochs import EpochBatchSampler
-from oml_vit_ext.samplers.mining import Floats, Ids, arrange, hardest_negatives
+from oml_vit_ext.samplers.mining import Ids, arrange, checked_embeddings, hardest_negatives
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class HardTuplesSampler(EpochBatchSampler):
     def _batches(self, draw: Draw, embed: Embed) -> list[list[int]]:
         """Each tuple's rows side by side: anchor, positive, negatives."""
         rows = np.unique(np.concatenate([draw.anchors, draw.candidates]))
-        embeddings = _checked(embed(rows), len(rows))
+        embeddings = checked_embeddings(embed(rows), len(rows))
         of_anchors = embeddings[np.searchsorted(rows, draw.anchors)]
         of_candidates = embeddings[np.searchsorted(rows, draw.candidates)]
         positions, similarity = hardest_negatives(
@@ -216,14 +216,3 @@ def _rows_of_pairs(file: Path, labels: Ids, dataset_root: str | Path | None, dat
             f"{int(unlike.argmax())}."
         )
     return found
-
-
-def _checked(embeddings: Tensor | NDArray[np.floating[Any]], n_rows: int) -> Floats:
-    found = embeddings.detach().float().cpu().numpy() if isinstance(embeddings, Tensor) else np.asarray(embeddings)
-    if found.ndim != 2 or len(found) != n_rows:
-        raise ValueError(
-            f"The shape of the embeddings of {counted(n_rows, 'image')} is {found.shape}, expected a row for each."
-        )
-    if not np.isfinite(found).all():
-        raise ValueError("The model's embeddings hold NaN or infinity: hard negatives cannot be mined.")
-    return np.ascontiguousarray(found, dtype=np.float32)

@@ -1,14 +1,33 @@
-"""Hard negatives: pure functions from embeddings and labels to row numbers (Radenović et al., arXiv 1711.02512)."""
+"""Near images: pure functions from embeddings and labels to row numbers (Radenović et al., arXiv 1711.02512)."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from oml_vit_ext.common.messages import counted
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
+
+
+def checked_embeddings(embeddings: Tensor | NDArray[np.floating[Any]], n_rows: int) -> Floats:
+    """Embeddings of ``n_rows`` images, ``(n_rows, D)``, as numpy's float32.
+
+    Raises:
+        ValueError: They are of another shape, or hold NaN or infinity.
+    """
+    found = embeddings.detach().float().cpu().numpy() if isinstance(embeddings, Tensor) else np.asarray(embeddings)
+    if found.ndim != 2 or len(found) != n_rows:
+        raise ValueError(
+            f"The shape of the embeddings of {counted(n_rows, 'image')} is {found.shape}, expected a row for each."
+        )
+    if not np.isfinite(found).all():
+        raise ValueError("The embeddings hold NaN or infinity: near images cannot be found by them.")
+    return np.ascontiguousarray(found, dtype=np.float32)
 
 
 def hardest_negatives(

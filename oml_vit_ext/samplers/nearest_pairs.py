@@ -13,6 +13,7 @@ from oml_vit_ext.common.arrays import Floats, Ids, row_of_whole_numbers
 from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.messages import counted
 from oml_vit_ext.samplers.epochs import EpochBatchSampler
+from oml_vit_ext.samplers.mining import checked_embeddings
 
 
 class NearestPairsSampler(EpochBatchSampler):
@@ -84,15 +85,7 @@ class NearestPairsSampler(EpochBatchSampler):
         Raises:
             ValueError: They are of another shape, or hold NaN or infinity.
         """
-        found = embeddings.detach().float().cpu().numpy() if isinstance(embeddings, Tensor) else np.asarray(embeddings)
-        if found.ndim != 2 or len(found) != len(self.labels):
-            raise ValueError(
-                f"The shape of the embeddings of {counted(len(self.labels), 'image')} is {found.shape}, expected a row "
-                f"for each."
-            )
-        if not np.isfinite(found).all():
-            raise ValueError("The embeddings hold NaN or infinity: near images cannot be found by them.")
-        self._embeddings = np.ascontiguousarray(found, dtype=np.float32)
+        self._embeddings = checked_embeddings(embeddings, len(self.labels))
 
     def _batch(self, anchor_labels: Ids, embeddings: Floats, rng: np.random.Generator) -> list[int]:
         """Four rows side by side: anchor, its partner, its rival, the rival's partner."""
