@@ -13,14 +13,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from oml.interfaces.models import IExtractor
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from oml_vit_ext.common.checks import check_whole
-from oml_vit_ext.common.files import replaced
 from oml_vit_ext.common.messages import counted
 from oml_vit_ext.common.momentum_embeddings import mapped
-from oml_vit_ext.extractors.checkpoints import existing_file, read_safetensors
+from oml_vit_ext.extractors.checkpoints import existing_file, read_safetensors, write_safetensors
 from oml_vit_ext.extractors.wrapped import WrappedExtractor
 
 # A direction with less than this share of the largest variance holds rounding errors of float32, which whitening would
@@ -97,8 +95,7 @@ def save_pca(weights: PCAWeights, path: str | Path) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    with replaced(path) as unfinished:
-        save_file(weights._asdict(), unfinished)
+    write_safetensors(weights._asdict(), path)
 
 
 def load_pca(path: str | Path) -> PCAWeights:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +111,8 @@ def _open(source: str | Path | bytes) -> Image.Image:
 
 
 def _opened(source: str | Path | bytes) -> Image.Image:
+    if not isinstance(source, bytes) and not stat.S_ISREG(os.stat(source).st_mode):
+        raise OSError("it is a folder, a pipe, a socket or a device")  # a pipe would be waited for
     try:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except ValueError as error:

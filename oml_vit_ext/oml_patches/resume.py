@@ -38,13 +38,18 @@ def read_own_checkpoints(torch_io: ModuleType) -> None:
     ``save_hyperparameters`` leave them.
     """
     from oml_vit_ext.common.checkpoint_values import filled, plain_values
+    from oml_vit_ext.common.written_out import check_written_out
     from oml_vit_ext.extractors.checkpoints import first_reason, reading_paths
 
     def wrap(load: Callable[..., Any]) -> Callable[..., Any]:
         def load_checkpoint(self: Any, path: Any, *args: Any, **kwargs: Any) -> Any:
             try:
                 with reading_paths(*plain_values()):
-                    return filled(load(self, path, *args, **kwargs))
+                    content = load(self, path, *args, **kwargs)
+                check_written_out(content, may_hold_itself=True)
+                return filled(content)
+            except ValueError as error:
+                raise RuntimeError(f"Checkpoint {str(path)!r} cannot be read: {error}.") from error
             except pickle.UnpicklingError as error:
                 raise RuntimeError(
                     f"Checkpoint {str(path)!r} holds more than tensors and plain data ({first_reason(error)}): reading "

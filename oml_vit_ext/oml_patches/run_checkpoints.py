@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from oml_vit_ext.common.files import UNFINISHED
 from oml_vit_ext.common.random_states import RandomStates, random_states, set_random_states
@@ -140,8 +141,19 @@ class RunCheckpoints(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The best score counts where the run goes on in its folder, else the new folder gets a best one of its own."""
         if self._resumes_here:
+            if not _is_state(state_dict):
+                raise ValueError(
+                    f"Checkpoint {str(self.resume)!r} holds {state_dict!r:.80} as the state of its best ones, expected "
+                    f"their paths and scores."
+                )
             moved = _moved(state_dict, str(state_dict["dirpath"]), str(self._folder))
             super().load_state_dict({**moved, "dirpath": self.dirpath})
+
+    def _remove_checkpoint(self, trainer: Any, filepath: str) -> None:
+        """What this run has written; Lightning would remove any file or folder that a checkpoint calls its best one."""
+        file = Path(filepath)
+        if file in self._own and file != self.resume and file.is_file():
+            super()._remove_checkpoint(trainer, filepath)
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         self._step_of_last = checkpoint["global_step"]
@@ -152,7 +164,10 @@ class RunCheckpoints(ModelCheckpoint):
                 self.resume,
             )
             return
-        self._position = Position(**checkpoint[POSITION])
+        try:
+            self._position = Position.from_dict(checkpoint[POSITION])
+        except ValueError as error:
+            raise ValueError(f"Checkpoint {str(self.resume)!r} cannot be resumed from: {error}") from error
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Before Lightning starts the loader of the first epoch."""
@@ -164,6 +179,18 @@ class RunCheckpoints(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         if self._position is not None:
             go_on_from(trainer, self._position)
+
+
+def _is_state(state: Any) -> bool:
+    """Whether Lightning can go on with it."""
+    best = state.get("best_k_models") if isinstance(state, dict) else None
+    if not isinstance(best, dict) or not isinstance(state.get("dirpath"), (str, Path)):
+        return False
+    scores = [*best.values(), *(state[name] for name in ("best_model_score", "kth_value") if best and name in state)]
+    paths = [*best, state.get("best_model_path"), state.get("last_model_path", "")]
+    are_numbers = all(isinstance(s, (int, float)) or (isinstance(s, Tensor) and s.numel() == 1) for s in scores)
+    knows_the_worst = not best or state.get("kth_best_model_path") in best
+    return are_numbers and knows_the_worst and all(isinstance(path, str) for path in paths)
 
 
 def _moved(value: Any, before: str, now: str) -> Any:

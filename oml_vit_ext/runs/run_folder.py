@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from oml_vit_ext.common.home import argument_with_home, with_home
 
 CONFIG, ABOUT_HYDRA = ".hydra/config.yaml", ".hydra/hydra.yaml"
 _BEST = "checkpoints/best.ckpt"
+_VERSION = re.compile(r"best(?:-v(\d+))?\.ckpt")
+_RESUMABLE = re.compile(r"^(resume|save_iterations):", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,18 @@ def with_paths_from(folder: Path, config: Any) -> Any:
 
 
 def best_checkpoint(folder: Path) -> Path | None:
-    """That of the best validation. The latest one: where one was there before, Lightning writes ``best-v1.ckpt``."""
-    pattern = _BEST.replace("best.", "best*.")
-    return max(folder.glob(pattern), key=lambda file: file.stat().st_mtime, default=None)
+    """That of the best validation of the latest run in the folder.
+
+    Where one was there before, Lightning writes ``best-v1.ckpt``; a run with the key ``resume`` or ``save_iterations``
+    has ``best.ckpt``, and gives a number to the other one. The names count, as times are others in a copy.
+    """
+    found = {file: _VERSION.fullmatch(file.name) for file in (folder / "checkpoints").glob("best*.ckpt")}
+    versions = {int(name[1] or 0): file for file, name in found.items() if name}
+    if not versions:
+        return None
+    config = folder / CONFIG
+    keeps_its_name = config.is_file() and _RESUMABLE.search(config.read_text(errors="replace"))
+    return versions[min(versions) if keeps_its_name and 0 in versions else max(versions)]
 
 
 def _from_here(override: str) -> str:

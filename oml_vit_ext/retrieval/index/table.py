@@ -11,7 +11,7 @@ import pandas as pd
 
 from oml_vit_ext.common.array_files import read_array, write_array
 from oml_vit_ext.common.arrays import Floats
-from oml_vit_ext.retrieval.index.image_list import COLUMNS
+from oml_vit_ext.retrieval.index.image_list import COLUMNS, key_of
 from oml_vit_ext.retrieval.index.storage import Writer
 from oml_vit_ext.retrieval.rows import Rows, StackedRows
 
@@ -201,4 +201,7 @@ def _read_images(path: Path) -> pd.DataFrame:
     ):
         if is_wrong.any():
             raise ValueError(f"{str(path)!r} has the {column} {images[column][is_wrong].iloc[0]!r}, expected {what}.")
+    for key, image, box in zip(images.key, images.path, images.box, strict=True):
+        if key != key_of(image, box):  # an image is asked for by its key
+            raise ValueError(f"{str(path)!r} has the key {key!r}, expected {key_of(image, box)!r}.")
     return images
