@@ -13,6 +13,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
+from oml_vit_ext.common.checkpoint_values import filled, plain_values
 from oml_vit_ext.common.files import replaced
 from oml_vit_ext.common.written_out import check_written_out
 from oml_vit_ext.extractors.checkpoints import check_unpacked_size, first_reason, reading_paths
@@ -57,11 +58,12 @@ def read_checkpoint(path: Path, **options: Any) -> dict[str, Any]:
         with zipfile.ZipFile(path) as parts:  # torch writes check sums, but does not compare them
             if damaged := parts.testzip():
                 raise RuntimeError(f"the check sum of its part {damaged!r} is wrong")
-        with reading_paths():
-            content: dict[str, Any] = torch.load(path, weights_only=True, **options)
+        with reading_paths(*plain_values()):
+            content = torch.load(path, weights_only=True, **options)
         check_written_out(content, may_hold_itself=True)
         _check_stored(content, path.stat().st_size)
-        return content
+        read: dict[str, Any] = filled(content)
+        return read
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         if "weights_only" in str(error):
             reason = f"holds more than tensors and plain data ({first_reason(error)}): reading it could run any code"
