@@ -15,10 +15,10 @@ from oml_vit_ext.retrieval.index.image_list import COLUMNS, key_of
 from oml_vit_ext.retrieval.index.storage import Writer
 from oml_vit_ext.retrieval.rows import Rows, StackedRows
 
-# Nothing, or something that begins at the top, with a drive, or climbs.
-_LEADS_OUT = r"^$|^/|(?:^|/)\.\.(?:/|$)|\x00"
+# Of a path below the root: nothing, or something that begins at the top, with a drive, or climbs.
+LEADS_OUT = r"^$|^/|(?:^|/)\.\.(?:/|$)|\x00"
 if os.name == "nt":
-    _LEADS_OUT += r"|^\\|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)"
+    LEADS_OUT += r"|^\\|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)"
 _BOX = r"(?:-?\d{1,9},){3}-?\d{1,9}|"
 
 STORED = [*COLUMNS, "digest"]  # of the file's content, empty if it is not known
@@ -195,7 +195,7 @@ def _read_images(path: Path) -> pd.DataFrame:
     except (ValueError, KeyError, OverflowError, TypeError) as error:
         raise ValueError(f"{str(path)!r} is no table of images ({type(error).__name__}: {error}).") from error
     for column, what, is_wrong in (
-        ("path", "a path below the root", images.path.str.contains(_LEADS_OUT)),
+        ("path", "a path below the root", images.path.str.contains(LEADS_OUT)),
         ("box", "four whole numbers or nothing", ~images.box.str.fullmatch(_BOX)),
         ("region", "four whole numbers or nothing", ~images.region.str.fullmatch(_BOX)),
     ):

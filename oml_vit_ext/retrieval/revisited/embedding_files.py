@@ -32,7 +32,7 @@ def embed_into(
         How many could not be read, in this run.
 
     Raises:
-        ValueError: The folder holds embeddings of another model or of other images.
+        ValueError: The folder holds embeddings of another model or of other images, or of an unknown one.
     """
     folder = Path(folder)
     _claim(folder, embedder.fingerprint, paths, per_file)
@@ -94,6 +94,8 @@ def _claim(folder: Path, fingerprint: Fingerprint, paths: Sequence[Path], per_fi
                 f"{folder} holds embeddings of other images, {known}, expected {images}: choose a new one."
             )
         return
+    if stored := sorted(folder.glob("*.npy")):
+        raise ValueError(f"{folder} holds {stored[0].name}, of which nobody knows the model: choose a new folder.")
     with replaced(file) as unfinished:
         unfinished.write_text(json.dumps({"model": fingerprint.to_dict(), "images": images}, indent=1))
 

@@ -114,3 +114,12 @@ def test_a_damaged_note_of_the_model_is_named(data: Path, embedder: Embedder, tm
     (tmp_path / "model.json").write_text(text)
     with pytest.raises(ValueError, match=r"model\.json is damaged"):
         check_model(tmp_path, embedder.fingerprint)
+
+
+def test_a_folder_with_arrays_of_somebody_else_is_refused(data: Path, embedder: Embedder, tmp_path: Path):
+    """They would be taken for distractors."""
+    np.save(tmp_path / "queries.npy", np.ones((3, 4), np.float32))
+    paths = [data / "revisitop1m" / path for path in distractor_paths(data / "revisitop1m")]
+    with pytest.raises(ValueError, match=r"holds queries\.npy, of which nobody knows the model: choose a new folder"):
+        embed_into(tmp_path, embedder, paths)
+    assert [path.name for path in tmp_path.iterdir()] == ["queries.npy"]
