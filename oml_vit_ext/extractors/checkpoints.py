@@ -139,7 +139,7 @@ def _read_parts(index: Path, allow_pickle: bool) -> StateDict:
     """The tensors of all files that an index names, which lie beside it."""
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        if any(Path(name).name != name or name.endswith(".index.json") for name in names):
+        if any(not name or Path(name).name != name or name.endswith(".index.json") for name in names):
             raise ValueError(f"a part is {some(names)}")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RuntimeError(

@@ -79,7 +79,8 @@ def _check_stored(content: Any, n_bytes: int) -> None:
     waiting, seen = [content], set()
     while waiting:
         part = waiting.pop()
-        if isinstance(part, Tensor) and part.nbytes > n_bytes:
+        is_dense = isinstance(part, Tensor) and part.layout == torch.strided and not part.is_nested
+        if is_dense and part.nbytes > n_bytes:
             raise ValueError(f"it holds a tensor of shape {tuple(part.shape)}, expected no more than {n_bytes} bytes")
         if isinstance(part, (dict, list, tuple)) and id(part) not in seen:
             seen.add(id(part))

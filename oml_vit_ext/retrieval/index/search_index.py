@@ -328,7 +328,12 @@ class SearchIndex(ImageIndex):
         with self._lock.changing():
             self._kept = {}
             self._first_dims = None
-            if self._table.put(images, embeddings):
+            try:
+                has_changed = self._table.put(images, embeddings)
+            except BaseException:
+                self._faiss.forget()  # some of its rows may be others now
+                raise
+            if has_changed:
                 self._faiss.forget()
 
     @classmethod

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from helpers.limits import file_size_limit
-from helpers.random_index import add_random, random_index, random_rows
+from helpers.random_index import add_numbers, add_random, random_index, random_rows
 from oml_vit_ext.common import files as common_files
-from oml_vit_ext.retrieval import Embedder, SearchIndex, locked
-from oml_vit_ext.retrieval.index import search_index, storage
+from oml_vit_ext.retrieval import Embedder, SearchIndex, list_images, locked
+from oml_vit_ext.retrieval.index import search_index, storage, table
 from oml_vit_ext.retrieval.index.storage import LOCK
 
 
@@ -281,3 +282,30 @@ def test_an_interruption_after_the_new_state_is_there(
     add_random(index, 5)
     index.save()
     assert len(SearchIndex.load(folder)) == 40
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("where", ["ascontiguousarray", "concat"])
+def test_an_interrupted_addition_leaves_an_index_that_can_be_saved(
+    tmp_path: Path, where: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who stops a long run, or has too little memory for the next part, keeps what there is."""
+    index = random_index(tmp_path, "HNSW8", 30)
+    index.save(tmp_path / "index")
+    add_random(index, 5)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    module = table.np if where == "ascontiguousarray" else table.pd
+    rows = random_rows(np.arange(100, 110))
+    frame = list_images(pd.DataFrame({"path": [f"{i:06d}.png" for i in range(100, 110)]}), tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(error):
+        patch.setattr(module, where, fail)
+        index._store(frame.assign(digest=""), rows)
+    assert len(index) == 35 and not index.holds("000100.png")
+    index.save()
+    loaded = SearchIndex.load(tmp_path / "index")
+    np.testing.assert_array_equal(loaded.embeddings, random_rows(np.arange(35)))
+    add_numbers(loaded, np.arange(100, 110))
+    assert loaded.search(rows[:1], 1)[0][0].path == "000100.png"
