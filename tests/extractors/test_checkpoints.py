@@ -64,7 +64,14 @@ def test_parts_of_a_model_are_read_together(tmp_path: Path, ending: str, write: 
     with pytest.raises(FileNotFoundError, match=rf"model-1\.{ending}': there is no such file"):
         read_state_dict(index)
     itself = json.dumps({"weight_map": {"a": index.name}})
-    for wrong in ('{"weight_map": {"a": "../x.safetensors"}}', "[]", '{"weight_map": 3}', "{", itself):
+    for wrong in (
+        '{"weight_map": {"a": "../x.safetensors"}}',
+        "[]",
+        '{"weight_map": 3}',
+        "{",
+        '{"weight_map": {"a": ""}}',
+        itself,
+    ):
         index.write_text(wrong)
         with pytest.raises(RuntimeError, match=r"is no index of a model in parts"):
             read_state_dict(index)
