@@ -24,6 +24,7 @@ from oml_vit_ext.extractors.wrapped import WrappedExtractor
 # A direction with less than this share of the largest variance holds rounding errors of float32, which whitening would
 # blow up to the size of the others.
 _NEGLIGIBLE = 1e-10
+_ORTHONORMAL = 0.05  # as far as half precision leaves it
 
 
 class PCAWeights(NamedTuple):
@@ -129,6 +130,10 @@ def _check_weights(weights: PCAWeights, path: Path) -> None:
             )
         if not torch.isfinite(tensor).all() or (name.startswith("variance") and bool((tensor < 0).any())):
             raise RuntimeError(f"PCA weights {str(path)!r} hold {name} with wrong values, expected finite ones.")
+
+    rows = weights.components.double()
+    if not torch.allclose(rows @ rows.T, torch.eye(n, dtype=torch.float64), atol=_ORTHONORMAL):
+        raise RuntimeError(f"PCA weights {str(path)!r} hold components that are not orthonormal, expected such rows.")
 
 
 class ExtractorWithPCA(WrappedExtractor):

@@ -123,3 +123,13 @@ def test_a_folder_with_arrays_of_somebody_else_is_refused(data: Path, embedder: 
     with pytest.raises(ValueError, match=r"holds queries\.npy, of which nobody knows the model: choose a new folder"):
         embed_into(tmp_path, embedder, paths)
     assert [path.name for path in tmp_path.iterdir()] == ["queries.npy"]
+
+
+def test_rows_without_a_width_are_no_embeddings(tmp_path: Path):
+    """A file of 128 bytes may announce any number of them."""
+    np.save(tmp_path / "x.npy", np.ones((10**15, 0), np.float32))
+    with pytest.raises(ValueError, match=r"expected floats of shape \(rows, dim\)"):
+        next(stored_chunks(tmp_path / "x.npy"))
+    np.save(tmp_path / "y.npy", np.ones((3, 2), np.float32))
+    with pytest.raises(ValueError, match="rows is 0, expected a whole number of at least 1"):
+        next(stored_chunks(tmp_path / "y.npy", 0))
