@@ -100,7 +100,8 @@ def convert(
         _keep_other(output, frame)
         _keep_notes(list_of_left_out)
     write_frame(frame, output)
-    write_lines(left_out, list_of_left_out)
+    if left_out or _is_ours(list_of_left_out):
+        write_lines(left_out, list_of_left_out)
     if listing.pairs is not None:
         both_left = listing.pairs[["anchor", "positive"]].isin(set(frame[PATHS_COLUMN])).all(axis=1)
         write_frame(listing.pairs[both_left], output.with_name(f"{output.stem}.pairs.csv"))
@@ -118,9 +119,14 @@ def _keep_other(output: Path, frame: pd.DataFrame) -> None:
         )
 
 
+def _is_ours(file: Path) -> bool:
+    """Whether there is no such file, or each of its lines is an image and a reason."""
+    return not file.exists() or all(": " in line for line in file.read_text(errors="replace").splitlines())
+
+
 def _keep_notes(file: Path) -> None:
     """A file of this name whose lines are not those of :func:`convert` is somebody's own."""
-    if file.exists() and not all(": " in line for line in file.read_text(errors="replace").splitlines()):
+    if not _is_ours(file):
         raise FileExistsError(
             f"{file} is there already and is no list of images that were left out: move it, or say --overwrite to "
             f"replace it."

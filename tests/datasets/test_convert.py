@@ -460,6 +460,8 @@ def test_notes_of_somebody_are_not_taken_for_the_list_of_what_is_left_out(tmp_pa
     with pytest.raises(FileExistsError, match="is no list of images that were left out: move it, or say --overwrite"):
         convert("folders", tmp_path, verbose=False, overwrite=False)
     assert notes.read_text() == "to do\nask about the rights\n" and not (tmp_path / "df.csv").exists()
+    convert("folders", tmp_path, verbose=False)
+    assert notes.read_text() == "to do\nask about the rights\n", "there is nothing to write"
     notes.write_text("a/2.png: not an image\n")
     convert("folders", tmp_path, verbose=False, overwrite=False)
     assert not notes.exists()

@@ -74,19 +74,21 @@ class ReadersLock:
         return ReadersLock, ()
 
 
-# Locks that a fork has taken, by the thread that forks: what they guard is whole in the child.
-_taken: list[ReadersLock] = []
+# Held by a thread that forks: no change is half done meanwhile, so that what they guard is whole in the child.
+_taken: list[threading.Condition] = []
 
 
 def _take_all() -> None:
+    me = threading.get_ident()
     for lock in list(_LOCKS):
-        if lock._mutex.acquire(timeout=_LONGEST_WAIT_S):
-            _taken.append(lock)
+        lock._condition.acquire()
+        _taken.append(lock._condition)
+        lock._condition.wait_for(lambda lock=lock: lock._changer in (None, me), _LONGEST_WAIT_S)  # type: ignore[misc]
 
 
 def _give_back() -> None:
     while _taken:
-        _taken.pop()._mutex.release()
+        _taken.pop().release()
 
 
 def _open_all() -> None:

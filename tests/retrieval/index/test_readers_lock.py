@@ -124,3 +124,35 @@ def test_nobody_is_inside_in_a_child():
     assert status == 0
     with lock.changing():
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
+def test_a_fork_waits_for_a_change_and_not_for_who_keeps():
+    lock, changed, leave = ReadersLock(), threading.Event(), threading.Event()
+    state: list[int] = []
+
+    def change() -> None:
+        with lock.changing():
+            state.append(1)
+            changed.set()
+            leave.wait(WAIT_S)
+            state.append(2)
+
+    def keep() -> None:
+        with other.keeping():
+            kept.set()
+            done.wait(10)
+
+    other, kept, done = ReadersLock(), threading.Event(), threading.Event()
+    threads = [threading.Thread(target=change), threading.Thread(target=keep)]
+    for thread in threads:
+        thread.start()
+    assert changed.wait(10) and kept.wait(10)
+    child = os.fork()
+    if child == 0:
+        os._exit(len(state))
+    _, status = os.waitpid(child, 0)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert os.waitstatus_to_exitcode(status) == 2
