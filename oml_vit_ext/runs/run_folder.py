@@ -107,15 +107,16 @@ def best_checkpoint(folder: Path) -> Path | None:
     """That of the best validation of the latest run in the folder.
 
     Where one was there before, Lightning writes ``best-v1.ckpt``; a run with the key ``resume`` or ``save_iterations``
-    has ``best.ckpt``, and gives a number to the other one. The names count, as times are others in a copy.
+    has ``best.ckpt``, and gives a number to the other one. So the names tell, whose times are others in a copy; without
+    a config, the times do.
     """
     found = {file: _VERSION.fullmatch(file.name) for file in (folder / "checkpoints").glob("best*.ckpt")}
     versions = {int(name[1] or 0): file for file, name in found.items() if name}
-    if not versions:
-        return None
     config = folder / CONFIG
-    keeps_its_name = config.is_file() and _RESUMABLE.search(config.read_text(errors="replace"))
-    return versions[min(versions) if keeps_its_name and 0 in versions else max(versions)]
+    if not config.is_file():
+        return max(versions.values(), key=lambda file: file.stat().st_mtime, default=None)
+    keeps_its_name = 0 in versions and _RESUMABLE.search(config.read_text(errors="replace"))
+    return versions.get(0 if keeps_its_name else max(versions, default=0))
 
 
 def _from_here(override: str) -> str:
