@@ -86,7 +86,7 @@ def test_stir_reranker(tmp_path: Path):
     same_in_threads(lambda i: as_lists(rerankers[i % 2].process(results, dataset)), list(range(8)))
 
 
-@pytest.mark.parametrize("factory", ["Flat", "HNSW8", "IVF16,Flat"])
+@pytest.mark.parametrize("factory", ["Flat", "HNSW8"])
 def test_searches_beside_changes_and_saves_of_one_index(tmp_path: Path, factory: str):
     """Each search is of one state: what it finds is where it says, and no memory is read while it grows."""
     index = random_index(tmp_path, factory, 600)
@@ -103,7 +103,7 @@ def test_searches_beside_changes_and_saves_of_one_index(tmp_path: Path, factory:
                     wrong.append((hit, distance))
 
     def change(first: int) -> None:
-        for start in range(first, first + 200, 20):
+        for start in range(first, first + 100, 20):
             add_numbers(index, np.arange(start, start + 20))
             index.remove([f"{number:06d}.png" for number in range(start, start + 5)])
             index.save()
@@ -118,7 +118,7 @@ def test_searches_beside_changes_and_saves_of_one_index(tmp_path: Path, factory:
             changed.set()
         for task in searches:
             task.result()
-    assert wrong == [] and len(index) == 600 + 2 * 150
+    assert wrong == [] and len(index) == 600 + 2 * 75
     numbers = index.images.path.str[:6].astype(int).to_numpy()
     assert len(set(numbers)) == len(numbers)
     np.testing.assert_array_equal(index.embeddings, random_rows(numbers))
