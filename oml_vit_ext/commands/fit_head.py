@@ -107,6 +107,12 @@ def _embedded(cfg: Any, folder: Path) -> Any:
             index.check_model(embedder.fingerprint, "this config")
         except ValueError as error:
             raise ValueError(f"{error} Or name another folder than {str(folder)!r} with --embeddings.") from error
+        others = index.images.path[index.images.path.isin(df.path[df.split != "train"].map(str))]
+        if len(others):  # they would leave it
+            raise ValueError(
+                f"{str(folder)!r} is an index of other images, too ({others.iloc[0]!r}), expected one of those for "
+                f"training alone: name another folder with --embeddings."
+            )
     print(index.sync(rows, embedder, verbose=True))
     index.save(folder)
     return index

@@ -234,7 +234,7 @@ def _add_predictions(made: Any, file: Path, embedder: Any, shard: str) -> Any:
     try:
         predicted: dict[str, list[float]] = json.loads(file.read_text())
         embeddings = np.array(list(predicted.values()), dtype=np.float32)
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(
             f"--predictions {file} cannot be read ({type(error).__name__}: {error}), expected what predict wrote: a "
             f"list of numbers, as many each, for each path."

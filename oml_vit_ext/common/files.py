@@ -7,6 +7,7 @@ import glob
 import hashlib
 import os
 import re
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +24,10 @@ def replaced(file: str | Path) -> Iterator[Path]:
     """A temporary path beside ``file``: what the block writes there takes the place of ``file`` when it ends well.
 
     The content reaches the disk before the name does, so that not even a power cut leaves half a file. If the block
-    fails, the temporary file goes and ``file`` stays as it was. Every process and thread has a temporary name of its
-    own; its ending is that of ``file``, for writers that go by it. Missing folders are made. What processes left here
-    that were killed while they wrote ``file`` goes, if it is certain that they are gone.
+    fails, the temporary file goes and ``file`` stays as it was. A file that is replaced hands its permissions on. Every
+    process and thread has a temporary name of its own; its ending is that of ``file``, for writers that go by it.
+    Missing folders are made. What processes left here that were killed while they wrote ``file`` goes, if it is certain
+    that they are gone.
 
     Raises:
         OSError: The folder cannot be written, or the disk is full.
@@ -38,9 +40,18 @@ def replaced(file: str | Path) -> Iterator[Path]:
     try:
         yield unfinished
         flush(unfinished)
+        _take_permissions(file, unfinished)
         os.replace(unfinished, file)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _take_permissions(old: Path, new: Path) -> None:
+    """What its owner has closed to others is not opened again by a new version of it."""
+    with contextlib.suppress(OSError):  # there is no old one, or the disk knows no permissions
+        mode = old.lstat().st_mode
+        if stat.S_ISREG(mode):
+            new.chmod(stat.S_IMODE(mode))
 
 
 def remove_leftovers(file: Path) -> None:
@@ -99,10 +110,20 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def check_no_link(lock: Path) -> None:
-    """Raise an ``OSError`` if a link is in the place of a lock: locking it would empty the file that it leads to."""
-    if lock.is_symlink():
+def check_lock(lock: Path) -> None:
+    """Raise an ``OSError`` unless a lock may be made or taken here: some versions of filelock empty the file.
+
+    A lock is an empty file of its own: no link to another one, and not what another program keeps under this name.
+    """
+    try:
+        state = lock.lstat()
+    except FileNotFoundError:
+        return
+    is_file = stat.S_ISREG(state.st_mode)
+    if stat.S_ISLNK(state.st_mode) or (is_file and state.st_nlink > 1):
         raise OSError(f"{str(lock)!r} is a link, expected a file of its own: delete it.")
+    if not is_file or state.st_size:
+        raise OSError(f"{str(lock)!r} is no lock of this package, expected an empty file or none: delete or move it.")
 
 
 def stamp(file: Path) -> tuple[int, int]:

@@ -14,6 +14,8 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from oml_vit_ext.common.written_out import check_written_out
+
 # Booleans, integers, floats, texts of a fixed length, objects: what arrays of ids, boxes and names are made of.
 _PLAIN_DTYPE = re.compile(r"[|<>=]?(?:[biuf]\d{1,2}|[SU][1-9]\d{0,8}|O\d?)")
 
@@ -32,7 +34,9 @@ def read_pickle(path: str | Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing.")
     try:
-        return _PlainUnpickler(path.read_bytes()).load()
+        content = _PlainUnpickler(path.read_bytes()).load()
+        check_written_out(content)
+        return content
     except _Refused as error:
         raise ValueError(
             f"{path} asks for {error}, expected nothing but dicts, lists, texts, numbers and numpy arrays. "
@@ -110,16 +114,34 @@ class _PlainUnpickler(pickle._Unpickler):
     def load_reduce(self) -> None:
         arguments, name = self.stack.pop(), self.stack[-1]
         if not isinstance(name, _Name) or not isinstance(arguments, tuple):
-            raise _Refused(f"a call of {name!r:.50}")
+            raise _Refused(f"a call of {_told(name)}")
         self.stack[-1] = name.make(*arguments)
         self.unfilled += isinstance(self.stack[-1], _Unfilled)
 
     def load_build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if not isinstance(target, _Unfilled) or target.value is not None:
-            raise _Refused(f"a change of {target!r:.50}")
+            raise _Refused(f"a change of {_told(target)}")
         self.stack[-1] = target.value = target.fill(state)
         self.unfilled -= 1
+
+    def load_setitem(self) -> None:
+        self._refuse_keys(self.stack[-2:-1])
+        pickle._Unpickler.load_setitem(self)  # type: ignore[attr-defined]
+
+    def load_setitems(self) -> None:
+        self._refuse_keys(self.stack[::2])
+        pickle._Unpickler.load_setitems(self)  # type: ignore[attr-defined]
+
+    def load_dict(self) -> None:
+        self._refuse_keys(self.stack[::2])
+        pickle._Unpickler.load_dict(self)  # type: ignore[attr-defined]
+
+    def _refuse_keys(self, keys: list[Any]) -> None:
+        """To look a tuple up takes as long as it is when its parts are written out."""
+        for key in keys:
+            if isinstance(key, tuple):
+                raise _Refused(f"the key {_told(key)} of a dict")
 
     def load_bytearray8(self) -> None:
         (length,) = struct.unpack("<Q", self.read(8))
@@ -129,11 +151,22 @@ class _PlainUnpickler(pickle._Unpickler):
         raise _Refused("an operation that plain content does not need")
 
     dispatch.update({pickle.REDUCE[0]: load_reduce, pickle.BUILD[0]: load_build, pickle.BYTEARRAY8[0]: load_bytearray8})
+    dispatch.update({pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems, pickle.DICT[0]: load_dict})
     for _code in (
         *(pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.PERSID, pickle.BINPERSID),
         *(pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER, pickle.DUP),
+        *(pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET),
     ):
         dispatch[_code[0]] = load_refused
+
+
+def _told(value: Any) -> str:
+    """In an error, without what stands in it: that may be endless."""
+    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+        return f"{value!r:.50}"
+    if isinstance(value, tuple) and all(type(part) in (bool, int) for part in value[:32]):
+        return f"{value[:32]!r:.50}"
+    return f"a {type(value).__name__}"
 
 
 def _dtype(code: Any, align: Any = False, copy: Any = True) -> _Unfilled:
@@ -146,7 +179,7 @@ def _check_code(code: Any) -> str:
     if isinstance(code, bytes):
         code = code.decode("latin1")
     if not isinstance(code, str) or not _PLAIN_DTYPE.fullmatch(code):
-        raise _Refused(f"the numpy type {code!r:.50}")
+        raise _Refused(f"the numpy type {_told(code)}")
     return code
 
 
@@ -159,10 +192,10 @@ def dtype_of_parts(code: Any, state: Any) -> np.dtype[Any]:
     code = _check_code(code)
     plain = isinstance(state, tuple) and all(type(part) in (int, str, type(None)) for part in state)
     if not plain or len(state) != 8 or state[1] not in ("<", ">", "|", "="):
-        raise _Refused(f"the numpy type {code!r:.50} in another state")
+        raise _Refused(f"the numpy type {_told(code)} in another state")
     found: np.dtype[Any] = np.dtype(code).newbyteorder(state[1])
     if found.__reduce__()[2] != state:
-        raise _Refused(f"the numpy type {code!r:.50} in another state")
+        raise _Refused(f"the numpy type {_told(code)} in another state")
     return found
 
 
@@ -188,9 +221,9 @@ def array_of_parts(state: Any) -> NDArray[Any]:
 def _array(shape: Any, dtype: Any, order: Any, content: Any) -> NDArray[Any]:
     """The content must be exactly what shape and type need: as many bytes, or as many objects."""
     if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape):
-        raise _Refused(f"an array of the shape {shape!r:.50}")
+        raise _Refused(f"an array of the shape {_told(shape)}")
     if not isinstance(dtype, np.dtype) or order not in ("C", "F"):
-        raise _Refused(f"an array of the type {dtype!r:.50}")
+        raise _Refused(f"an array of the type {_told(dtype)}")
     n_items = math.prod(shape)
     if dtype.hasobject:
         if not isinstance(content, list) or len(content) != n_items:
@@ -227,7 +260,7 @@ def _bytes(content: Any) -> bytes:
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     """Python 3 writes bytes so in the older pickle protocols."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise _Refused(f"the encoding {encoding!r:.50}")
+        raise _Refused(f"the encoding {_told(encoding)}")
     return text.encode("latin1")
 
 

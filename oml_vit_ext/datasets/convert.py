@@ -68,7 +68,8 @@ def convert(
         decode: Read whole images instead of headers; finds files that were cut short. ``None``: of up to 5 000 images.
         drop_single: Drop training labels with one image, which OML's sampler ``balance`` refuses. ``None``: as OML's
              converter of this data set does, that is for In-Shop.
-        overwrite: Whether a dataframe that is there with other content, perhaps edited, may be replaced.
+        overwrite: Whether a dataframe that is there with other content, perhaps edited, may be replaced, and a file
+            of the name of the list of those left out that is no such list.
         n_threads: Files are read by that many threads.
         verbose: Show progress.
         options: Those of the function of this name in this package, e.g. ``boxes=True``.
@@ -94,10 +95,13 @@ def convert(
     drop_single = listing.drop_single if drop_single is None else drop_single
     frame, left_out = cleaned(name, listing, sizes, drop_single=drop_single)
     check_retrieval_dataframe_format(frame, dataset_root=listing.root, verbose=False)
+    list_of_left_out = output.with_name(f"{output.stem}.left_out.txt")
     if not overwrite:
         _keep_other(output, frame)
+        _keep_notes(list_of_left_out)
     write_frame(frame, output)
-    write_lines(left_out, output.with_name(f"{output.stem}.left_out.txt"))
+    if left_out or _is_ours(list_of_left_out):
+        write_lines(left_out, list_of_left_out)
     if listing.pairs is not None:
         both_left = listing.pairs[["anchor", "positive"]].isin(set(frame[PATHS_COLUMN])).all(axis=1)
         write_frame(listing.pairs[both_left], output.with_name(f"{output.stem}.pairs.csv"))
@@ -112,6 +116,20 @@ def _keep_other(output: Path, frame: pd.DataFrame) -> None:
         raise FileExistsError(
             f"{output} is there already with other content, perhaps edited by you: say --overwrite to replace it, or "
             f"--output FILE to write another one."
+        )
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether there is no such file, or each of its lines is an image and a reason."""
+    return not file.exists() or all(": " in line for line in file.read_text(errors="replace").splitlines())
+
+
+def _keep_notes(file: Path) -> None:
+    """A file of this name whose lines are not those of :func:`convert` is somebody's own."""
+    if not _is_ours(file):
+        raise FileExistsError(
+            f"{file} is there already and is no list of images that were left out: move it, or say --overwrite to "
+            f"replace it."
         )
 
 

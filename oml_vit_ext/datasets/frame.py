@@ -36,6 +36,13 @@ def read_frame(file: Path, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
     return frame
 
 
+def check_no_source(output: Path, *sources: str | Path) -> None:
+    """Raise a ``ValueError`` if what is to be written is one of the files that it is made of: rows would be lost."""
+    for source in map(Path, sources):
+        if output.exists() and source.exists() and output.samefile(source):
+            raise ValueError(f"output is {str(output)!r}, expected another file than the one that is read: it stays.")
+
+
 def frame_mistakes(frame: pd.DataFrame) -> Iterator[str]:
     """What is wrong with the values of a dataframe; OML ends in an assertion without a sentence on each of these.
 

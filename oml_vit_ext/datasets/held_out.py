@@ -10,7 +10,7 @@ from oml.const import IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS_COLUMN, SPLIT_C
 from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.files import write_frame
 from oml_vit_ext.common.messages import counted, unknown_name
-from oml_vit_ext.datasets.frame import read_frame
+from oml_vit_ext.datasets.frame import check_no_source, read_frame
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION
 
 
@@ -40,13 +40,14 @@ def hold_out(
             images of a label that has many, a trained first stage hardly errs, and nothing can be fitted on it.
 
     Raises:
-        ValueError: The file is no dataframe of OML, a number is too small or too large, or there are fewer training
-            labels than ``every``; it has no column ``by``, or a label has several values in it.
+        ValueError: The file is no dataframe of OML, or is ``output``; a number is too small or too large, or there are
+            fewer training labels than ``every``; it has no column ``by``, or a label has several values in it.
     """
     check_whole("every", every, 2, why="some labels are left for training")
     part = every if part is None else check_whole("part", part, 1, every)
     if gallery is not None:
         check_whole("gallery", gallery, 2, why="each query is searched among others of its label")
+    check_no_source(Path(output), dataframe)
     df = read_frame(Path(dataframe))
     df = df[df[SPLIT_COLUMN] == TRAIN].reset_index(drop=True)
     if by not in df:

@@ -11,7 +11,7 @@ from oml.const import BBOXES_COLUMNS, IS_GALLERY_COLUMN, IS_QUERY_COLUMN, LABELS
 from oml_vit_ext.common.arrays import whole_numbers
 from oml_vit_ext.common.files import write_frame
 from oml_vit_ext.datasets.boxes import with_whole_boxes
-from oml_vit_ext.datasets.frame import read_frame
+from oml_vit_ext.datasets.frame import check_no_source, read_frame
 from oml_vit_ext.datasets.listing import TRAIN, VALIDATION
 from oml_vit_ext.images.sizes import read_image_sizes
 
@@ -27,10 +27,11 @@ def join(train: str | Path, validation: str | Path, output: str | Path) -> pd.Da
     those that both have are kept.
 
     Raises:
-        ValueError: One is no dataframe of OML or has no such rows, an image does not lie below the folder of
-            ``output``, or an image whose size is needed cannot be read.
+        ValueError: One is no dataframe of OML, is ``output``, or has no such rows, an image does not lie below the
+            folder of ``output``, or an image whose size is needed cannot be read.
     """
     output = Path(output)
+    check_no_source(output, train, validation)
     parts = []
     for file, split in ((Path(train), TRAIN), (Path(validation), VALIDATION)):
         df = read_frame(file)

@@ -18,9 +18,11 @@ from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from oml_vit_ext.common.files import replaced
+from oml_vit_ext.common.written_out import check_written_out
 from oml_vit_ext.extractors.file_kinds import is_by_torch, is_safetensors, what_else
 from oml_vit_ext.extractors.matching import some
 from oml_vit_ext.extractors.names import plain_name
@@ -68,6 +70,16 @@ def read_safetensors(path: Path, what: str = "weights") -> StateDict:
     return _plain_names(state, path)
 
 
+def write_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a ``.safetensors`` file; one of this name is replaced when the new one is whole.
+
+    Raises:
+        OSError: The file cannot be written. The library itself raises an error of its own kind.
+    """
+    with replaced(path) as unfinished:
+        unfinished.write_bytes(save(dict(state), metadata))
+
+
 def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
     """All tensors of a file, under the names of the model as it was before anything wrapped it.
 
@@ -102,6 +114,7 @@ def read_state_dict(path: Path, *, allow_pickle: bool = False) -> StateDict:
         # By its path, torch would go by the ending.
         with reading_paths(argparse.Namespace, *stand_ins()), path.open("rb") as file:
             content = torch.load(file, map_location="cpu", weights_only=not allow_pickle)
+        check_written_out(content, may_hold_itself=True)
     except pickle.UnpicklingError as error:
         if "weights_only" not in str(error).lower() or not is_by_torch(path):
             reason = first_reason(error)
@@ -126,7 +139,7 @@ def _read_parts(index: Path, allow_pickle: bool) -> StateDict:
     """The tensors of all files that an index names, which lie beside it."""
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        if any(Path(name).name != name or name.endswith(".index.json") for name in names):
+        if any(not name or Path(name).name != name or name.endswith(".index.json") for name in names):
             raise ValueError(f"a part is {some(names)}")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RuntimeError(

@@ -9,14 +9,12 @@ import torch
 import torch.nn.functional as F
 from oml.interfaces.models import IExtractor
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from oml_vit_ext.common.checks import check_whole
-from oml_vit_ext.common.files import replaced
 from oml_vit_ext.common.hashing import hash_state
 from oml_vit_ext.common.momentum_embeddings import mapped
-from oml_vit_ext.extractors.checkpoints import StateDict, existing_file, read_safetensors
+from oml_vit_ext.extractors.checkpoints import StateDict, existing_file, read_safetensors, write_safetensors
 from oml_vit_ext.extractors.wrapped import WrappedExtractor
 
 _EXTRACTOR = "extractor"  # in a file's metadata: hash of the weights whose embeddings a head was fitted on
@@ -54,8 +52,7 @@ def save_head(head: nn.Sequential, path: str | Path, *, extractor_hash: str = ""
         OSError: The file cannot be written.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
-    with replaced(path) as unfinished:
-        save_file(state, unfinished, metadata={_EXTRACTOR: extractor_hash})
+    write_safetensors(state, path, {_EXTRACTOR: extractor_hash})
 
 
 def load_head(path: str | Path) -> tuple[nn.Sequential, str]:

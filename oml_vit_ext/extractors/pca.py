@@ -13,19 +13,18 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from oml.interfaces.models import IExtractor
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from oml_vit_ext.common.checks import check_whole
-from oml_vit_ext.common.files import replaced
 from oml_vit_ext.common.messages import counted
 from oml_vit_ext.common.momentum_embeddings import mapped
-from oml_vit_ext.extractors.checkpoints import existing_file, read_safetensors
+from oml_vit_ext.extractors.checkpoints import existing_file, read_safetensors, write_safetensors
 from oml_vit_ext.extractors.wrapped import WrappedExtractor
 
 # A direction with less than this share of the largest variance holds rounding errors of float32, which whitening would
 # blow up to the size of the others.
 _NEGLIGIBLE = 1e-10
+_ORTHONORMAL = 0.05  # as far as half precision leaves it
 
 
 class PCAWeights(NamedTuple):
@@ -97,8 +96,7 @@ def save_pca(weights: PCAWeights, path: str | Path) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    with replaced(path) as unfinished:
-        save_file(weights._asdict(), unfinished)
+    write_safetensors(weights._asdict(), path)
 
 
 def load_pca(path: str | Path) -> PCAWeights:
@@ -132,6 +130,10 @@ def _check_weights(weights: PCAWeights, path: Path) -> None:
             )
         if not torch.isfinite(tensor).all() or (name.startswith("variance") and bool((tensor < 0).any())):
             raise RuntimeError(f"PCA weights {str(path)!r} hold {name} with wrong values, expected finite ones.")
+
+    rows = weights.components.double()
+    if not torch.allclose(rows @ rows.T, torch.eye(n, dtype=torch.float64), atol=_ORTHONORMAL):
+        raise RuntimeError(f"PCA weights {str(path)!r} hold components that are not orthonormal, expected such rows.")
 
 
 class ExtractorWithPCA(WrappedExtractor):

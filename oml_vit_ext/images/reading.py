@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,8 @@ from oml_vit_ext.images.formats import reads_heic
 
 MAX_PIXELS = 178_956_970  # where Pillow, too, takes a file for a decompression bomb: 537 MB in RGB
 MAX_RATIO = 200  # of the longer side to the shorter one: lines and rulers of web pages, not panoramas
+
+_AT_ONCE = 2**20  # pixels
 
 MISSING = "missing"
 _RUN_PROGRAMS = ("EPS",)  # Ghostscript, and what the file tells it to do
@@ -109,6 +114,8 @@ def _open(source: str | Path | bytes) -> Image.Image:
 
 
 def _opened(source: str | Path | bytes) -> Image.Image:
+    if not isinstance(source, bytes) and not stat.S_ISREG(os.stat(source).st_mode):
+        raise OSError("it is a folder, a pipe, a socket or a device")  # a pipe would be waited for
     try:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except ValueError as error:
@@ -163,17 +170,33 @@ def grey_to_8_bits(image: Image.Image) -> Image.Image:
     else 65 535, else the largest one; for floating point 1, else 255, else the largest one. Black is 0, or the lowest
     value if that is negative.
     """
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    lowest, highest = min(0.0, float(values.min())), float(values.max())
+    values = np.asarray(image)
+    blocks = _blocks(image)  # in float64, the whole image would take many times its size
+    lowest = min(0.0, *(float(_finite(values[block]).min()) for block in blocks))
+    highest = max(float(_finite(values[block]).max()) for block in blocks)
     if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
         white = 65_535.0
     else:
         usual = (1.0, 255.0) if image.mode == "F" else (255.0, 65_535.0)
         white = next((w for w in usual if highest <= w), highest)
-    scaled = (values - lowest) / max(white - lowest, 1e-12)
-    if _white_is_zero(image):
-        scaled = 1 - scaled
-    return Image.fromarray(np.rint(scaled * 255).clip(0, 255).astype(np.uint8))
+    grey = np.empty(values.shape, dtype=np.uint8)
+    for block in blocks:
+        scaled = (_finite(values[block]) - lowest) / max(white - lowest, 1e-12)
+        if _white_is_zero(image):
+            scaled = 1 - scaled
+        grey[block] = np.rint(scaled * 255).clip(0, 255)
+    return Image.fromarray(grey)
+
+
+def _finite(values: NDArray[Any]) -> NDArray[np.float64]:
+    return np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+
+
+def _blocks(image: Image.Image) -> list[slice]:
+    """Rows of an image that are worked on together."""
+    width, height = image.size
+    n_rows = max(1, _AT_ONCE // width)
+    return [slice(start, min(start + n_rows, height)) for start in range(0, height, n_rows)]
 
 
 def _white_is_zero(image: Image.Image) -> bool:
@@ -191,6 +214,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
             grey.paste(255, mask=Image.fromarray(np.asarray(image) == clear))
         return grey.convert("RGB")
     if image.has_transparency_data:
-        with_alpha = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", with_alpha.size, "white"), with_alpha).convert("RGB")
+        image.load()
+        opaque = Image.new("RGB", image.size)
+        for block in _blocks(image):
+            with_alpha = image.crop((0, block.start, image.width, block.stop)).convert("RGBA")
+            on_white = Image.alpha_composite(Image.new("RGBA", with_alpha.size, "white"), with_alpha)
+            opaque.paste(on_white.convert("RGB"), (0, block.start))
+        return opaque
     return image.convert("RGB")

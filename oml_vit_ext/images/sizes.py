@@ -110,7 +110,7 @@ def read_image_sizes(
 
     Only headers are read (of PNG files all, because their EXIF data may stand at the end). What ``cache`` holds about a
     file is used as long as its time of change and its length are the same; the rest is read and the cache is written
-    again. A cache that cannot be read or written costs time, not the run.
+    again. A cache that cannot be read or written costs time, not the run; a file that is no cache stays as it is.
 
     Args:
         paths: Relative to ``root``, or absolute.
@@ -122,6 +122,9 @@ def read_image_sizes(
     Raises:
         ValueError: Some files are missing or are not images; the first of them are named.
     """
+    if cache is not None and not _is_cache(cache):
+        logger.warning("image sizes: %s is no file of sizes and stays as it is: name another sizes_cache", cache)
+        cache = None
     known = _read_cache(cache)
     files = [str(path) for path in dict.fromkeys(paths)]
     stamps = {path: stamp(root / path) for path in files}
@@ -148,6 +151,16 @@ def _broken(broken: dict[str, str], root: Path) -> str:
         f"{counted(len(broken), 'image')} below {str(root)!r} cannot be read: {named}{more}. "
         f"Mend these files, or take their rows out of the dataframe."
     )
+
+
+def _is_cache(file: Path) -> bool:
+    """Whether sizes may be written there: not over a table of other columns, such as a dataframe."""
+    try:
+        with file.open("rb") as content:
+            columns = content.readline(10_000).decode().strip().split(",")
+    except (OSError, UnicodeDecodeError):  # nothing is there, or it is damaged
+        return True
+    return columns == [""] or set(columns) <= set(_COLUMNS)
 
 
 def _read_cache(cache: Path | None) -> dict[str, _Known]:

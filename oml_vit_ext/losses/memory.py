@@ -108,7 +108,7 @@ class FeatureMemory(nn.Module):
         try:
             features = like.new_zeros(self.size, like.shape[1])
             labels = self._labels.new_zeros(self.size).to(like.device)
-        except RuntimeError as error:  # out of memory, on any device
+        except (RuntimeError, TypeError, OverflowError) as error:  # out of memory, or above all numbers of torch
             n_bytes = self.size * (like.shape[1] * like.element_size() + 8)
             raise ValueError(
                 f"memory_size is {self.size}: as many embeddings of width {like.shape[1]} take {n_bytes / 1e9:,.1f} "

@@ -11,8 +11,11 @@ from typing import Any
 
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import Tensor
 
+from oml_vit_ext.common.checkpoint_values import filled, plain_values
 from oml_vit_ext.common.files import replaced
+from oml_vit_ext.common.written_out import check_written_out
 from oml_vit_ext.extractors.checkpoints import check_unpacked_size, first_reason, reading_paths
 
 
@@ -55,8 +58,12 @@ def read_checkpoint(path: Path, **options: Any) -> dict[str, Any]:
         with zipfile.ZipFile(path) as parts:  # torch writes check sums, but does not compare them
             if damaged := parts.testzip():
                 raise RuntimeError(f"the check sum of its part {damaged!r} is wrong")
-        with reading_paths():
-            return torch.load(path, weights_only=True, **options)
+        with reading_paths(*plain_values()):
+            content = torch.load(path, weights_only=True, **options)
+        check_written_out(content, may_hold_itself=True)
+        _check_stored(content, path.stat().st_size)
+        read: dict[str, Any] = filled(content)
+        return read
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         if "weights_only" in str(error):
             reason = f"holds more than tensors and plain data ({first_reason(error)}): reading it could run any code"
@@ -65,6 +72,19 @@ def read_checkpoint(path: Path, **options: Any) -> dict[str, Any]:
         others = sorted(p.name for p in path.parent.glob("[!.]*.ckpt") if p != path)
         advice = f"beside it: {', '.join(others)}" if others else "there is no other one beside it"
         raise RuntimeError(f"Checkpoint {str(path)!r} {reason}; {advice}.") from error
+
+
+def _check_stored(content: Any, n_bytes: int) -> None:
+    """Raise a ``ValueError`` for a tensor that is larger than its file: one number can stand for billions."""
+    waiting, seen = [content], set()
+    while waiting:
+        part = waiting.pop()
+        is_dense = isinstance(part, Tensor) and part.layout == torch.strided and not part.is_nested
+        if is_dense and part.nbytes > n_bytes:
+            raise ValueError(f"it holds a tensor of shape {tuple(part.shape)}, expected no more than {n_bytes} bytes")
+        if isinstance(part, (dict, list, tuple)) and id(part) not in seen:
+            seen.add(id(part))
+            waiting += part.values() if isinstance(part, dict) else part
 
 
 def _first_error(error: BaseException, before: BaseException | None) -> BaseException:

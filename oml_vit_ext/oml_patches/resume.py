@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import pickle
+import signal
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,13 +40,18 @@ def read_own_checkpoints(torch_io: ModuleType) -> None:
     ``save_hyperparameters`` leave them.
     """
     from oml_vit_ext.common.checkpoint_values import filled, plain_values
+    from oml_vit_ext.common.written_out import check_written_out
     from oml_vit_ext.extractors.checkpoints import first_reason, reading_paths
 
     def wrap(load: Callable[..., Any]) -> Callable[..., Any]:
         def load_checkpoint(self: Any, path: Any, *args: Any, **kwargs: Any) -> Any:
             try:
                 with reading_paths(*plain_values()):
-                    return filled(load(self, path, *args, **kwargs))
+                    content = load(self, path, *args, **kwargs)
+                check_written_out(content, may_hold_itself=True)
+                return filled(content)
+            except ValueError as error:
+                raise RuntimeError(f"Checkpoint {str(path)!r} cannot be read: {error}.") from error
             except pickle.UnpicklingError as error:
                 raise RuntimeError(
                     f"Checkpoint {str(path)!r} holds more than tensors and plain data ({first_reason(error)}): reading "
@@ -65,6 +72,7 @@ def resume_in(pipeline: ModuleType) -> None:
     import pytorch_lightning as pl
 
     from oml_vit_ext.oml_patches.run_checkpoints import RunCheckpoints
+    from oml_vit_ext.oml_patches.run_lock import alone_in
 
     def find_checkpoint(as_dict: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
         def config_with_checkpoint(cfg: Any) -> dict[str, Any]:
@@ -85,8 +93,24 @@ def resume_in(pipeline: ModuleType) -> None:
 
     def go_on(fit: Callable[..., None]) -> Callable[..., None]:
         def fit_or_go_on(self: Any, *args: Any, **kwargs: Any) -> None:
-            resume = next((c.resume for c in self.checkpoint_callbacks if isinstance(c, RunCheckpoints)), None)
-            fit(self, *args, **kwargs, **({"ckpt_path": str(resume)} if resume else {}))
+            ours = next((c for c in self.checkpoint_callbacks if isinstance(c, RunCheckpoints)), None)
+            if ours is None:
+                return fit(self, *args, **kwargs)
+            with alone_in(ours.folder) if self.is_global_zero else nullcontext():
+                try:
+                    fit(self, *args, **kwargs, **({"ckpt_path": str(ours.resume)} if ours.resume else {}))
+                except SystemExit as error:
+                    if not getattr(self, "received_sigterm", False) or error.code:
+                        raise
+                    raise SystemExit(128 + signal.SIGTERM) from error  # Lightning's says that all is well
+                except Exception as error:
+                    if ours.resume is None or ours.has_begun:
+                        raise
+                    raise RuntimeError(
+                        f"Checkpoint {str(ours.resume)!r} does not fit this training: {_in_short(error)}"
+                    ) from error
+            if self.interrupted:  # by Ctrl-C, which Lightning keeps to itself
+                raise KeyboardInterrupt
 
         return fit_or_go_on
 
@@ -94,6 +118,15 @@ def resume_in(pipeline: ModuleType) -> None:
     replace(pipeline, "dictconfig_to_dict", find_checkpoint, f"{pipeline.__name__} understands resume")
     replace(pipeline, "parse_ckpt_callback_from_config", keep_last, "with the key resume, runs keep last.ckpt")
     replace(pl.Trainer, "fit", go_on, "with the key resume, trainings go on from a checkpoint")
+
+
+_MOST_SAID = 400  # characters: torch lists every tensor of a model that is another one
+
+
+def _in_short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    kind = "" if isinstance(error, (RuntimeError, ValueError)) else f"{type(error).__name__}: "
+    return f"{kind}{text[:_MOST_SAID]}{' ...' if len(text) > _MOST_SAID else ''}"
 
 
 def is_resumable(cfg: Mapping[str, Any]) -> bool:

@@ -7,13 +7,14 @@ over the batches that were trained on, and go on with the random states of the c
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch.distributed as dist
 
+from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.distributed import rank_and_world
-from oml_vit_ext.common.random_states import RandomStates, random_states, set_random_states
+from oml_vit_ext.common.random_states import RandomStates, check_random_states, random_states, set_random_states
 
 
 @dataclass
@@ -32,6 +33,27 @@ class Position:
         return states[rank if rank < len(states) else 0]
 
     state_dict = asdict
+
+    @classmethod
+    def from_dict(cls, content: Any) -> Position:
+        """Of what ``state_dict`` gave.
+
+        Raises:
+            ValueError: It is something else; another version wrote it, perhaps.
+        """
+        names = [field.name for field in fields(cls)]
+        if not isinstance(content, dict) or set(content) != set(names):
+            found = ", ".join(sorted(map(str, content))) if isinstance(content, dict) else type(content).__name__
+            raise ValueError(f"its position holds {found:.80}, expected {', '.join(names)}: made by another version?")
+        position = cls(**content)
+        for name in ("epoch", "batches"):
+            check_whole(f"{name} of its position", content[name], 0, 2**53)
+        for name in ("at_epoch_start", "now"):
+            if not isinstance(content[name], list) or not content[name]:
+                raise ValueError(f"{name} of its position is a {type(content[name]).__name__}, expected random states.")
+            for states in content[name]:
+                check_random_states(states)
+        return position
 
 
 def position_of(trainer: Any, at_epoch_start: RandomStates, now: RandomStates | None) -> Position:

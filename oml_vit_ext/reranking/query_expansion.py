@@ -89,10 +89,11 @@ class QueryExpansion(EmbeddingPostprocessor):
         from oml_vit_ext.retrieval.rows import Rows
 
         expanded = np.empty((len(rows), rows.dim), dtype=np.float32)
-        at_once = max(1, int(self.memory_mb * 1e6 / (12 * rows.dim * (self.n + 1))))
+        n = max(1, min(self.n, max(map(len, found), default=0)))
+        at_once = max(1, int(self.memory_mb * 1e6 / (12 * rows.dim * (n + 1))))
         for start in range(0, len(rows), at_once):
             stop = min(start + at_once, len(rows))
-            ids, is_there = _padded(found[start:stop], self.n)
+            ids, is_there = _padded(found[start:stop], n)
             neighbours = gallery.take(ids.reshape(-1)).reshape(*ids.shape, rows.dim)
             expanded[start:stop] = expand(rows.block(start, stop), neighbours, self.alpha, is_there)
         return Rows(expanded, name=f"expanded {name}")
@@ -116,7 +117,7 @@ def expand(queries: Floats, neighbours: Floats, alpha: float, is_there: NDArray[
     lengths = np.linalg.norm(queries, axis=1, keepdims=True)
     cosines = np.einsum("bd,bnd->bn", queries, neighbours) / (lengths * np.linalg.norm(neighbours, axis=2))
     counts = cosines > 0 if is_there is None else (cosines > 0) & is_there
-    weights = np.where(counts, np.maximum(cosines, 0) ** alpha, 0)
+    weights = np.where(counts, cosines.clip(0, 1) ** alpha, 0)  # rounded above 1, a large power is infinite
     summed = queries + np.einsum("bn,bnd->bd", weights, neighbours)
     expanded: Floats = summed * (lengths / np.linalg.norm(summed, axis=1, keepdims=True))
     return expanded

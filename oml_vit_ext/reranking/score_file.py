@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from torch import nn
 
 from oml_vit_ext.common.array_files import read_arrays, write_arrays
 from oml_vit_ext.common.distributed import gather, rank_and_world, run_share
-from oml_vit_ext.common.files import check_no_link, remove_leftovers
+from oml_vit_ext.common.files import check_lock, remove_leftovers
 from oml_vit_ext.common.hashing import hash_state
 from oml_vit_ext.images.loading import load_images
 from oml_vit_ext.reranking.pair_order import Pairs
@@ -98,7 +99,7 @@ class ScoreFile:
     def _locked(self) -> Iterator[None]:
         """Alone among all threads and processes that write this file; the lock's own file stays beside it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        check_no_link(_lock_file(self.path))
+        check_lock(_lock_file(self.path))
         lock = FileLock(_lock_file(self.path), timeout=_LOCK_TIMEOUT_S)
         try:
             lock.acquire()
@@ -184,7 +185,9 @@ class SharedScoreFile:
         return own, [own, *(ScoreFile(p, fingerprint) for p in others)]
 
     def _part_paths(self) -> list[Path]:
-        return sorted(self.path.parent.glob(f"{self.path.name}.rank*"))
+        part = re.compile(rf"{re.escape(self.path.name)}\.rank\d+")
+        folder = self.path.parent
+        return sorted(path for path in folder.iterdir() if part.fullmatch(path.name)) if folder.is_dir() else []
 
 
 def _lock_file(path: Path) -> Path:

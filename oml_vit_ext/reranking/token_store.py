@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from oml_vit_ext.common.array_files import write_array
 from oml_vit_ext.common.arrays import Box
 from oml_vit_ext.common.checks import check_number
 from oml_vit_ext.common.evaluating import evaluating
-from oml_vit_ext.common.files import UNFINISHED, replaced, stamp
+from oml_vit_ext.common.files import UNFINISHED, check_lock, replaced, stamp
 from oml_vit_ext.common.hashing import hash_state
 from oml_vit_ext.common.messages import unknown_name
 from oml_vit_ext.common.progress import progress
@@ -30,6 +32,7 @@ from oml_vit_ext.transforms.boxed_images import BoxedImages
 
 _AT_ONCE = 32
 _UNFINISHED = re.compile(UNFINISHED.format("[0-9a-f]{32}"))
+_LOCK = ".lock"
 _HEADER = 128  # bytes of an .npy file before its numbers
 
 
@@ -123,15 +126,20 @@ class TokenStore:
 
         Raises:
             OSError: The folder cannot be written, or the disk is full; what was written before is whole.
+            RuntimeError: Another process or thread is doing so.
             ValueError: The transform makes images of several sizes.
         """
+        with self._alone():
+            return self._sync(index, num_workers, verbose)
+
+    def _sync(self, index: Images, num_workers: int, verbose: bool) -> SyncReport:
         images = index.images
         paths = [Path(index.root) / path for path in images.path]
         boxes = [_box(box) for box in images.box]
         places = [self._place(path, box) for path, box in zip(paths, boxes, strict=True)]
         wanted = {place.name for place in places}
         removed = self._remove_others(wanted)
-        there = {file.name: file.stat().st_size for file in self._files.glob("*.npy")}
+        there = self._sizes()
         todo = [i for i, place in enumerate(places) if place.name not in there]
         limit, used, done, unreadable = self.max_mb * 1e6, sum(there.values()), 0, 0
         dataset = BoxedImages(paths, boxes, self.transform)
@@ -149,8 +157,30 @@ class TokenStore:
                 bar.update(len(part))
                 if len(fitting) < len(encoded):
                     break
-        size = sum(file.stat().st_size for file in self._files.glob("*.npy"))
+        size = sum(self._sizes().values())
         return SyncReport(done, len(there), removed, len(todo) - done - unreadable, unreadable, size / 1e6)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One sync at a time: it takes away what is not its own."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        check_lock(self.folder / _LOCK)
+        lock = FileLock(self.folder / _LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RuntimeError(
+                f"The tokens in {str(self.folder)!r} are being written by another process or thread: wait until it has "
+                f"finished."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _sizes(self) -> dict[str, int]:
+        """Bytes of each file, by its name."""
+        return {file.name: file.stat().st_size for file in self._files.glob("*.npy") if _is_hash(file.stem)}
 
     def _encode(self, dataset: Any, rows: list[int], num_workers: int) -> list[tuple[int, Tensor]]:
         """Images with their tokens; those that cannot be read are missing."""

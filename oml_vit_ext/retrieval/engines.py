@@ -32,6 +32,7 @@ _LIMITS = (
     ("dimensions", r"(?:Pad|PCA[WR]*|OPQ\d+_|ITQ|RR|LSH)(\d+)", 1, 65_536),
     ("anything", r"(\d+)", 0, 2**24),
 )
+_MOST_CODEBOOK = 2**31  # bytes
 # As many as faiss's k-means uses; 65 536 is what 256 centroids of a product quantizer use.
 _TRAINING_ROWS_PER_CENTROID, _LEAST_TRAINING_ROWS = 256, 65_536
 
@@ -94,12 +95,12 @@ class FaissEngine:
     exact = False
 
     def __init__(self, index: Any, search_params: str, name: str) -> None:
-        self._index, self._name = index, name
-        self._params = search_parameters(index, search_params, name)
+        self._index, self._name, self._params = index, name, search_params
+        search_parameters(index, search_params, name)  # wrong ones are told before there are queries
 
     def search(self, queries: Floats, k: int) -> tuple[Floats, Ids]:
         try:
-            return self._index.search(queries, k, params=self._params)
+            return self._index.search(queries, k, params=search_parameters(self._index, self._params, self._name, k))
         except RuntimeError as error:
             raise ValueError(
                 f"index {self._name!r} cannot be searched: {reason(error)}. Expected a faiss factory string that "
@@ -158,6 +159,7 @@ def empty_index(dim: int, index: str) -> Any:
     for what, pattern, low, high in _LIMITS:
         for number in re.findall(pattern, index):
             check_whole(f"The number of {what} in index {index!r:.80}", int(number[:30]), low, high)
+    _check_codebooks(dim, index)
     try:
         return faiss.index_factory(dim, index, faiss.METRIC_L2)
     except (RuntimeError, MemoryError) as error:
@@ -165,6 +167,23 @@ def empty_index(dim: int, index: str) -> Any:
             f"index {index!r} cannot be built for dimension {dim}: {reason(error)}. "
             f"Expected a faiss factory string, e.g. {_EXAMPLES}."
         ) from error
+
+
+def _check_codebooks(dim: int, index: str) -> None:
+    """Product quantizers take the memory of their centroids at once: 2 ** bits of the vectors' width, in all parts."""
+    widest = _widest(dim, index)
+    for bits in re.findall(r"(?:PQ\d+x|IMI\d+x)(\d+)", index):
+        n_bytes = 4 * 2 ** int(bits) * widest
+        if n_bytes > _MOST_CODEBOOK:
+            raise ValueError(
+                f"index {index!r:.80} has centroids of {n_bytes / 1e9:,.1f} GB for dimension {widest}, expected at "
+                f"most {_MOST_CODEBOOK / 1e9:,.1f} GB: fewer bits, or a PCA before it."
+            )
+
+
+def _widest(dim: int, index: str) -> int:
+    """The most dimensions that vectors have on their way through an index."""
+    return max([dim, *(int(number) for number in re.findall(r"(?:Pad|RR|OPQ\d+_)(\d+)", index))])
 
 
 def check_fillable(dim: int, index: str, n_rows: int | None = None) -> None:
@@ -175,7 +194,7 @@ def check_fillable(dim: int, index: str, n_rows: int | None = None) -> None:
             of the gallery to be trained.
     """
     built = empty_index(dim, index)
-    widest = max([dim, *(int(number) for number in re.findall(r"(?:Pad|RR|OPQ\d+_)(\d+)", index))])
+    widest = _widest(dim, index)
     kept = [int(number) for number in re.findall(r"(?:PCA[WR]*|ITQ)(\d+)", index)]
     for number in kept:
         check_whole(f"The number of dimensions in index {index!r:.80}", number, 1, widest, "dimensions before it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from oml_vit_ext.common.messages import unknown_name
 
 CONFIG, ABOUT_HYDRA = ".hydra/config.yaml", ".hydra/hydra.yaml"
 _BEST = "checkpoints/best.ckpt"
+_VERSION = re.compile(r"best(?:-v(\d+))?\.ckpt")
+_RESUMABLE = re.compile(r"^(resume|save_iterations):", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,19 @@ def with_paths_from(folder: Path, config: Any) -> Any:
 
 
 def best_checkpoint(folder: Path) -> Path | None:
-    """That of the best validation. The latest one: where one was there before, Lightning writes ``best-v1.ckpt``."""
-    pattern = _BEST.replace("best.", "best*.")
-    return max(folder.glob(pattern), key=lambda file: file.stat().st_mtime, default=None)
+    """That of the best validation of the latest run in the folder.
+
+    Where one was there before, Lightning writes ``best-v1.ckpt``; a run with the key ``resume`` or ``save_iterations``
+    has ``best.ckpt``, and gives a number to the other one. So the names tell, whose times are others in a copy; without
+    a config, the times do.
+    """
+    found = {file: _VERSION.fullmatch(file.name) for file in (folder / "checkpoints").glob("best*.ckpt")}
+    versions = {int(name[1] or 0): file for file, name in found.items() if name}
+    config = folder / CONFIG
+    if not config.is_file():
+        return max(versions.values(), key=lambda file: file.stat().st_mtime, default=None)
+    keeps_its_name = 0 in versions and _RESUMABLE.search(config.read_text(errors="replace"))
+    return versions.get(0 if keeps_its_name else max(versions, default=0))
 
 
 def keys_in(config: Any, prefix: str = "") -> list[str]:

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 import torch
 from oml.registry.models import get_extractor_by_cfg
+from oml.utils.misc import dictconfig_to_dict
 
 from helpers import ROOT
 from helpers.configs import composed
 from oml_vit_ext.commands.fit_head import fit_head
 from oml_vit_ext.extractors import load_head
-from oml_vit_ext.retrieval import SearchIndex
+from oml_vit_ext.retrieval import Embedder, SearchIndex
 
 
 def test_it_embeds_once_and_fits_each_time(
@@ -43,6 +44,19 @@ def test_it_embeds_once_and_fits_each_time(
     overrides = ["irt/variant=head", weights, f"head={in_tmp_path}/head.safetensors"]
     extractor = get_extractor_by_cfg(composed("irt/validate_demo", *overrides).extractor)
     assert extractor.feat_dim == 4
+
+
+def test_an_index_of_all_images_is_not_emptied(demo_slice: Path, in_tmp_path: Path):
+    weights = f"pretrained={ROOT}/examples/demo_weights/vit_tiny_emoji.safetensors"
+    tiny = ["irt/variant=irt_o", f"dataset_root={demo_slice}", "bs_val=16", weights]
+    cfg = composed("irt/validate_demo", *tiny)
+    embedder = Embedder.from_config(*map(dictconfig_to_dict, (cfg.extractor, cfg.transforms_val)))
+    df = pd.read_csv(demo_slice / "df.csv")
+    photos, _ = SearchIndex.build(df.iloc[[0, -1]], embedder, root=demo_slice)
+    photos.save(in_tmp_path / "photo_index")
+    with pytest.raises(ValueError, match=r"is an index of other images, too \(.*name another folder with --embeddings"):
+        fit_head("irt/validate_demo", tiny, steps=1, embeddings=in_tmp_path / "photo_index")
+    assert len(SearchIndex.load(in_tmp_path / "photo_index")) == 2
 
 
 def test_wrong_input_is_one_sentence(demo_slice: Path, in_tmp_path: Path):

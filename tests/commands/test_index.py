@@ -121,7 +121,15 @@ def test_configs_that_build_no_model_are_told(folder: Path, text: str, said: str
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[1]", '{"a.jpg": [1], "b.jpg": [1, 2]}', '{"a.jpg": ["text"]}', '{"a.jpg": {}}']
+    "content",
+    [
+        "{",
+        "[1]",
+        f'{{"a.jpg": [1{"0" * 400}]}}',
+        '{"a.jpg": [1], "b.jpg": [1, 2]}',
+        '{"a.jpg": ["text"]}',
+        '{"a.jpg": {}}',
+    ],
 )
 def test_predictions_of_another_form_are_told(folder: Path, content: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder)

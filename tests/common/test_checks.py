@@ -44,3 +44,9 @@ def test_other_numbers_are_named(value: object):
 def test_infinity_is_no_number_even_without_a_limit():
     with pytest.raises(ValueError, match=r"^x is inf, expected a finite number of at least 0\.$"):
         check_number("x", math.inf)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400)])
+def test_whole_numbers_above_all_floats_are_no_numbers(value: int):
+    with pytest.raises(ValueError, match=r"x is -?10+, expected a finite number of at least 0"):
+        check_number("x", value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -13,7 +15,7 @@ import pandas as pd
 import pytest
 
 from oml_vit_ext.common import files
-from oml_vit_ext.common.files import UNFINISHED, replaced, write_frame, write_lines
+from oml_vit_ext.common.files import UNFINISHED, check_lock, replaced, write_frame, write_lines
 
 
 def test_what_the_block_writes_takes_the_place(tmp_path: Path):
@@ -134,3 +136,35 @@ def test_the_content_is_on_the_disk_before_the_name(tmp_path: Path, monkeypatch:
     with replaced(file) as unfinished:
         unfinished.write_text("content")
     assert done == [file.stat().st_ino, "renamed"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")
+def test_what_its_owner_has_closed_stays_closed(tmp_path: Path):
+    file = tmp_path / "x.txt"
+    for mode in (0o600, 0o640, 0o444):
+        file.write_text("old")
+        file.chmod(mode)
+        write_lines(["new"], file)
+        assert stat.S_IMODE(file.stat().st_mode) == mode and file.read_text() == "new\n"
+        file.chmod(0o600)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+def test_what_is_no_lock_is_not_taken_for_one(tmp_path: Path):
+    lock = tmp_path / ".lock"
+    check_lock(lock)
+    lock.touch()
+    check_lock(lock)
+    os.link(lock, tmp_path / "other")
+    with pytest.raises(OSError, match="is a link, expected a file of its own"):
+        check_lock(lock)
+    (tmp_path / "other").unlink()
+    lock.write_text("of another program")
+    with pytest.raises(OSError, match="is no lock of this package"):
+        check_lock(lock)
+    lock.unlink()
+    for make in (os.mkdir, os.mkfifo):
+        make(lock)
+        with pytest.raises(OSError, match="is no lock of this package"):
+            check_lock(lock)
+        shutil.rmtree(lock) if lock.is_dir() else lock.unlink()

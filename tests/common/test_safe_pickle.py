@@ -185,6 +185,32 @@ def test_a_short_file_does_not_take_much_memory(tmp_path: Path, operations: byte
     assert peak < 1_000_000
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (b"", b"}b", "a change of a list"),
+        (b"", b")R", "a call of a list"),
+        (b"cnumpy\ndtype\n", b"\x85R", "the numpy type a list"),
+        (b"}", b"\x85K\x01s", "the key a tuple of a dict"),
+        (b"}(", b"\x85K\x01u", "the key a tuple of a dict"),
+        (b"(", b"\x85K\x01d", "the key a tuple of a dict"),
+        (b"\x8f(", b"\x90", "an operation"),
+        (b"", b"", "stand in each other so often"),
+        (_array(b"(K\x01(K\x02t" + _OBJECTS + b"\x89](K\x00")[:-1], b"etb", "stand in each other so often"),
+        (b"]q\x60", b"ah\x60a", "a part of it is inside of itself"),
+    ],
+)
+def test_parts_that_stand_in_each_other_are_not_written_out(tmp_path: Path, before: bytes, after: bytes, message: str):
+    """A file of 200 bytes could keep the reader busy for years: with an error's text, or with looking up a key."""
+    lists = b"]q\x00K\x01a0" + b"".join(
+        b"]q" + bytes([n]) + b"h" + bytes([n - 1]) + b"ah" + bytes([n - 1]) + b"a0" for n in range(1, 41)
+    )
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x04" + lists + before + b"h\x28" + after + b".")
+    with pytest.raises(ValueError, match=message) as told:
+        read_pickle(tmp_path / "x.pkl")
+    assert str(tmp_path / "x.pkl") in str(told.value) and len(str(told.value)) < 500
+
+
 def test_a_file_does_not_change_the_reader(tmp_path: Path):
     """What a file did to the reader's own functions would hold for every later file of the process."""
     (tmp_path / "harm.pkl").write_bytes(b"\x80\x02" + _RECONSTRUCT + _plain({"harm": 1}) + b"b.")

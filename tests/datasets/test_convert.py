@@ -449,3 +449,19 @@ def test_train_labels_are_a_whole_number(tmp_path: Path, wrong: Any):
     (tmp_path / "a").mkdir()
     with pytest.raises(ValueError, match=f"train_labels is {wrong!r}, expected a whole number"):
         read_listing("folders", tmp_path, train_labels=wrong)
+
+
+def test_notes_of_somebody_are_not_taken_for_the_list_of_what_is_left_out(tmp_path: Path):
+    for name in ("a/0.png", "a/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    notes = tmp_path / "df.left_out.txt"
+    notes.write_text("to do\nask about the rights\n")
+    with pytest.raises(FileExistsError, match="is no list of images that were left out: move it, or say --overwrite"):
+        convert("folders", tmp_path, verbose=False, overwrite=False)
+    assert notes.read_text() == "to do\nask about the rights\n" and not (tmp_path / "df.csv").exists()
+    convert("folders", tmp_path, verbose=False)
+    assert notes.read_text() == "to do\nask about the rights\n", "there is nothing to write"
+    notes.write_text("a/2.png: not an image\n")
+    convert("folders", tmp_path, verbose=False, overwrite=False)
+    assert not notes.exists()

@@ -88,3 +88,10 @@ def test_the_users_folder_in_paths(dataframe: Path, monkeypatch: pytest.MonkeyPa
     assert main(["hold-out", "~/df.csv", "--output=~/new.csv"]) == 0 and dataframe.with_name("new.csv").is_file()
     assert main(["join", "--train=~/df.csv", "--validation=~/new.csv", "--output=~/joined.csv"]) == 0
     assert str(dataframe.with_name("joined.csv")) in capsys.readouterr().out
+
+
+def test_what_is_read_stays(dataframe: Path):
+    before = dataframe.read_bytes()
+    with pytest.raises(ValueError, match="expected another file than the one that is read"):
+        hold_out(dataframe, dataframe)
+    assert dataframe.read_bytes() == before

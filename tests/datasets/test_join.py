@@ -84,3 +84,13 @@ def test_a_part_without_rows_of_its_split_or_outside_of_the_folder_is_an_error(t
     with pytest.raises(ValueError, match=r"data set in .*/a does not lie below .*/b, the folder of the joined"):
         join(train, validation, tmp_path / "b/both.csv")
     assert not list(tmp_path.rglob("both.csv"))
+
+
+def test_what_is_read_stays(tmp_path: Path):
+    train = _csv(tmp_path / "a.csv", [0, 0], [True, True])
+    validation = _csv(tmp_path / "b.csv", [0, 1], [False, False])
+    before = train.read_bytes(), validation.read_bytes()
+    for output in (train, tmp_path / ".." / tmp_path.name / "b.csv"):
+        with pytest.raises(ValueError, match="expected another file than the one that is read"):
+            join(train, validation, output)
+    assert (train.read_bytes(), validation.read_bytes()) == before

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from oml_vit_ext.extractors.checkpoints import existing_file, read_safetensors, read_state_dict
+from helpers.limits import file_size_limit
+from oml_vit_ext.extractors.checkpoints import existing_file, read_safetensors, read_state_dict, write_safetensors
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
 
@@ -63,7 +64,14 @@ def test_parts_of_a_model_are_read_together(tmp_path: Path, ending: str, write: 
     with pytest.raises(FileNotFoundError, match=rf"model-1\.{ending}': there is no such file"):
         read_state_dict(index)
     itself = json.dumps({"weight_map": {"a": index.name}})
-    for wrong in ('{"weight_map": {"a": "../x.safetensors"}}', "[]", '{"weight_map": 3}', "{", itself):
+    for wrong in (
+        '{"weight_map": {"a": "../x.safetensors"}}',
+        "[]",
+        '{"weight_map": 3}',
+        "{",
+        '{"weight_map": {"a": ""}}',
+        itself,
+    ):
         index.write_text(wrong)
         with pytest.raises(RuntimeError, match=r"is no index of a model in parts"):
             read_state_dict(index)
@@ -155,3 +163,14 @@ def test_other_files_are_no_checkpoints(tmp_path: Path):
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps([1]))
     with pytest.raises(RuntimeError, match=r"weights '.*plain\.pkl'"):
         read_state_dict(tmp_path / "plain.pkl")
+
+
+def test_a_full_disk_is_an_os_error_and_the_old_file_stays(tmp_path: Path):
+    """safetensors itself raises an error of a kind of its own, which nobody expects."""
+    file = tmp_path / "w.safetensors"
+    write_safetensors({"w": torch.ones(3)}, file, {"note": "old"})
+    before = file.read_bytes()
+    with file_size_limit(1_000), pytest.raises(OSError):
+        write_safetensors({"w": torch.ones(3_000)}, file)
+    assert file.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+    assert read_state_dict(file)["w"].tolist() == [1, 1, 1]

@@ -320,3 +320,16 @@ def test_complex_numbers_are_no_embeddings(as_array: bool):
 def test_tensors_without_a_number_in_each_place_are_no_embeddings(odd):
     with pytest.raises(ValueError, match=r"Embeddings of device \w+ and torch\.\w+ were given, expected numbers"):
         fit_pca(odd(torch.rand(4, 3)), 2)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda rows: rows * 0, lambda rows: rows * 2, lambda rows: rows[:1].repeat(len(rows), 1)]
+)
+def test_components_that_no_pca_has_are_refused(fitted: Path, change):
+    """All embeddings would be zero, or of fewer dimensions than they have."""
+    state = load_file(fitted)
+    save_file({**state, "components": state["components"].half()}, fitted)
+    load_pca(fitted)
+    save_file({**state, "components": change(state["components"]).contiguous()}, fitted)
+    with pytest.raises(RuntimeError, match="hold components that are not orthonormal"):
+        load_pca(fitted)

@@ -26,11 +26,11 @@ from oml_vit_ext.common.mat_file import read_struct
 from oml_vit_ext.datasets.join import join
 from oml_vit_ext.extractors import IRTExtractor
 from oml_vit_ext.extractors.checkpoints import read_state_dict
-from oml_vit_ext.images.sizes import read_image_sizes
+from oml_vit_ext.images.sizes import look_at_images, read_image_sizes
 from oml_vit_ext.losses import FeatureMemory
 from oml_vit_ext.oml_patches.checkpoint_files import read_checkpoint
 from oml_vit_ext.reranking.fusion import fusion_of
-from oml_vit_ext.retrieval import SearchIndex, retrieve
+from oml_vit_ext.retrieval import SearchIndex, ShardedIndex, open_index, retrieve
 from oml_vit_ext.retrieval.index.storage import MANIFEST, _checksum_text
 
 
@@ -162,3 +162,46 @@ def test_links_in_the_place_of_the_files_of_an_index_are_not_removed_through(tmp
     index.remove(["000000.png"])
     index.save()
     assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("reads", ["weights", "lightning"])
+def test_parts_that_stand_in_each_other_again_and_again(tmp_path: Path, reads: str):
+    """Without a limit, looking for tensors or filling in arrays would take years."""
+    from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+
+    file = tmp_path / "w.ckpt"
+    dicts: Any = {"x": 1}
+    tuples: Any = (1, 2)
+    for _ in range(40):
+        dicts, tuples = {"a": dicts, "b": dicts}, (tuples, tuples)
+    torch.save(dicts if reads == "weights" else {"state": tuples}, file)
+    read = read_state_dict if reads == "weights" else TorchCheckpointIO().load_checkpoint
+    refused(file, read, "stand in each other so often")
+
+
+def test_a_small_matlab_file_of_a_long_list(tmp_path: Path):
+    """The process that reads it has its limit of memory; what it sends would be taken by the one that asked."""
+    file = tmp_path / "annos.mat"
+    lists = np.empty((1, 1), dtype=[("path", object), ("class", object)])
+    lists[0, 0] = ("a", np.zeros(6_000_000, np.uint8))
+    savemat(file, {"annotations": lists}, do_compression=True)
+    assert file.stat().st_size < 10_000
+    refused(file, lambda path: read_struct(path, "annotations"), "it holds 18.* characters, expected", ValueError)
+
+
+@pytest.mark.parametrize("n", [10**9, 10**100])
+def test_a_billion_shards(tmp_path: Path, n: int):
+    random_index(tmp_path).save(tmp_path / "index" / f"shard_0_of_{n}")
+    refused(tmp_path / "index", open_index, "The number of shards in .* expected a whole number from 1 to", ValueError)
+    with pytest.raises(ValueError, match="n_shards is 1000000000, expected"):
+        ShardedIndex.create(tmp_path, random_index(tmp_path, n=0).fingerprint, 10**9)
+
+
+def test_a_pipe_in_the_place_of_an_image_is_not_waited_for(tmp_path: Path):
+    """Archives may hold pipes, and links to devices that never end."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("Windows has no such files")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    for found in look_at_images(tmp_path, ["pipe.jpg", "zero.jpg"], verbose=False):
+        assert isinstance(found, str) and "it is a folder, a pipe, a socket or a device" in found

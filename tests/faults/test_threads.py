@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from oml.retrieval.retrieval_results import RetrievalResults
 
 from helpers.photos import small_dataset, small_model, some_results
-from helpers.random_index import random_index, random_rows
+from helpers.random_index import add_numbers, random_index, random_rows
 from helpers.toy_retrieval import embeddings_of, frame, labelled
 from oml_vit_ext.reranking import STIRReranker
 from oml_vit_ext.retrieval import SearchIndex, faiss_search, retrieve, search_shards
@@ -83,3 +84,42 @@ def test_stir_reranker(tmp_path: Path):
     results = some_results(dataset)
     rerankers = [STIRReranker(n, model, num_workers=0, batch_size=4, verbose=False) for n in (2, 3)]
     same_in_threads(lambda i: as_lists(rerankers[i % 2].process(results, dataset)), list(range(8)))
+
+
+@pytest.mark.parametrize("factory", ["Flat", "HNSW8"])
+def test_searches_beside_changes_and_saves_of_one_index(tmp_path: Path, factory: str):
+    """Each search is of one state: what it finds is where it says, and no memory is read while it grows."""
+    index = random_index(tmp_path, factory, 600)
+    index.save(tmp_path / "index")
+    wrong: list[Any] = []
+    changed = threading.Event()
+
+    def search(number: int) -> None:
+        query = random_rows(np.array([number]))
+        while not changed.is_set():
+            for hit in index.search(query, 3)[0]:
+                distance = np.linalg.norm(random_rows(np.array([int(hit.path[:6])])) - query)
+                if abs(distance - hit.distance) > 1e-3:
+                    wrong.append((hit, distance))
+
+    def change(first: int) -> None:
+        for start in range(first, first + 100, 20):
+            add_numbers(index, np.arange(start, start + 20))
+            index.remove([f"{number:06d}.png" for number in range(start, start + 5)])
+            index.save()
+
+    with ThreadPoolExecutor(5) as threads:
+        searches = [threads.submit(search, number) for number in range(3)]
+        changes = [threads.submit(change, first) for first in (1_000, 2_000)]
+        try:
+            for task in changes:
+                task.result()
+        finally:
+            changed.set()
+        for task in searches:
+            task.result()
+    assert wrong == [] and len(index) == 600 + 2 * 75
+    numbers = index.images.path.str[:6].astype(int).to_numpy()
+    assert len(set(numbers)) == len(numbers)
+    np.testing.assert_array_equal(index.embeddings, random_rows(numbers))
+    np.testing.assert_array_equal(SearchIndex.load(tmp_path / "index").embeddings, index.embeddings)

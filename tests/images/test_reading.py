@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from oml_vit_ext.images import reading
 from oml_vit_ext.images.formats import has_image_extension, reads_heic
-from oml_vit_ext.images.reading import MISSING, open_image, read_image, why_unreadable
+from oml_vit_ext.images.reading import MISSING, open_image, read_array, read_image, why_unreadable
 from oml_vit_ext.images.sizes import read_image_sizes
 
 
@@ -300,3 +301,32 @@ def test_a_size_that_only_the_decoder_sees_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Image, "open", bomb)
     with pytest.raises(ValueError, match=r"137439739905 pixels\) exceeds limit"):
         read_image(b"anything")
+
+
+@pytest.mark.parametrize("mode", ["I;16", "F", "RGBA", "LA"])
+def test_a_large_picture_is_scaled_in_parts_that_do_not_show(mode: str, monkeypatch: pytest.MonkeyPatch):
+    """A small file may hold 179 million pixels: in float64 they would be gigabytes."""
+    numbers = np.random.default_rng(0)
+    shape = (50, 30, *([4] if mode == "RGBA" else [2] if mode == "LA" else []))
+    if mode in ("I;16", "F"):
+        values = numbers.integers(0, 65_536, shape)
+        picture = Image.fromarray(values.astype(np.uint16 if mode == "I;16" else np.float32))
+    else:
+        picture = Image.fromarray(numbers.integers(0, 256, shape).astype(np.uint8), mode)
+    content = BytesIO()
+    picture.save(content, "TIFF" if mode == "F" else "PNG")
+    as_a_whole = read_array(content.getvalue())
+    monkeypatch.setattr(reading, "_AT_ONCE", 100)
+    np.testing.assert_array_equal(read_array(content.getvalue()), as_a_whole)
+
+
+def test_grey_of_16_bits_takes_no_more_memory_than_colours():
+    content = BytesIO()
+    Image.fromarray(np.zeros((3_000, 3_000), np.uint16)).save(content, "PNG")
+    tracemalloc.start()
+    try:
+        read_image(content.getvalue())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 9_000_000 * 8, "numpy's own part: in float64 it was 72 MB for each of three arrays"

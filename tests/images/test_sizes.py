@@ -189,3 +189,13 @@ def test_a_png_with_a_broken_stream_is_found_by_decoding(tmp_path: Path):
     (tmp_path / "x.png").write_bytes(content)
     assert isinstance(look_at_image(tmp_path / "x.png"), Size)
     assert "OSError" in str(look_at_image(tmp_path / "x.png", decode=True))
+
+
+@pytest.mark.parametrize("content", ["path,label,split\na0.jpg,0,train\n", "notes"])
+def test_a_file_of_somebody_else_is_no_cache(folder: Path, content: str, caplog: pytest.LogCaptureFixture):
+    """A wrong name, such as that of the dataframe, must not cost the file."""
+    file = folder / "df.csv"
+    file.write_text(content)
+    with caplog.at_level(logging.WARNING):
+        assert _read(folder, file).width.tolist() == [10, 11, 12, 13, 14]
+    assert file.read_text() == content and "is no file of sizes and stays as it is" in caplog.text

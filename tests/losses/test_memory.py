@@ -166,3 +166,9 @@ def test_a_memory_that_does_not_fit_is_one_sentence() -> None:
     memory = FeatureMemory(10**14)
     with pytest.raises(ValueError, match=r"memory_size is 100000000000000: .* take .* GB, which cpu does not have"):
         memory.enqueue(*batch(0, 3))
+
+
+def test_a_size_above_all_numbers_is_told():
+    memory = FeatureMemory(10**30)
+    with pytest.raises(ValueError, match=r"memory_size is 10+: as many embeddings of width 8 take"):
+        memory.enqueue(torch.ones(2, 8), torch.tensor([0, 1]))

@@ -127,3 +127,14 @@ def test_what_interrupts_a_write_is_told_as_it_is(
     monkeypatch.undo()
     assert read_checkpoint(path) == {"global_step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_parts_that_stand_in_each_other_and_numbers_that_stand_for_billions(tmp_path: Path):
+    file, nested = tmp_path / "last.ckpt", (1, 2)
+    for _ in range(40):
+        nested = (nested, nested)  # type: ignore[assignment]
+    torch.save({"state": nested}, file)
+    assert "stand in each other so often" in refused(file)
+    moment = torch.zeros(1, dtype=torch.half).expand(10**9, 8)  # in another type, an optimizer would need the memory
+    torch.save({"optimizer_states": [{"state": {0: {"exp_avg": moment}}}]}, file)
+    assert "it holds a tensor of shape (1000000000, 8), expected no more than" in refused(file)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
+import signal
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,8 @@ from oml.lightning.pipelines.train import extractor_training_pipeline
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from helpers.trainings import content, extractor_config
+from helpers.trainings import IRT, content, extractor_config, started, train
+from oml_vit_ext.oml_patches.checkpoint_files import read_checkpoint
 from oml_vit_ext.oml_patches.resume import with_checkpoint
 
 NOWHERE = Path("no/such/data")
@@ -133,3 +138,67 @@ def test_the_addition_is_logged_once(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, "oml_vit_ext"):
         oml_vit_ext.register()
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"optimizer": {"name": "sgd", "args": {"lr": 0.1}}},
+            "it is of another optimizer than SGD: no dampening, momentum",
+        ),
+        ({"criterion": {"name": "triplet", "args": {"margin": 0.1}}}, r"Unexpected key\(s\) in state_dict"),
+        ({"extractor": IRT}, r"Missing key\(s\) in state_dict: .* \.\.\."),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_told_in_short(
+    run: Path, demo_slice: Path, tmp_path: Path, change: dict[str, Any], says: str
+):
+    last = run / "checkpoints" / "last.ckpt"
+    cfg = extractor_config(demo_slice, max_epochs=2, resume=str(last), **change)
+    with pytest.raises(RuntimeError, match=f"Checkpoint {re.escape(repr(str(last)))} does not fit .*{says}") as told:
+        train(cfg, tmp_path / "other")
+    assert len(str(told.value)) < 800 and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("value", [torch.zeros(3), torch.tensor(float("nan")), "text"])
+def test_moments_that_no_optimizer_has_left_are_told(run: Path, demo_slice: Path, tmp_path: Path, value: Any):
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    for state in content["optimizer_states"][0]["state"].values():
+        moment = state["exp_avg"]
+        state["exp_avg"] = torch.full_like(moment, value) if getattr(value, "ndim", 1) == 0 else value
+    torch.save(content, tmp_path / "odd.ckpt")
+    cfg = extractor_config(demo_slice, max_epochs=2, resume=str(tmp_path / "odd.ckpt"))
+    with pytest.raises(
+        RuntimeError, match=r"odd.ckpt' does not fit this training: exp_avg of its optimizer is .*finite"
+    ):
+        train(cfg, tmp_path / "other")
+
+
+def test_numbers_of_numpy_can_be_resumed_from(copied: Path, demo_slice: Path):
+    """Somebody's own schedule or callback may keep them; what was written must be read again."""
+    last = copied / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    content["lr_schedulers"][0]["best"] = np.float64(0.5)
+    torch.save(content, last)
+    train(extractor_config(demo_slice, max_epochs=2, resume="last"), copied)
+    assert read_checkpoint(last)["global_step"] == 2 * content["global_step"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+def test_an_interrupted_training_does_not_end_as_if_all_were_well(
+    demo_slice: Path, tmp_path: Path, number: signal.Signals, code: int
+):
+    """Lightning returns after Ctrl-C, and leaves with 0 after SIGTERM: scripts would go on with half a model."""
+    folder = tmp_path / "run"
+    last = folder / "checkpoints" / "last.ckpt"
+    process = started(extractor_config(demo_slice, max_epochs=500, save_iterations=1), folder)
+    while not last.exists():
+        time.sleep(0.01)
+    with pytest.raises(RuntimeError, match="Another training is writing its checkpoints to"):
+        train(extractor_config(demo_slice, max_epochs=1), folder)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == code
+    assert read_checkpoint(last)["global_step"] > 0

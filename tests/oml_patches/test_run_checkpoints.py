@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -112,3 +114,49 @@ def test_the_best_one_so_far_counts_where_the_run_goes_on_in_its_folder_alone(om
     there = RunCheckpoints(omls, tmp_path / "other" / "last.ckpt")
     there.load_state_dict(state)
     assert there.best_model_path == "" and there.best_model_score is None and there.best_k_models == {}
+
+
+def test_nothing_is_removed_but_what_the_run_has_written(omls: ModelCheckpoint, tmp_path: Path):
+    """Lightning removes, with all that is in it, what a checkpoint calls its best one."""
+    folder, trainer = tmp_path / "checkpoints", SimpleNamespace(ckpt_path=None, strategy=Removing())
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").touch()
+    (folder / "mine.ckpt").touch()
+    here = RunCheckpoints(omls, folder / "last.ckpt")
+    for victim in (tmp_path / "photos", folder / ".." / "photos", folder / "mine.ckpt", folder):
+        here._remove_checkpoint(trainer, str(victim))
+    assert trainer.strategy.removed == []
+    best = folder.resolve() / "best.ckpt"
+    best.touch()
+    here._remove_checkpoint(trainer, str(best))
+    assert trainer.strategy.removed == [str(best)]
+
+
+class Removing:
+    def __init__(self) -> None:
+        self.removed: list[str] = []
+
+    def remove_checkpoint(self, path: str) -> None:
+        self.removed.append(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dirpath": None},
+        {"best_k_models": ["best.ckpt"]},
+        {"best_k_models": {"/then/best.ckpt": "good"}},
+        {"kth_best_model_path": "/then/other.ckpt"},
+        {"best_model_path": 3},
+    ],
+)
+def test_a_state_that_lightning_cannot_go_on_with_is_told(omls: ModelCheckpoint, tmp_path: Path, change: Any):
+    best = "/then/best.ckpt"
+    state = {
+        **{"dirpath": "/then", "best_model_path": best, "best_model_score": 0.7, "last_model_path": ""},
+        **{"best_k_models": {best: 0.7}, "kth_best_model_path": best, "kth_value": 0.7},
+    }
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    RunCheckpoints(omls, last).load_state_dict(state)
+    with pytest.raises(ValueError, match=f"{re.escape(str(last))}.* expected their paths and scores"):
+        RunCheckpoints(omls, last).load_state_dict({**state, **change})

@@ -121,3 +121,22 @@ def test_the_batches_and_random_numbers_that_follow_are_those_of_an_uninterrupte
     assert resumed.seen == whole.seen[batches:]
     assert not fit_loop._restarting and not resumed.restarting
     assert set(vars(resumed.batch_progress.current).values()) == {batches}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batches": -1}, "batches of its position is -1, expected a whole number"),
+        ({"epoch": 10**30}, "epoch of its position is 1000"),
+        ({"now": []}, "now of its position is a list, expected random states"),
+        ({"at_epoch_start": [{}]}, "holds no random states"),
+        ({"later": 1}, "holds .*later.*, expected epoch, batches, at_epoch_start, now: made by another version"),
+    ],
+)
+def test_a_position_that_cannot_be_is_told(change: dict[str, Any], message: str):
+    written = Position(2, 1, [random_states()], [random_states()]).state_dict()
+    assert Position.from_dict(written).batches == 1
+    with pytest.raises(ValueError, match=message):
+        Position.from_dict({**written, **change})
+    with pytest.raises(ValueError, match="its position holds list"):
+        Position.from_dict([])

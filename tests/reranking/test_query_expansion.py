@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from oml.retrieval.retrieval_results import RetrievalResults
 
+from helpers.random_index import random_index, random_rows
 from helpers.toy_retrieval import embeddings_of, frame, labelled, sequences
 from oml_vit_ext.reranking import QueryExpansion
+from oml_vit_ext.reranking.query_expansion import expand
 from oml_vit_ext.retrieval import retrieve
 
 UNIT = torch.nn.functional.normalize(embeddings_of())
@@ -164,3 +168,17 @@ def test_expanding_by_neighbours_is_a_pure_function():
         found = [torch.from_numpy(neighbours[q, i]) for i in range(2) if is_there[q, i]]
         plain = _expanded(torch.from_numpy(queries[q]), found, 1.5)
         np.testing.assert_allclose(expand(queries, neighbours, 1.5, is_there)[q], plain, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [10**9, 10**30])
+def test_more_neighbours_than_there_are_take_no_more_memory(tmp_path: Path, n: int):
+    index, queries = random_index(tmp_path, n=30), random_rows(np.arange(3))
+    assert index.search(queries, 5, postprocessor=QueryExpansion(n)) == index.search(
+        queries, 5, postprocessor=QueryExpansion(30)
+    )
+
+
+def test_a_large_power_of_a_cosine_that_is_rounded_above_one():
+    rows = np.random.default_rng(0).standard_normal((200, 8)).astype(np.float32)
+    expanded = expand(rows, rows[:, None], alpha=1e300)
+    np.testing.assert_allclose(expanded, rows, rtol=1e-5)

@@ -232,3 +232,18 @@ def test_a_file_that_announces_more_than_it_has_is_refused(tmp_path: Path) -> No
             archive.writestr(f"{name}.npy", content.getvalue())
     with pytest.raises(RuntimeError, match=r"scores\.npz' is not a file of scores"):
         ScoreFile(tmp_path / "scores.npz", "model")
+
+
+def test_files_that_are_no_parts_stay(tmp_path: Path):
+    """A copy that somebody keeps beside it is theirs; and names may hold what patterns understand otherwise."""
+    model, dataset = small_model(), small_dataset(tmp_path)
+    path, belongs_to = tmp_path / "x[1].npz", fingerprint(model, dataset, half=False)
+    for name, pair, score in (("x[1].npz.rank_before", (0, 1), 0.1), ("x[1].npz.rank1", (0, 2), 0.2)):
+        part = ScoreFile(tmp_path / name, belongs_to)
+        part.add(_pairs(pair), _scores(score))
+        part.write()
+    shared = SharedScoreFile(path, model, dataset, half=False)
+    shared.close(_pairs((0, 3)), _scores(0.3))
+    found = ScoreFile(path, belongs_to).known(_pairs((0, 1), (0, 2), (0, 3)))
+    np.testing.assert_array_equal(found, _scores(np.nan, 0.2, 0.3))
+    assert {file.name for file in tmp_path.glob("x*")} == {"x[1].npz", "x[1].npz.rank_before"}

@@ -114,7 +114,7 @@ def test_another_model_or_transform_finds_nothing_and_takes_the_old_away(index: 
         rerank_hits(paths[0], hits_of(index), index.root, reranker_of(model), TO_TENSOR, tokens=store)
     (folder / "notes.txt").write_text("not ours")
     assert TokenStore(folder, other, TO_TENSOR).sync(index).encoded == 7
-    assert len(list(folder.iterdir())) == 2 and (folder / "notes.txt").is_file()
+    assert len(list(folder.glob("[!.]*"))) == 2 and (folder / "notes.txt").is_file()
 
 
 def test_damaged_files_are_decoded_instead(index: SimpleNamespace, tmp_path: Path):
@@ -162,7 +162,7 @@ def test_only_tokens_are_taken_away(index: SimpleNamespace, tmp_path: Path):
     """Folders of hex digits may be somebody else's."""
     folder = tmp_path / "tokens"
     TokenStore(folder, small_model(), TO_TENSOR).sync(index)
-    (former,) = folder.iterdir()
+    (former,) = folder.glob("[!.]*")
     (former / f".{'0' * 32}.1-2.partial.npy").touch()
     theirs = [folder / ("1" * 32) / "photo.jpg", folder / ("2" * 32) / f"{'a' * 32}.npy" / "photo.jpg"]
     for file in theirs:
@@ -173,3 +173,21 @@ def test_only_tokens_are_taken_away(index: SimpleNamespace, tmp_path: Path):
     TokenStore(folder, small_model(), TO_TENSOR, precision="int8").sync(index)
     assert not former.exists() and all(file.read_text() == "mine" for file in theirs)
     assert (folder / ("3" * 32)).is_symlink() and (tmp_path / "album").is_dir()
+
+
+def test_one_sync_at_a_time(index: SimpleNamespace, tmp_path: Path):
+    """Two of different models would take each other's files away while they are written."""
+    one, other = (TokenStore(tmp_path / "tokens", small_model(join_layer=k), TO_TENSOR) for k in (0, 2))
+    refused = []
+
+    def images() -> pd.DataFrame:
+        with pytest.raises(RuntimeError, match=r"tokens' are being written by another process or thread"):
+            other.sync(index)
+        refused.append(True)
+        return index.images
+
+    class Meanwhile(SimpleNamespace):
+        images = property(lambda _: images())
+
+    assert one.sync(Meanwhile(root=index.root)).encoded == 7 and refused == [True]
+    assert other.sync(index).encoded == 7 and not one.is_there

@@ -195,3 +195,12 @@ def test_an_index_that_faiss_cannot_search_is_told():
     engine = make_engine(Rows(rows), Settings(index="PQ1x2"))
     with pytest.raises(ValueError, match=r"index 'PQ1x2' cannot be searched: .*goes with dimension 2"):
         engine.search(rows[:2], 1)
+
+
+@pytest.mark.parametrize(
+    ("dim", "index"), [(100_000, "PQ1x16"), (65_536, "IVF4,PQ4x16"), (8, "Pad65536,PQ1x16"), (8, "OPQ8_65536,PQ8x16")]
+)
+def test_centroids_of_gigabytes_are_refused_before_they_are_there(dim: int, index: str):
+    """A manifest of a few hundred kilobytes can ask for them."""
+    with pytest.raises(ValueError, match=r"has centroids of \d+\.\d GB for dimension \d+, expected at most 2\.1 GB"):
+        empty_index(dim, index)

@@ -100,3 +100,19 @@ def test_a_list_of_settings_is_read() -> None:
         "k_factor_rf": 1.5,
     }
     assert parse_search_params("") == {}
+
+
+@pytest.mark.parametrize(
+    ("factory", "text", "as_far_as_there_is"),
+    [
+        ("HNSW8", "efSearch=1000000000000", "efSearch=3000"),
+        ("IVF32,Flat", f"nprobe=1{'0' * 30},max_codes=1{'0' * 30}", "nprobe=32"),
+        ("IVF32_HNSW8,Flat", "nprobe=4,quantizer_efSearch=1000000000", "nprobe=4,quantizer_efSearch=32"),
+        ("PQ4x4,RFlat", "k_factor_rf=1e300", "k_factor_rf=300"),
+    ],
+)
+def test_more_than_there_is_takes_no_more_memory(factory: str, text: str, as_far_as_there_is: str) -> None:
+    """faiss would reserve gigabytes for it, or end in an error of its own."""
+    index, queries = _filled(factory), _rows(5, 1)
+    found, expected = (FaissEngine(index, t, factory).search(queries, 10)[1] for t in (text, as_far_as_there_is))
+    np.testing.assert_array_equal(found, expected)

@@ -46,9 +46,13 @@ def test_a_training_has_a_checkpoint_and_a_validation_none(run: Path):
     (run / "checkpoints").mkdir()
     (run / "checkpoints/best.ckpt").touch()
     assert read_run(run).checkpoint == run / "checkpoints/best.ckpt"
-    os.utime(run / "checkpoints/best.ckpt", (1, 1))
     (run / "checkpoints/best-v1.ckpt").touch()
+    (run / "checkpoints/best_of_another_model.ckpt").touch()
+    os.utime(run / "checkpoints/best-v1.ckpt", (1, 1))  # as in a copy
     assert read_run(run).checkpoint == run / "checkpoints/best-v1.ckpt", "the later one"
+    with (run / ".hydra/config.yaml").open("a") as config:
+        config.write("resume: null\n")
+    assert read_run(run).checkpoint == run / "checkpoints/best.ckpt", "such a run gives a number to the earlier one"
     assert read_run(run, run.parent / "here/fusion.json").checkpoint == run.parent / "here/fusion.json"
     with pytest.raises(FileNotFoundError, match=r"checkpoint is 'no.ckpt', expected a file"):
         read_run(run, "no.ckpt")

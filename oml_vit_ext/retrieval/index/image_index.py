@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -238,6 +239,10 @@ class ImageIndex(OldIndexNames, ABC):
     @abstractmethod
     def search(self, embeddings: Embeddings, k: int = 10, *, search_params: str = "") -> list[list[Hit]]:
         """The ``k`` nearest images for each embedding ``(n, dim)``, nearest first; fewer if the index is smaller."""
+
+    def _reading(self) -> AbstractContextManager[None]:
+        """Within the block nothing changes that :meth:`_searchable` has returned there."""
+        return nullcontext()
 
     @abstractmethod
     def _searchable(self, settings: Settings) -> Searchable:

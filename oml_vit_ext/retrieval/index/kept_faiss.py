@@ -74,10 +74,14 @@ class KeptFaiss:
         """Nothing is on disk where the index is to be saved next."""
         self.file, self.is_new = "", self.index is not None
 
+    def holds(self, n_rows: int) -> bool:
+        """Whether it is there, over so many rows."""
+        return self.index is not None and self.index.ntotal == n_rows
+
     def up_to_date(self, rows: Rows) -> Any:
         """The index over all rows. Several threads may ask at once."""
         with _UPDATING:
-            if self.index is not None and self.index.ntotal == len(rows):
+            if self.holds(len(rows)):
                 return self.index
             if self.index is None or self._mapped or len(rows) > _RETRAIN_AT * self.n_trained:
                 self.index = build_index(rows, self.factory, memory_mb=MEMORY_MB, verbose=False)

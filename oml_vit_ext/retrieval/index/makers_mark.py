@@ -60,8 +60,12 @@ def _read_key() -> bytes | None:
         key = file.read_bytes()
     except FileNotFoundError:
         return None
-    if os.name != "nt" and file.stat().st_mode & 0o077:
-        raise PermissionError(f"{str(file)!r} can be read by others, expected the permissions 0600: delete it.")
+    if os.name != "nt":
+        state = file.stat()
+        if state.st_mode & 0o077:
+            raise PermissionError(f"{str(file)!r} can be read by others, expected the permissions 0600: delete it.")
+        if state.st_uid != os.geteuid():  # whoever put it there knows it
+            raise PermissionError(f"{str(file)!r} is another user's, expected one of yours: delete it.")
     if len(key) != _BYTES:
         raise OSError(f"{str(file)!r} has {len(key)} bytes, expected {_BYTES}: delete it.")
     return key
@@ -70,7 +74,7 @@ def _read_key() -> bytes | None:
 def _make_key() -> bytes:
     """The new key, or that of another process that was faster. It appears under its name as a whole."""
     file = key_file()
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
     try:
         with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:

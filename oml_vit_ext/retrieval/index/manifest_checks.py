@@ -11,7 +11,8 @@ from oml_vit_ext.common.messages import counted
 from oml_vit_ext.retrieval.index.grid import check_grid
 
 # The files of an index, as ``commit`` is given them to write.
-FILE_NAME = re.compile(r"(?:images|descriptors)-\d{6}-\d{6}\.(?:csv|npy)|faiss-\d{6}\.index")
+FILE_NAME = re.compile(r"(?:images|descriptors)-\d{6,12}-\d{6,12}\.(?:csv|npy)|faiss-\d{6,12}\.index")
+_MOST = 10**12 - 2  # saves, images: as many digits as names of files have
 
 
 def check_manifest(content: Mapping[str, Any]) -> None:
@@ -21,7 +22,7 @@ def check_manifest(content: Mapping[str, Any]) -> None:
         ValueError: One is missing or of another kind, or a file has a name that no index gives.
     """
     for name in ("generation", "n_images", "n_trained"):
-        check_whole(name, content.get(name))
+        check_whole(name, content.get(name), 0, _MOST)
     check_grid(content.get("grid", 0))  # those of earlier versions have none
     kinds: dict[str, tuple[type, ...]] = {
         **{"root": (str,), "index": (str,), "faiss_file": (str,)},

@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 _logger = logging.getLogger(__name__)
@@ -97,6 +97,8 @@ def _silent_pymilvus(silent: bool) -> Iterator[None]:
 
 
 def import_pymilvus() -> Any:
+    with suppress(ImportError):  # two first searches at once would each import it halfway: pymilvus goes round Python
+        importlib.import_module("scipy.sparse")
     try:
         return importlib.import_module("pymilvus")  # by name: its stubs are no valid Python for mypy
     except ImportError as error:

@@ -22,7 +22,7 @@ from oml_vit_ext.retrieval.index.milvus_candidates import MilvusCandidates
 from oml_vit_ext.retrieval.index.milvus_client import PatientClient, import_pymilvus, is_url
 from oml_vit_ext.retrieval.index.model_config import plain
 from oml_vit_ext.retrieval.index.postprocessing import postprocessed_hits
-from oml_vit_ext.retrieval.index.table import STORED
+from oml_vit_ext.retrieval.index.table import LEADS_OUT, STORED
 from oml_vit_ext.retrieval.index.update import AddReport, Known
 from oml_vit_ext.retrieval.old_names import takes_descriptors
 from oml_vit_ext.retrieval.rows import Embeddings
@@ -107,9 +107,10 @@ class MilvusIndex(ImageIndex):
                 added before is in.
             RuntimeError: The file cannot be opened, or Milvus refuses the collection.
             ValueError: ``collection`` is no such name.
-            FileExistsError: There is such a collection.
+            FileExistsError: There is such a collection, or ``uri`` is a folder with other files.
         """
         _check_collection(collection)
+        _check_place(uri)
         client, milvus = PatientClient(uri, token, patience), import_pymilvus()
         if client.has_collection(collection):
             client.close()
@@ -165,9 +166,12 @@ class MilvusIndex(ImageIndex):
             client.close()
             raise FileNotFoundError(f"Milvus at {uri!r}: {unknown_name('collection', collection, present)}")
         client.load_collection(f"{collection}_model")
-        row = client.get(f"{collection}_model", ids=["model"], output_fields=["info", "descriptor"])[0]
-        info = json.loads(row["info"])
-        fingerprint = Fingerprint.from_dict({**info["model"], "probe": map(float, row["descriptor"])})
+        rows = client.get(f"{collection}_model", ids=["model"], output_fields=["info", "descriptor"])
+        try:
+            info, fingerprint = _stored_model(rows[0] if rows else {}, f"The collection {collection!r} at {uri!r}")
+        except ValueError:
+            client.close()
+            raise
         index = cls(client, collection, root or info["root"], fingerprint, info["config"], info)
         if not info.get("finished", True):
             warnings.warn(
@@ -335,6 +339,15 @@ def _check_collection(name: object) -> None:
         )
 
 
+def _check_place(uri: object) -> None:
+    """milvus-lite from version 3 on makes a folder of that name, or fills the one that is there."""
+    folder = Path(str(uri))
+    if not is_url(str(uri)) and folder.is_dir() and any(folder.iterdir()) and not (folder / "collections").is_dir():
+        raise FileExistsError(
+            f"The folder {str(uri)!r} is no index of milvus-lite and holds other files: choose another."
+        )
+
+
 def _schema(client: Any, milvus: Any, width: int) -> Any:
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("key", milvus.DataType.VARCHAR, is_primary=True, max_length=64)
@@ -360,7 +373,31 @@ def _identifier(key: str) -> str:
 
 
 def _texts(entity: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(entity[name]).translate(_FROM_MILVUS) for name in _TEXTS}
+    """What a row says of its image.
+
+    Raises:
+        ValueError: The image would lie outside of the root: a file of milvus-lite may be somebody else's.
+    """
+    texts = {name: str(entity[name]).translate(_FROM_MILVUS) for name in _TEXTS}
+    if re.search(LEADS_OUT, texts["path"]):
+        raise ValueError(f"The index in Milvus holds the image {texts['path']!r:.200}, expected a path below its root.")
+    return texts
+
+
+def _stored_model(row: Mapping[str, Any], where: str) -> tuple[dict[str, Any], Fingerprint]:
+    """What the collection beside the images says: root, config, state, and the model's fingerprint.
+
+    Raises:
+        ValueError: It says something else.
+    """
+    try:
+        info = json.loads(row["info"])
+        fingerprint = Fingerprint.from_dict({**info["model"], "probe": map(float, row["descriptor"])})
+        if not isinstance(info["root"], str) or not isinstance(info["config"], (dict, type(None))):
+            raise TypeError("root is no text, or config no mapping")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{where} does not say which model it is of ({type(error).__name__}: {error}).") from error
+    return info, fingerprint
 
 
 def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:

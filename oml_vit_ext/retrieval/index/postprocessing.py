@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -58,22 +59,25 @@ def postprocessed_hits(
     at_once = max(1, int(settings.memory_mb * 1e6 / (8 * queries.dim * n_first)))
     kept: dict[Hashable, Any] = {}
     hits: list[list[Hit]] = []
-    for _, block in queries.blocks(at_once):
-        parts = [index._searchable(settings) for index in indexes]
-        gallery = StackedRows([part.rows for part in parts])
-        ends = np.cumsum([len(part.rows) for part in parts])
-        engine = JoinedEngine([part.engine for part in parts], ends)
-        found = postprocessed(SearchSpace(Rows(block), gallery, [], settings, engine, kept), n_rows, postprocessor)
-        for distances, rows in zip(*found, strict=True):
-            owners = np.searchsorted(ends, rows.numpy(), side="right")
-            of_query: dict[tuple[int, int], Hit] = {}  # the first row of each image
-            for owner, row, distance in zip(owners.tolist(), rows.tolist(), distances.tolist(), strict=True):
-                row -= int(ends[owner - 1]) if owner else 0
-                image = owner, row // rows_per_image(indexes[owner].grid)
-                if image not in of_query:
-                    hit = parts[owner].hit(row, distance)
-                    of_query[image] = hit.seen_from(indexes[0].root, indexes[owner].root)
-            hits.append(list(of_query.values())[:k])
+    with ExitStack() as unchanged:
+        for index in sorted(indexes, key=id):  # in one order, so that two searches never wait for each other
+            unchanged.enter_context(index._reading())
+        for _, block in queries.blocks(at_once):
+            parts = [index._searchable(settings) for index in indexes]
+            gallery = StackedRows([part.rows for part in parts])
+            ends = np.cumsum([len(part.rows) for part in parts])
+            engine = JoinedEngine([part.engine for part in parts], ends)
+            found = postprocessed(SearchSpace(Rows(block), gallery, [], settings, engine, kept), n_rows, postprocessor)
+            for distances, rows in zip(*found, strict=True):
+                owners = np.searchsorted(ends, rows.numpy(), side="right")
+                of_query: dict[tuple[int, int], Hit] = {}  # the first row of each image
+                for owner, row, distance in zip(owners.tolist(), rows.tolist(), distances.tolist(), strict=True):
+                    row -= int(ends[owner - 1]) if owner else 0
+                    image = owner, row // rows_per_image(indexes[owner].grid)
+                    if image not in of_query:
+                        hit = parts[owner].hit(row, distance)
+                        of_query[image] = hit.seen_from(indexes[0].root, indexes[owner].root)
+                hits.append(list(of_query.values())[:k])
     return hits
 
 

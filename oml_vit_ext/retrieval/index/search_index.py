@@ -26,11 +26,14 @@ from oml_vit_ext.retrieval.index.image_list import box_text, list_images, parse_
 from oml_vit_ext.retrieval.index.kept_faiss import KeptFaiss
 from oml_vit_ext.retrieval.index.makers_mark import is_own, mark
 from oml_vit_ext.retrieval.index.postprocessing import postprocessed
+from oml_vit_ext.retrieval.index.readers_lock import ReadersLock
 from oml_vit_ext.retrieval.index.storage import (
     MANIFEST,
     check_target,
     commit,
+    is_committed,
     locked,
+    manifest_of,
     read_state,
     verify_checksums,
     write_files,
@@ -50,7 +53,8 @@ class SearchIndex(ImageIndex):
     that a crash at any moment leaves the last saved state. The embeddings themselves are always kept (4 bytes per
     dimension): the approximate index can be made again from them, and found images get their true distances.
 
-    Several threads may search at once, not while another one adds.
+    Several threads may search, add, remove and save at once: each search is of one state, and changes wait for those
+    that are running.
 
     Args:
         root: Folder that the paths of the images are relative to.
@@ -107,6 +111,7 @@ class SearchIndex(ImageIndex):
         self.grid = check_grid(grid)
         self._table = EmbeddingTable(rows_per_image(grid))
         self._faiss = KeptFaiss(index)
+        self._lock = ReadersLock()
         self._kept: dict[Hashable, Any] = {}  # what postprocessors have computed of the gallery as it is
         self._first_dims: FirstDimsEngine | None = None
         self._folder: Path | None = None
@@ -177,22 +182,25 @@ class SearchIndex(ImageIndex):
             RuntimeError: Another process is writing it, or has written it since it was loaded.
             ValueError: There is nothing to save, no folder, or too few images to train the approximate index.
         """
-        target = self._folder if folder is None else Path(folder).absolute()
-        if target is None:
-            raise ValueError("This index has not been saved before: name the folder to save it to.")
-        if not len(self) and self._manifest is None:
-            raise ValueError(f"There are no images to save in {str(target)!r}.")
-        self._raise_if_mapped()
-        if finish and self.index != EXACT and len(self):
-            self._faiss.up_to_date(self._table.rows())
-        check_target(target, self._folder, self._manifest)  # before a lock is left in somebody's folder
-        with locked(target), self._as_before_on_error():
-            check_target(target, self._folder, self._manifest)
-            if target != self._folder or not (target / MANIFEST).is_file():  # nothing of ours is there: write it all
-                self._folder, self._manifest = target, None
-                self._table.mark_saved([])
-                self._faiss.leave_folder()
-            self._write(target, finish=finish)
+        with self._lock.keeping():
+            target = self._folder if folder is None else Path(folder).absolute()
+            if target is None:
+                raise ValueError("This index has not been saved before: name the folder to save it to.")
+            if not len(self) and self._manifest is None:
+                raise ValueError(f"There are no images to save in {str(target)!r}.")
+            self._raise_if_mapped()
+            if finish:
+                self._bring_up_to_date()
+            check_target(target, self._folder, self._manifest)  # before a lock is left in somebody's folder
+            with locked(target), self._as_before_on_error() as before:
+                check_target(target, self._folder, self._manifest)
+                if (
+                    target != self._folder or not (target / MANIFEST).is_file()
+                ):  # nothing of ours is there: write it all
+                    self._folder, self._manifest = target, None
+                    self._table.mark_saved([])
+                    self._faiss.leave_folder()
+                self._write(target, finish=finish, before=before)
 
     @property
     def images(self) -> pd.DataFrame:
@@ -202,10 +210,11 @@ class SearchIndex(ImageIndex):
     @property
     def embeddings(self) -> Floats:
         """``(n, dim)``, row i of image i, of a grid those of whole images: of a large index that is a lot of memory."""
-        if not len(self):
-            return np.empty((0, self.fingerprint.width), dtype=np.float32)
-        rows = self._table.rows()
-        return rows.block(0, len(rows))[:: self._table.per_image]
+        with self._lock.reading():
+            if not len(self):
+                return np.empty((0, self.fingerprint.width), dtype=np.float32)
+            rows = self._table.rows()
+            return rows.block(0, len(rows))[:: self._table.per_image]
 
     def __len__(self) -> int:
         return len(self._table)
@@ -243,21 +252,43 @@ class SearchIndex(ImageIndex):
         """
         settings = Settings(self.index, search_params, memory_mb)
         queries = self._checked(embeddings, k)
-        self._raise_if_empty()
-        engine = self._engine(settings) if first_dims is None else self._short_engine(settings, first_dims, shortlist)
         if first_dims is not None and postprocessor is not None:
             raise ValueError(
                 f"first_dims is {first_dims}, expected None beside a postprocessor: it compares whole embeddings."
             )
-        space = SearchSpace(queries, self._table.rows(), [], settings, engine, self._kept)
-        n_rows = k * self._table.per_image  # those hold the nearest part of k images
-        found = space.search(n_rows) if postprocessor is None else postprocessed(space, n_rows, postprocessor)
-        hit = self._hit_maker()
+        with self._reading():
+            self._raise_if_empty()
+            if first_dims is None:
+                engine = self._engine(settings)
+            else:
+                engine = self._short_engine(settings, first_dims, shortlist)
+            space = SearchSpace(queries, self._table.rows(), [], settings, engine, self._kept)
+            n_rows = k * self._table.per_image  # those hold the nearest part of k images
+            found = space.search(n_rows) if postprocessor is None else postprocessed(space, n_rows, postprocessor)
+            hit = self._hit_maker()
         hits = []
         for distances, rows in zip(*found, strict=True):
             first = nearest_part(rows.numpy(), self.grid, k)
             hits.append([hit(row, d) for row, d in zip(rows[first].tolist(), distances[first].tolist(), strict=True)])
         return hits
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Within the block nothing changes, and the approximate index holds all rows."""
+        while True:
+            with self._lock.reading():
+                if self._is_up_to_date():
+                    yield
+                    return
+            self._bring_up_to_date()
+
+    def _is_up_to_date(self) -> bool:
+        return self.index == EXACT or not len(self) or self._faiss.holds(len(self._table.rows()))
+
+    def _bring_up_to_date(self) -> None:
+        with self._lock.changing():
+            if not self._is_up_to_date():
+                self._faiss.up_to_date(self._table.rows())
 
     def _searchable(self, settings: Settings) -> Searchable:
         self._raise_if_empty()
@@ -277,25 +308,34 @@ class SearchIndex(ImageIndex):
             raise ValueError("The index is empty: add images before searching.")
 
     def _stamps(self, keys: list[str]) -> dict[str, Known]:
-        return {key: Known(*stamp) for key, stamp in self._table.stamps(keys).items()}
+        with self._lock.reading():
+            return {key: Known(*stamp) for key, stamp in self._table.stamps(keys).items()}
 
     def _embeddings_of(self, keys: list[str]) -> Floats:
-        return self._table.embeddings_of(keys)
+        with self._lock.reading():
+            return self._table.embeddings_of(keys)
 
     def _drop(self, keys: list[str]) -> None:
         self._raise_if_mapped()
-        self._kept = {}
-        if keys:
-            self._table.drop(keys)
-            self._faiss.forget()
-            self._first_dims = None
+        with self._lock.changing():
+            self._kept = {}
+            if keys:
+                self._table.drop(keys)
+                self._faiss.forget()
+                self._first_dims = None
 
     def _store(self, images: pd.DataFrame, embeddings: Floats) -> None:
         self._raise_if_mapped()
-        self._kept = {}
-        self._first_dims = None
-        if self._table.put(images, embeddings):
-            self._faiss.forget()
+        with self._lock.changing():
+            self._kept = {}
+            self._first_dims = None
+            try:
+                has_changed = self._table.put(images, embeddings)
+            except BaseException:
+                self._faiss.forget()  # some of its rows may be others now
+                raise
+            if has_changed:
+                self._faiss.forget()
 
     @classmethod
     def _read(
@@ -349,10 +389,16 @@ class SearchIndex(ImageIndex):
             self._first_dims = engine
         return Shortlist(engine, shortlist)
 
-    def _write(self, target: Path, *, finish: bool) -> None:
-        """Commit the parts that are new or rewritten, and the faiss index if it is new; the folder is locked."""
-        before: dict[str, Any] = self._manifest or {"generation": 0, "files": {}}
-        generation = before["generation"] + 1
+    def _write(self, target: Path, *, finish: bool, before: dict[str, Any]) -> None:
+        """Commit the parts that are new or rewritten, and the faiss index if it is new; the folder is locked.
+
+        Args:
+            target: The folder.
+            finish: See ``save``.
+            before: What the index goes back to on an error; emptied once the new state is in the folder.
+        """
+        there: dict[str, Any] = self._manifest or {"generation": 0, "files": {}}
+        generation = there["generation"] + 1
         self._table.join_new_parts()
         files, new = self._table.files_to_write(generation)
         faiss_file = self._faiss.file
@@ -373,22 +419,28 @@ class SearchIndex(ImageIndex):
             "faiss_file": faiss_file,
         }
         used = {*chain(*files), faiss_file}
-        entries = {name: entry for name, entry in before["files"].items() if name in used}
+        entries = {name: entry for name, entry in there["files"].items() if name in used}
         entries |= write_files(target, new)
         if faiss_file:
             content["faiss_mark"] = _mark(entries[faiss_file]["checksum"])
-        self._manifest = commit(target, content, entries)
-        self._table.mark_saved(files)
-        self._faiss.file = faiss_file
-        self._faiss.is_new = self._faiss.is_new and not finish
+        manifest = manifest_of(content, entries)
+        try:
+            commit(target, manifest)
+        finally:
+            if is_committed(target, manifest):  # an interruption may come after that
+                before.clear()
+                self._manifest = manifest
+                self._table.mark_saved(files)
+                self._faiss.file = faiss_file
+                self._faiss.is_new = self._faiss.is_new and not finish
 
     @contextmanager
-    def _as_before_on_error(self) -> Iterator[None]:
+    def _as_before_on_error(self) -> Iterator[dict[str, Any]]:
         """A save that fails leaves the index as it was: it can be saved to where it came from."""
         before = {name: getattr(self, name) for name in ("_folder", "_manifest")}
         before |= {"_table": copy(self._table), "_faiss": copy(self._faiss)}
         try:
-            yield
+            yield before
         except BaseException:
             vars(self).update(before)
             raise

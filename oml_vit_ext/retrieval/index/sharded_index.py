@@ -25,6 +25,7 @@ from oml_vit_ext.retrieval.rows import Embeddings
 from oml_vit_ext.retrieval.settings import EXACT, Settings
 
 _NAME = re.compile(r"shard_(\d+)_of_(\d+)")
+_MOST_SHARDS = 100_000  # each is an object, also without images
 
 
 class ShardedIndex(ImageIndex):
@@ -71,7 +72,7 @@ class ShardedIndex(ImageIndex):
         grid: int = 0,
     ) -> ShardedIndex:
         """``n_shards`` empty shards; the other arguments and errors as for :class:`SearchIndex`."""
-        check_whole("n_shards", n_shards, 1)
+        check_whole("n_shards", n_shards, 1, _MOST_SHARDS)
         return cls([SearchIndex(root, fingerprint, index, config, grid=grid) for _ in range(n_shards)])
 
     @classmethod
@@ -177,11 +178,13 @@ def shard_folders(folder: Path | str) -> list[Path]:
     """Where the shards of an index are, or would be if they had images; empty if there are none.
 
     Raises:
-        ValueError: They are of two indexes.
+        ValueError: They are of two indexes, or of more shards than an index can have.
     """
     found = [_NAME.fullmatch(path.name) for path in Path(folder).glob("shard_*") if (path / MANIFEST).is_file()]
     numbers = {int(name[2]) for name in found if name and int(name[1]) < int(name[2])}
     if len(numbers) > 1:
         told = " and of ".join(map(str, sorted(numbers)))
         raise ValueError(f"{str(folder)!r} holds shards of {told}, expected those of one index.")
+    for number in numbers:
+        check_whole(f"The number of shards in {str(folder)!r}", number, 1, _MOST_SHARDS)
     return [Path(folder) / f"shard_{i}_of_{n}" for n in numbers for i in range(n)]

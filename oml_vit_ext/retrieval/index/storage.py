@@ -2,7 +2,8 @@
 
 ``manifest.json`` names the files that count, with their sizes and checksums. New files get new names, the manifest is
 replaced by one rename, and only then old files go. If the process dies in between, the old state stays valid; orphaned
-files are removed by the next commit.
+files are removed by the next commit. A folder without a manifest is a user's: there, only files count as ours whose
+names ``.begun.json`` holds, which is written before them.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from oml_vit_ext.common.files import UNFINISHED, check_no_link, flush, replaced
+from oml_vit_ext.common.files import UNFINISHED, check_lock, flush, replaced
 from oml_vit_ext.common.messages import counted
 from oml_vit_ext.retrieval.index.manifest_checks import FILE_NAME, check_manifest
 
 MANIFEST, LOCK = "manifest.json", ".lock"
+BEGUN = ".begun.json"  # what an interrupted first save may have left
 # What an interrupted :func:`commit` leaves of the files that it is given to write, and of the manifest.
-_LEFT_OVER = UNFINISHED.format(r"(?:images-[-\d]+|descriptors-[-\d]+|faiss-\d+|manifest)")
+_LEFT_OVER = UNFINISHED.format(r"(?:images-[-\d]+|descriptors-[-\d]+|faiss-\d+|manifest|\.begun)")
+_UNFINISHED = re.compile(_LEFT_OVER)
 _OURS = re.compile(f"{FILE_NAME.pattern}|{_LEFT_OVER}")
 FORMAT = 1
 _CHUNK = 1 << 22  # bytes
@@ -43,7 +46,7 @@ def locked(folder: Path) -> Iterator[None]:
         OSError: The folder cannot be written, or its lock is a link.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    check_no_link(folder / LOCK)
+    check_lock(folder / LOCK)
     lock = FileLock(folder / LOCK, timeout=0, is_singleton=True)
     try:
         lock.acquire()
@@ -139,8 +142,18 @@ def check_target(target: Path, folder: Path | None, manifest: Mapping[str, Any] 
     try:
         present = read_manifest(target)
     except FileNotFoundError:
-        names = [path.name for path in target.iterdir()] if target.is_dir() else []
-        others = sorted(name for name in names if name not in (MANIFEST, LOCK) and not _OURS.fullmatch(name))
+        if (target / MANIFEST).exists() and not (target / MANIFEST).is_file():
+            raise FileExistsError(f"{str(target / MANIFEST)!r} is no file: choose another folder.") from None
+        names = {path.name for path in target.iterdir()} if target.is_dir() else set()
+        if MANIFEST in names:  # a file of the index is gone
+            names = {name for name in names if not FILE_NAME.fullmatch(name)}
+        names -= {MANIFEST, LOCK, BEGUN, *_begun(target)}
+        others = sorted(name for name in names if not _UNFINISHED.fullmatch(name))
+        if others and FILE_NAME.fullmatch(others[0]):
+            raise FileExistsError(
+                f"The folder {str(target)!r} holds the file {others[0]!r} of an index, but no {MANIFEST}: choose "
+                f"another one, or delete what is there."
+            ) from None
         if others:
             raise FileExistsError(
                 f"The folder {str(target)!r} is no index and holds other files ({others[0]!r}): choose another one."
@@ -168,6 +181,9 @@ def write_files(folder: Path, new: Mapping[str, Writer]) -> dict[str, Any]:
     Returns:
         Their entries in a manifest's ``files``: size and checksum.
     """
+    if not (folder / MANIFEST).is_file():
+        with replaced(folder / BEGUN) as unfinished:
+            unfinished.write_text(json.dumps(sorted({*new, *_begun(folder)})))
     files = {}
     for name, write in new.items():
         with replaced(folder / name) as unfinished:
@@ -176,26 +192,47 @@ def write_files(folder: Path, new: Mapping[str, Writer]) -> dict[str, Any]:
     return files
 
 
-def commit(folder: Path, content: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
-    """Make ``content`` and ``files`` the state of the folder, and remove what no longer counts.
+def manifest_of(content: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest that says ``content``.
 
     Args:
-        folder: Locked by the caller.
-        content: What the manifest says beside the files.
+        content: What it says beside the files.
         files: Entries of the previous manifest that stay, and what :func:`write_files` gave.
-
-    Returns:
-        The new manifest.
     """
-    manifest = {"format": FORMAT, **content, "files": dict(files)}
+    return {"format": FORMAT, **content, "files": dict(files)}
+
+
+def commit(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Make a manifest the state of the folder, which the caller has locked, and remove what no longer counts."""
+    is_first = not (folder / MANIFEST).is_file()
+    begun = _begun(folder)
     with replaced(folder / MANIFEST) as unfinished:
-        unfinished.write_text(json.dumps({"content": manifest, "checksum": _checksum_text(manifest)}))
+        unfinished.write_text(_enclosed(manifest))
     flush(folder)
     for stale in folder.iterdir():
-        if _OURS.fullmatch(stale.name) and stale.name not in files and stale.is_file():
+        is_ours = stale.name in begun or _UNFINISHED.fullmatch(stale.name) if is_first else _OURS.fullmatch(stale.name)
+        if (is_ours or stale.name == BEGUN) and stale.name not in manifest["files"] and stale.is_file():
             with contextlib.suppress(OSError):  # the new state is there; the next commit tries again
                 stale.unlink()
-    return manifest
+
+
+def is_committed(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether this is the state of the folder now."""
+    return _text(folder) == _enclosed(manifest).encode()
+
+
+def _enclosed(manifest: Mapping[str, Any]) -> str:
+    return json.dumps({"content": manifest, "checksum": _checksum_text(manifest)})
+
+
+def _begun(folder: Path) -> set[str]:
+    """Names of files that an interrupted first save of ours may have left in a folder without a manifest."""
+    try:
+        names = json.loads((folder / BEGUN).read_text())
+    except (OSError, ValueError, RecursionError):
+        return set()
+    names = names if isinstance(names, list) else []
+    return {name for name in names if isinstance(name, str) and FILE_NAME.fullmatch(name)}
 
 
 def _text(folder: Path) -> bytes:

@@ -11,14 +11,14 @@ import pandas as pd
 
 from oml_vit_ext.common.array_files import read_array, write_array
 from oml_vit_ext.common.arrays import Floats
-from oml_vit_ext.retrieval.index.image_list import COLUMNS
+from oml_vit_ext.retrieval.index.image_list import COLUMNS, key_of
 from oml_vit_ext.retrieval.index.storage import Writer
 from oml_vit_ext.retrieval.rows import Rows, StackedRows
 
-# Nothing, or something that begins at the top, with a drive, or climbs.
-_LEADS_OUT = r"^$|^/|(?:^|/)\.\.(?:/|$)|\x00"
+# Of a path below the root: nothing, or something that begins at the top, with a drive, or climbs.
+LEADS_OUT = r"^$|^/|(?:^|/)\.\.(?:/|$)|\x00"
 if os.name == "nt":
-    _LEADS_OUT += r"|^\\|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)"
+    LEADS_OUT += r"|^\\|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)"
 _BOX = r"(?:-?\d{1,9},){3}-?\d{1,9}|"
 
 STORED = [*COLUMNS, "digest"]  # of the file's content, empty if it is not known
@@ -111,20 +111,33 @@ class EmbeddingTable:
                     other_numbers.add(len(files))
                 files.append(self.files[number])
             parts.append(part if mine.all() else part[mine])
+        images = self.images[stays].reset_index(drop=True)
+        row_of = {key: row for row, key in enumerate(images.key)}
+        # All at once: an interruption may come anywhere before.
         self._parts, self.files, self._rewritten, self._other_numbers = parts, files, rewritten, other_numbers
-        self.images = self.images[stays].reset_index(drop=True)
-        self._row_of = {key: row for row, key in enumerate(self.images.key)}
+        self.images, self._row_of = images, row_of
 
     def put(self, images: pd.DataFrame, embeddings: Floats) -> bool:
-        """Append rows, or replace those whose key is there already; returns whether these have changed numbers."""
+        """Append rows, or replace those whose key is there already; returns whether these have changed numbers.
+
+        Where it is interrupted, or memory is short, the table has none of the new rows, and of the others some.
+        """
         images = images.assign(**{k: v for k, v in _DEFAULTS.items() if k not in images})[_KEPT]
         is_known = np.array([key in self._row_of for key in images.key], dtype=bool)
         has_changed = bool(is_known.any()) and self._replace(images[is_known], embeddings[is_known])
         new = images[~is_known]
         if len(new):
-            self._row_of.update((key, len(self) + offset) for offset, key in enumerate(new.key))
-            self.images = pd.concat([self.images, new], ignore_index=True) if len(self) else new.reset_index(drop=True)
-            self._parts.append(np.ascontiguousarray(embeddings[~is_known]))
+            n_before, parts = len(self), [*self._parts, np.ascontiguousarray(embeddings[~is_known])]
+            appended = pd.concat([self.images, new], ignore_index=True) if n_before else new.reset_index(drop=True)
+            before = self.images, self._parts
+            try:
+                self._row_of.update((key, n_before + offset) for offset, key in enumerate(new.key))
+                self.images, self._parts = appended, parts
+            except BaseException:
+                self.images, self._parts = before
+                for key in new.key:
+                    self._row_of.pop(key, None)
+                raise
         return has_changed
 
     def join_new_parts(self) -> None:
@@ -168,17 +181,18 @@ class EmbeddingTable:
         columns = {name: self.images[name].to_numpy(copy=True) for name in _KEPT}
         for name, column in columns.items():
             column[rows] = images[name].to_numpy()
-        self.images = self.images.assign(**{name: pd.Series(c, dtype=c.dtype) for name, c in columns.items()})
+        replaced = self.images.assign(**{name: pd.Series(c, dtype=c.dtype) for name, c in columns.items()})
         has_changed, start = False, 0
         for number, part in enumerate(self._parts):
             mine = (rows >= start) & (rows < start + len(part))
             if mine.any():
                 self._rewritten.add(number)
                 if not np.array_equal(part[rows[mine] - start], embeddings[mine]):
-                    part[rows[mine] - start] = embeddings[mine]
                     self._other_numbers.add(number)
+                    part[rows[mine] - start] = embeddings[mine]
                     has_changed = True
             start += len(part)
+        self.images = replaced  # last: an image that is interrupted before still counts as changed
         return has_changed
 
 
@@ -195,10 +209,13 @@ def _read_images(path: Path) -> pd.DataFrame:
     except (ValueError, KeyError, OverflowError, TypeError) as error:
         raise ValueError(f"{str(path)!r} is no table of images ({type(error).__name__}: {error}).") from error
     for column, what, is_wrong in (
-        ("path", "a path below the root", images.path.str.contains(_LEADS_OUT)),
+        ("path", "a path below the root", images.path.str.contains(LEADS_OUT)),
         ("box", "four whole numbers or nothing", ~images.box.str.fullmatch(_BOX)),
         ("region", "four whole numbers or nothing", ~images.region.str.fullmatch(_BOX)),
     ):
         if is_wrong.any():
             raise ValueError(f"{str(path)!r} has the {column} {images[column][is_wrong].iloc[0]!r}, expected {what}.")
+    for key, image, box in zip(images.key, images.path, images.box, strict=True):
+        if key != key_of(image, box):  # an image is asked for by its key
+            raise ValueError(f"{str(path)!r} has the key {key!r}, expected {key_of(image, box)!r}.")
     return images

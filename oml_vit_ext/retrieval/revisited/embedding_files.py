@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from oml_vit_ext.common.array_files import read_array, write_array
 from oml_vit_ext.common.arrays import Floats
+from oml_vit_ext.common.checks import check_whole
 from oml_vit_ext.common.files import replaced
 from oml_vit_ext.common.progress import progress
 from oml_vit_ext.retrieval.index.embedder import Embedder
@@ -32,7 +33,7 @@ def embed_into(
         How many could not be read, in this run.
 
     Raises:
-        ValueError: The folder holds embeddings of another model or of other images.
+        ValueError: The folder holds embeddings of another model or of other images, or of an unknown one.
     """
     folder = Path(folder)
     _claim(folder, embedder.fingerprint, paths, per_file)
@@ -56,6 +57,7 @@ def stored_chunks(source: str | Path, rows: int = _ROWS_AT_ONCE) -> Iterator[Flo
         FileNotFoundError: There is no such file, or the folder holds none.
         ValueError: A file holds no matrix of floating-point numbers, or is cut short.
     """
+    check_whole("rows", rows, 1)
     for file in _stored_files(source):
         matrix = _open(file)
         for start in range(0, len(matrix), rows):
@@ -94,6 +96,8 @@ def _claim(folder: Path, fingerprint: Fingerprint, paths: Sequence[Path], per_fi
                 f"{folder} holds embeddings of other images, {known}, expected {images}: choose a new one."
             )
         return
+    if stored := sorted(folder.glob("*.npy")):
+        raise ValueError(f"{folder} holds {stored[0].name}, of which nobody knows the model: choose a new folder.")
     with replaced(file) as unfinished:
         unfinished.write_text(json.dumps({"model": fingerprint.to_dict(), "images": images}, indent=1))
 
@@ -117,6 +121,6 @@ def _stored_files(source: str | Path) -> list[Path]:
 
 def _open(file: Path) -> NDArray[np.floating[Any]]:
     matrix = read_array(file, mmap=True)
-    if matrix.ndim != 2 or matrix.dtype.kind != "f":
+    if matrix.ndim != 2 or matrix.dtype.kind != "f" or not matrix.shape[1]:  # without a width, any number of rows
         raise ValueError(f"{file} holds {matrix.dtype} of shape {matrix.shape}, expected floats of shape (rows, dim).")
     return matrix

@@ -65,6 +65,17 @@ def test_a_key_is_for_its_user_alone():
         mark("abc")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such owners")
+def test_a_key_of_another_user_is_none(monkeypatch: pytest.MonkeyPatch):
+    """Whoever could put it into a folder that others may write to would know it."""
+    marked = mark("checksum")
+    assert is_own(marked, "checksum")
+    monkeypatch.setattr(os, "geteuid", lambda: key_file().stat().st_uid + 1)
+    assert not is_own(marked, "checksum")
+    with pytest.raises(PermissionError, match="is another user's, expected one of yours: delete it"):
+        mark("checksum")
+
+
 def test_a_damaged_key_is_told():
     mark("abc")
     key_file().write_bytes(b"short")

@@ -131,6 +131,9 @@ def _rows(**changes: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
         _rows(size="many"),
         _rows(size="9" * 30),
         _rows(key="000000.png"),
+        _rows(key="000000.png", path="000000.png"),
+        _rows(key="../../../home/somebody/photo.png"),
+        _rows(box="1,2,3,4"),
     ],
 )
 def test_odd_tables_of_images(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
@@ -211,3 +214,11 @@ def test_a_pipe_in_the_place_of_the_manifest_is_not_waited_for(folder: Path) -> 
 def test_a_manifest_of_gigabytes_is_not_read(folder: Path) -> None:
     os.truncate(folder / MANIFEST, 2**40)
     refused(folder, f"manifest.json' has {2**40} bytes, expected at most")
+
+
+def test_after_a_million_saves_there_is_one_more(folder: Path) -> None:
+    rewrite(folder, lambda content: content.update(generation=999_999))
+    index = SearchIndex.load(folder)
+    index.remove("000000.png")
+    index.save()
+    assert len(SearchIndex.load(folder)) == N - 1

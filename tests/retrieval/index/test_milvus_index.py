@@ -270,3 +270,28 @@ def test_a_server_killed_while_images_are_stored_loses_nothing_that_it_has_ackno
     milvus._client.patience = 120.0
     milvus._store(images[100:].reset_index(drop=True), embeddings[100:])
     assert milvus.images.key.tolist() == images.key.tolist()
+
+
+@needs_milvus
+def test_a_file_of_somebody_else_leads_nowhere(tmp_path: Path) -> None:
+    fingerprint = random_index(tmp_path, n=0).fingerprint
+    made = MilvusIndex.create(str(tmp_path / "a.db"), tmp_path, fingerprint)
+    images = {"key": "x", "path": "../../secret.png", "box": "", "label": "", "size": 1, "mtime_ns": 1, "digest": ""}
+    made._store(pd.DataFrame([images], dtype=object), random_rows(np.array([1])))
+    for ask in (lambda: made.search(random_rows(np.array([1])), 1), lambda: made.images):
+        with pytest.raises(ValueError, match=r"holds the image '../../secret.png', expected a path below its root"):
+            ask()
+    for info in ("{}", "[]", "no JSON", '{"model": {"model": "m", "weights": "w", "transforms": "t"}, "root": 3}'):
+        made._client.upsert("images_model", [{"key": "model", "descriptor": [1.0] * 8, "info": info}])
+        with pytest.raises(ValueError, match=r"a.db' does not say which model it is of \("):
+            MilvusIndex.open(str(tmp_path / "a.db"))
+    made.close()
+
+
+@needs_milvus
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.db").mkdir()
+    (tmp_path / "mine.db" / "notes.txt").touch()
+    with pytest.raises(FileExistsError, match="is no index of milvus-lite and holds other files"):
+        MilvusIndex.create(str(tmp_path / "mine.db"), tmp_path, random_index(tmp_path, n=0).fingerprint)
+    assert [path.name for path in (tmp_path / "mine.db").iterdir()] == ["notes.txt"]

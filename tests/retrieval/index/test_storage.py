@@ -9,15 +9,18 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from helpers.limits import file_size_limit
-from helpers.random_index import add_random, random_index, random_rows
+from helpers.random_index import add_numbers, add_random, random_index, random_rows
 from oml_vit_ext.common import files as common_files
-from oml_vit_ext.retrieval import Embedder, SearchIndex, locked
+from oml_vit_ext.retrieval import Embedder, SearchIndex, list_images, locked
+from oml_vit_ext.retrieval.index import search_index, storage, table
 from oml_vit_ext.retrieval.index.storage import LOCK
 
 
@@ -222,3 +225,87 @@ def test_loads_while_somebody_saves(tmp_path: Path, factory: str, mmap: bool) ->
         n_loads += 1
     saver.join()
     assert len(SearchIndex.load(tmp_path / "index")) == 80
+
+
+def test_files_of_an_index_without_its_manifest_are_not_taken_for_litter(tmp_path: Path) -> None:
+    """They are all that is left of somebody's index, or only look like such files."""
+    folder = tmp_path / "index"
+    random_index(tmp_path, n=30).save(folder)
+    (folder / "manifest.json").unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(
+        FileExistsError, match=r"holds the file 'descriptors-000001-000000.npy' of an index, but no mani"
+    ):
+        random_index(tmp_path, n=5).save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_an_interrupted_first_save_left_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "index"
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(search_index, "commit", interrupt)
+        random_index(tmp_path, "HNSW8", n=30).save(folder)
+    assert {path.name for path in folder.glob("[!.]*")} == {
+        *("images-000001-000000.csv", "descriptors-000001-000000.npy", "faiss-000001.index")
+    }
+    random_index(tmp_path, n=5).save(folder)
+    assert len(SearchIndex.load(folder)) == 5
+    assert {path.name for path in folder.iterdir()} - {LOCK} == {
+        *("images-000001-000000.csv", "descriptors-000001-000000.npy", "manifest.json")
+    }
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_interruption_after_the_new_state_is_there(
+    tmp_path: Path, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index in memory knows that it was saved, and can be saved again."""
+    folder = tmp_path / "index"
+    index = random_index(tmp_path, "HNSW8", 30)
+    index.save(folder)
+    flush = storage.flush
+
+    def flush_files_alone(path: Path) -> None:
+        if path.is_dir():
+            raise error
+        flush(path)
+
+    add_random(index, 5)
+    with monkeypatch.context() as patch, pytest.raises(error):
+        patch.setattr(storage, "flush", flush_files_alone)
+        index.save()
+    assert len(SearchIndex.load(folder)) == 35
+    add_random(index, 5)
+    index.save()
+    assert len(SearchIndex.load(folder)) == 40
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("where", ["ascontiguousarray", "concat"])
+def test_an_interrupted_addition_leaves_an_index_that_can_be_saved(
+    tmp_path: Path, where: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who stops a long run, or has too little memory for the next part, keeps what there is."""
+    index = random_index(tmp_path, "HNSW8", 30)
+    index.save(tmp_path / "index")
+    add_random(index, 5)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    module = table.np if where == "ascontiguousarray" else table.pd
+    rows = random_rows(np.arange(100, 110))
+    frame = list_images(pd.DataFrame({"path": [f"{i:06d}.png" for i in range(100, 110)]}), tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(error):
+        patch.setattr(module, where, fail)
+        index._store(frame.assign(digest=""), rows)
+    assert len(index) == 35 and not index.holds("000100.png")
+    index.save()
+    loaded = SearchIndex.load(tmp_path / "index")
+    np.testing.assert_array_equal(loaded.embeddings, random_rows(np.arange(35)))
+    add_numbers(loaded, np.arange(100, 110))
+    assert loaded.search(rows[:1], 1)[0][0].path == "000100.png"

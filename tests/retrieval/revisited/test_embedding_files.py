@@ -114,3 +114,22 @@ def test_a_damaged_note_of_the_model_is_named(data: Path, embedder: Embedder, tm
     (tmp_path / "model.json").write_text(text)
     with pytest.raises(ValueError, match=r"model\.json is damaged"):
         check_model(tmp_path, embedder.fingerprint)
+
+
+def test_a_folder_with_arrays_of_somebody_else_is_refused(data: Path, embedder: Embedder, tmp_path: Path):
+    """They would be taken for distractors."""
+    np.save(tmp_path / "queries.npy", np.ones((3, 4), np.float32))
+    paths = [data / "revisitop1m" / path for path in distractor_paths(data / "revisitop1m")]
+    with pytest.raises(ValueError, match=r"holds queries\.npy, of which nobody knows the model: choose a new folder"):
+        embed_into(tmp_path, embedder, paths)
+    assert [path.name for path in tmp_path.iterdir()] == ["queries.npy"]
+
+
+def test_rows_without_a_width_are_no_embeddings(tmp_path: Path):
+    """A file of 128 bytes may announce any number of them."""
+    np.save(tmp_path / "x.npy", np.ones((10**15, 0), np.float32))
+    with pytest.raises(ValueError, match=r"expected floats of shape \(rows, dim\)"):
+        next(stored_chunks(tmp_path / "x.npy"))
+    np.save(tmp_path / "y.npy", np.ones((3, 2), np.float32))
+    with pytest.raises(ValueError, match="rows is 0, expected a whole number of at least 1"):
+        next(stored_chunks(tmp_path / "y.npy", 0))
