@@ -157,7 +157,7 @@ def test_embeddings_made_elsewhere_can_be_added(photos: Path, embedder: Embedder
     index = SearchIndex(photos, embedder.fingerprint)
     assert index.add_embeddings(images, torch.from_numpy(x).half(), embedder.fingerprint).added == 12
     assert paths_of(index.search(x, 3)) == paths_of(SearchIndex.load(kept).search(x, 3))
-    with pytest.raises(ValueError, match="11 embeddings for 12 images"):
+    with pytest.raises(ValueError, match="11 embeddings are given for 12 images"):
         index.add_embeddings(images, x[1:], embedder.fingerprint)
     with pytest.raises(ValueError, match="different models"):
         index.add_embeddings(images, x, make_embedder(1).fingerprint)
