@@ -179,6 +179,7 @@ def _train_alone(cfg: dict[str, Any], folder: Path, begun: Path, rank: int, worl
     import oml_vit_ext  # noqa: F401
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have jobs in the background ignore it
     if world > 1:
         ranks = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
         os.environ.update({name: str(value) for name, value in ranks.items()})
