@@ -7,9 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-_held: list[
-    int
-] = []  # open folders; a forked loader process lets go of them, so that it cannot outlive a killed training
+# Open folders. A forked loader process lets go of them: it may outlive a training that is killed.
+_held: list[int] = []
 
 
 def _let_go() -> None:
