@@ -42,6 +42,11 @@ def sync(
     from oml_vit_ext.commands.index_places import changing, save_and_tell, saving_as_it_goes
     from oml_vit_ext.retrieval import list_images
 
+    if remove and images is not None:
+        raise ValueError(
+            f"Both the folder {str(images)!r} and --remove {remove[0]!r} are given, expected one: a folder is compared "
+            f"with the index as a whole, --remove takes single images out."
+        )
     with changing(index, root=root, **access.opening) as kept:
         if remove:
             report = f"{kept.remove(remove)} removed"
