@@ -12,7 +12,7 @@ from typing import Any
 from oml_vit_ext import registration
 
 NAMES = Path(__file__).parent / "names"
-TODO = "TO BE WRITTEN"
+UNWRITTEN = "TO BE WRITTEN"
 KEYS = {
     "extractors": "extractor",
     "losses": "criterion",
@@ -35,13 +35,13 @@ def registered() -> dict[str, Any]:
 def skeleton(name: str, thing: Any) -> str:
     """What can be known of a page without its author."""
     folder, short = name.split("/")
-    first = (inspect.getdoc(thing) or TODO).split("\n\n")[0].replace("\n", " ")
+    first = (inspect.getdoc(thing) or UNWRITTEN).split("\n\n")[0].replace("\n", " ")
     module = thing.__module__
     return f"""# `{short}`
 
 {first}
 
-**Paper.** {TODO}
+**Paper.** {UNWRITTEN}
 
 ## In YAML
 
@@ -63,11 +63,11 @@ from {module} import {thing.__name__}
 
 ## Measured here
 
-{TODO}
+{UNWRITTEN}
 
 ## When not to use it
 
-{TODO}
+{UNWRITTEN}
 """
 
 

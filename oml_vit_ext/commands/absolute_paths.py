@@ -27,9 +27,8 @@ def with_absolute_paths(cfg: DictConfig) -> DictConfig:
                 cfg[key] = to_absolute_path(cfg[key])
         for key in _FILES_OR_NAMES:
             given = None if OmegaConf.is_missing(cfg, key) else cfg.get(key)
-            if (
-                isinstance(given, str) and given and Path(to_absolute_path(given)).is_file()
-            ):  # else: a name of pretrained weights, or fitted values
+            # Else it is a name of pretrained weights, or fitted values.
+            if isinstance(given, str) and given and Path(to_absolute_path(given)).is_file():
                 cfg[key] = to_absolute_path(given)
         for key in map(str, cfg):
             if not OmegaConf.is_missing(cfg, key) and not OmegaConf.is_interpolation(cfg, key):

@@ -194,9 +194,8 @@ class SearchIndex(ImageIndex):
             check_target(target, self._folder, self._manifest)  # before a lock is left in somebody's folder
             with locked(target), self._as_before_on_error() as before:
                 check_target(target, self._folder, self._manifest)
-                if (
-                    target != self._folder or not (target / MANIFEST).is_file()
-                ):  # nothing of ours is there: write it all
+                # Nothing of ours is there: write it all.
+                if target != self._folder or not (target / MANIFEST).is_file():
                     self._folder, self._manifest = target, None
                     self._table.mark_saved([])
                     self._faiss.leave_folder()

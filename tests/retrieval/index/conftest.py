@@ -48,3 +48,16 @@ def index(request: pytest.FixtureRequest, photos: Path, embedder: Embedder, tmp_
         milvus.close()
     else:
         yield SearchIndex.build(photos, embedder, index=request.param)[0]
+
+
+@pytest.fixture()
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are embedded from now on."""
+    names: list[str] = []
+    embed = Embedder.embed
+    monkeypatch.setattr(
+        Embedder,
+        "embed",
+        lambda self, paths, *a, **k: names.extend(p.name for p in paths) or embed(self, paths, *a, **k),
+    )
+    return names

@@ -66,15 +66,8 @@ def test_dataframes_with_boxes_and_labels(photos: Path, embedder: Embedder, tmp_
 
 
 def test_add_embeds_only_what_is_new_or_changed(
-    photos: Path, kept: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+    photos: Path, kept: Path, embedder: Embedder, embedded: list[str]
 ) -> None:
-    embedded: list[str] = []
-    embed = Embedder.embed
-    monkeypatch.setattr(
-        Embedder,
-        "embed",
-        lambda self, paths, *a, **k: embedded.extend(p.name for p in paths) or embed(self, paths, *a, **k),
-    )
     index = SearchIndex.load(kept)
     before = files_in(kept)
     shutil.copy(photos / "shelf 0/00.png", photos / "new.png")

@@ -24,19 +24,6 @@ from oml_vit_ext.retrieval import (
 from oml_vit_ext.retrieval.index.update import AddReport
 
 
-@pytest.fixture()
-def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that are embedded from now on."""
-    names: list[str] = []
-    embed = Embedder.embed
-    monkeypatch.setattr(
-        Embedder,
-        "embed",
-        lambda self, paths, *a, **k: names.extend(p.name for p in paths) or embed(self, paths, *a, **k),
-    )
-    return names
-
-
 @pytest.mark.parametrize("how", ["add", "sync"])
 def test_an_index_follows_its_folder(
     index: ImageIndex, photos: Path, embedder: Embedder, embedded: list[str], how: str
